@@ -28,9 +28,9 @@ def measure_translation_parity(
 ) -> list[PrecisionParity]:
     """Compare all precisions, in searches of the reference texts, as an export does.
 
-    ``parameters`` are those of the model by state-dict name. Raises ParityError as
-    `TranslationVerifier.verify` and `check_shortlists`, and BundleError for reference outputs that
-    cannot be read.
+    Also chooses the heads that align words. ``parameters`` are those of the model by state-dict
+    name. Raises ParityError as `TranslationVerifier.verify` and `check_shortlists`, and BundleError
+    for reference outputs that cannot be read.
     """
     tokens = TranslationTokens(
         pad_id=manifest.special_tokens.pad_id,
@@ -44,6 +44,7 @@ def measure_translation_parity(
         [text["token_ids"] for text in texts], [text["max_output_tokens"] for text in texts]
     )
     verifier = TranslationVerifier(model, sample)
+    manifest.alignment.CopyFrom(verifier.alignment)
     measured = []
     for precision in manifest.precisions:
         graphs = TranslationGraphs(folder, precision, manifest)

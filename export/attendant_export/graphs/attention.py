@@ -19,6 +19,8 @@ from attendant_export.models.unsupported import unsupported
 
 HEAD_DIM_MULTIPLE = 8
 """The kernel of `attend_past` supports only widths of a head that are multiples of this."""
+AFTER_SOFTMAX = 3
+"""The value of the attribute qk_matmul_output_mode of Attention for weights that add up to 1."""
 
 
 def check_decoder_heads(architecture: Architecture) -> None:
@@ -164,12 +166,34 @@ def attend_memory(
     ``keys`` and ``values`` are (batch, heads, source, head_dim); ``lengths`` (batch) masks their
     padding. The rows of one text are adjacent, and all texts have the same number of rows.
     """
+    query = _queries_by_text(g, part, query, lengths)
+    weighted = g.op("Attention", query, keys, values, "", "", "", lengths, **_scale(part))
+    return _joined_heads(g, part, weighted)
+
+
+def attend_memory_with_weights(
+    g: Layers, part: Attention, query: str, keys: str, values: str, lengths: str
+) -> tuple[str, str]:
+    """Like `attend_memory`; also returns the weights (batch, heads, rows per text, source)."""
+    query = _queries_by_text(g, part, query, lengths)
+    weighted, _, _, weights = g.ops(
+        *("Attention", query, keys, values, "", "", "", lengths),
+        num_results=4,
+        qk_matmul_output_mode=AFTER_SOFTMAX,
+        **_scale(part),
+    )
+    return _joined_heads(g, part, weighted), weights
+
+
+def _queries_by_text(g: Layers, part: Attention, query: str, lengths: str) -> str:
+    """Queries (rows, inner) as (batch, heads, rows per text, head_dim)."""
     batch = g.op("Shape", lengths)
     shape = g.op("Concat", batch, g.integers(-1, part.num_heads, part.head_dim), axis=0)
-    split = g.op("Reshape", query, shape)  # (batch, rows per text, heads, head_dim)
-    query = g.op("Transpose", split, perm=(0, 2, 1, 3))
-    inputs = (query, keys, values, "", "", "", lengths)
-    weighted = g.op("Attention", *inputs, **_scale(part))
+    return g.op("Transpose", g.op("Reshape", query, shape), perm=(0, 2, 1, 3))
+
+
+def _joined_heads(g: Layers, part: Attention, weighted: str) -> str:
+    """Weighted values (batch, heads, rows per text, head_dim) as (rows, inner)."""
     return g.rows(g.op("Transpose", weighted, perm=(0, 2, 1, 3)), inner_width(part))
 
 

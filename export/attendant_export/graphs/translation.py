@@ -1,9 +1,9 @@
-"""The encoder and the scorer of an encoder-decoder, and the output layer that steps share.
+"""Encoder, scorer and aligner of an encoder-decoder, and the output layer that steps share.
 
 Defines their inputs and outputs. The layers that it is given determine the precision.
 """
 
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture, Attention
@@ -12,6 +12,7 @@ from attendant_export.data.shortlists import Shortlists
 from attendant_export.graphs import head, ssru
 from attendant_export.graphs.attention import (
     attend_memory,
+    attend_memory_with_weights,
     attend_sequence,
     inner_width,
     relative_bias,
@@ -24,7 +25,7 @@ from attendant_export.graphs.embeddings import (
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
 from attendant_export.graphs.parameters import KEYS_VALUES, SHORTLIST_TABLES
-from attendant_export.graphs.stack import final_norm, run_stack
+from attendant_export.graphs.stack import Attend, final_norm, run_stack
 from attendant_export.graphs.step_interface import SHORTLIST, source_names
 from attendant_export.models.attention import projection_widths
 from attendant_export.models.stack import each_layer
@@ -85,6 +86,59 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
     target_in = g.input("target_in", np.int64, "batch", "target")
     target_out = g.input("target_out", np.int64, "batch", "target")
     source_lengths = g.input("source_lengths", np.int64, "batch")
+
+    def attend_source(layer: int, part: Attention, query: str) -> str:
+        keys, values = _source_inputs(g, layer, part)
+        return attend_memory(g, part, query, keys, values, source_lengths)
+
+    x = _decode_targets(g, architecture, target_in, attend_source)
+    x = final_norm(g, architecture.decoder, "decoder", x)
+    scores = target_scores(g, architecture, x)
+    log_probabilities = g.op("LogSoftmax", scores)  # (rows, vocab)
+    chosen = g.op("Reshape", target_out, g.integers(-1, 1))
+    chosen = g.op("GatherElements", log_probabilities, chosen, axis=1)  # (rows, 1)
+    result = g.op("Reshape", chosen, g.op("Shape", target_in))
+    g.output("log_probabilities", result, np.float32, "batch", "target")
+
+
+def build_aligner(g: Layers, architecture: Architecture) -> None:
+    """Cross-attention weights of given targets: a weighted sum over the heads of all layers.
+
+    The sublayers after the last cross-attention contribute nothing, and no runtime computes them.
+    """
+    target_in = g.input("target_in", np.int64, "batch", "target")
+    source_lengths = g.input("source_lengths", np.int64, "batch")
+    num_heads = [group.cross_attention.num_heads for group in each_layer(architecture.decoder)]
+    head_weights = g.input("head_weights", np.float32, sum(num_heads))
+    of_layers = g.split_into(head_weights, num_heads, axis=0)
+    sums = []
+
+    def attend_source(layer: int, part: Attention, query: str) -> str:
+        keys, values = _source_inputs(g, layer, part)
+        weighted, weights = attend_memory_with_weights(g, part, query, keys, values, source_lengths)
+        factors = g.op("Reshape", of_layers[layer], g.integers(1, part.num_heads, 1, 1))
+        products = g.op("Mul", g.cast(weights, np.float32), factors)
+        sums.append(g.op("ReduceSum", products, g.integers(1), keepdims=0))
+        return weighted
+
+    _decode_targets(g, architecture, target_in, attend_source)
+    alignment = reduce(partial(g.op, "Add"), sums)
+    g.output("alignment", alignment, np.float32, "batch", "target", "source")
+
+
+def _source_inputs(g: Layers, layer: int, part: Attention) -> tuple[str, str]:
+    """Inputs for the keys and values of a layer's cross-attention, from the encoder."""
+    keys, values = (
+        g.input(name, g.dtype, "batch", part.num_heads, "source", part.head_dim)
+        for name in source_names(layer)
+    )
+    return keys, values
+
+
+def _decode_targets(
+    g: Layers, architecture: Architecture, target_in: str, attend_source: Attend
+) -> str:
+    """The output (rows, d_model) of the decoder's last layer for whole targets, teacher-forced."""
     batch = g.op("Shape", target_in)
     width, stack = architecture.d_model, architecture.decoder
 
@@ -98,25 +152,12 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
         projected = g.split_into(query_key_value, projection_widths(part), axis=1)
         return attend_sequence(g, part, projected, batch, bias=bias)
 
-    def attend_source(layer: int, part: Attention, query: str) -> str:
-        keys, values = (
-            g.input(name, g.dtype, "batch", part.num_heads, "source", part.head_dim)
-            for name in source_names(layer)
-        )
-        return attend_memory(g, part, query, keys, values, source_lengths)
-
     def recur(_: int, gates: str) -> str:
         return ssru.states_of_sequence(g, gates, batch, width)
 
     x = target_embeddings(architecture).run(g, g.flat(target_in), add_positions)
     *_, x = run_stack(g, stack, "decoder", x, attend, attend_source, recur)
-    x = final_norm(g, stack, "decoder", x)
-    scores = target_scores(g, architecture, x)
-    log_probabilities = g.op("LogSoftmax", scores)  # (rows, vocab)
-    chosen = g.op("Reshape", target_out, g.integers(-1, 1))
-    chosen = g.op("GatherElements", log_probabilities, chosen, axis=1)  # (rows, 1)
-    result = g.op("Reshape", chosen, batch)
-    g.output("log_probabilities", result, np.float32, "batch", "target")
+    return x
 
 
 def target_scores(g: Layers, architecture: Architecture, x: str) -> str:

@@ -30,7 +30,7 @@ from attendant_export.graphs.steps import (
     build_greedy_step,
     build_greedy_steps,
 )
-from attendant_export.graphs.translation import build_encoder, build_scorer
+from attendant_export.graphs.translation import build_aligner, build_encoder, build_scorer
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
@@ -137,6 +137,7 @@ def _translation_builders(
         "greedy_step": lambda g: build_greedy_step(g, network),
         "greedy_steps": lambda g: build_greedy_steps(g, network),
         "scorer": lambda g: build_scorer(g, network),
+        "aligner": lambda g: build_aligner(g, network),
     }
     if shortlists is not None:
         for name, build in (

@@ -3,6 +3,8 @@
 Cached and uncached decoding are therefore the same code.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from attendant.v1 import architecture_pb2
@@ -46,6 +48,8 @@ class MultiHeadAttention(nn.Module):
             self.query_norm = nn.RMSNorm(part.head_dim, eps=epsilon)
             self.key_norm = nn.RMSNorm(part.head_dim, eps=epsilon)
         self.output = nn.Linear(self.inner, d_model, bias=part.has_bias)
+        self.on_weights: Callable[[Tensor], None] | None = None
+        """Receives the weights (batch, heads, target, source) of each cross-attention, if set."""
         for weight in self.query_key_value.weight.data.split(self._widths):
             nn.init.xavier_uniform_(weight)
         nn.init.xavier_uniform_(self.output.weight)
@@ -66,7 +70,15 @@ class MultiHeadAttention(nn.Module):
     def attend(self, x: Tensor, memory: KeyValue, mask: Tensor | None) -> Tensor:
         """Cross-attention of ``x`` (batch, target, d_model) over projected ``memory``."""
         query = self.split_heads(self._project(x, slice(self.inner)))
+        if self.on_weights is not None:
+            self.on_weights(self._weights(query, memory[0], mask))
         return self._weighted_values(query, *memory, mask=mask)
+
+    def _weights(self, query: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+        """The weights (batch, heads, target, source) by which `attend` adds up values."""
+        scale = query.shape[-1] ** -0.5 if self.scale is None else self.scale
+        scores = query @ keys.transpose(-1, -2) * scale
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
 
     def forward(
         self,

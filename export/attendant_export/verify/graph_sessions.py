@@ -153,6 +153,10 @@ class TranslationGraphs:
             self.steps[step.name].session.close()
         self.scorer = self._in_use = GraphSession(folder, graphs.scorer)
         self.scorer.close()
+        self.aligner: GraphSession | None = None
+        if graphs.HasField("aligner"):
+            self.aligner = GraphSession(folder, graphs.aligner)
+            self.aligner.close()
         self.encoder = GraphSession(folder, graphs.encoder)
         self._shortlist_output = graphs.shortlist_output
         self._source_states = next(iter(self.steps.values())).states(STATE_OWNER_SOURCE)
@@ -230,13 +234,36 @@ class TranslationGraphs:
             scored += self._score_batch([sources[i] for i in batch], [targets[i] for i in batch])
         return scored
 
+    def align(
+        self,
+        sources: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]],
+        head_weights: Array,
+    ) -> Array:
+        """Weights (batch, target, source) by the aligner, which must exist."""
+        assert self.aligner is not None
+        inputs = {
+            "target_in": self._target_in(targets),
+            "source_lengths": np.array([len(s) for s in sources]),
+            "head_weights": head_weights,
+            **self.encode_states(sources),
+        }
+        weights: Array
+        (weights,) = self.use(self.aligner).run(["alignment"], inputs)
+        check_finite("aligner", weights)
+        return weights
+
+    def _target_in(self, targets: Sequence[Sequence[int]]) -> Array:
+        shifted = [[self.start_token_id, *t[:-1]] for t in targets]
+        target_in: Array = pad(shifted, self.special_tokens.pad_id).numpy()
+        return target_in
+
     def _score_batch(
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        pad_id, start = self.special_tokens.pad_id, self.start_token_id
         inputs = {
-            "target_in": pad([[start, *t[:-1]] for t in targets], pad_id).numpy(),
-            "target_out": pad(targets, pad_id).numpy(),
+            "target_in": self._target_in(targets),
+            "target_out": pad(targets, self.special_tokens.pad_id).numpy(),
             "source_lengths": np.array([len(s) for s in sources]),
             **self.encode_states(sources),
         }

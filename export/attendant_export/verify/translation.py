@@ -7,14 +7,16 @@ or files.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, product
 
-from attendant.v1.bundle_pb2 import PrecisionParity, TokenParity
+from attendant.v1.bundle_pb2 import Alignment, PrecisionParity, TokenParity
 from attendant_manifest.rules import MAX_LOG_PROBABILITY_BOUNDS
 
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.progress import progress
 from attendant_export.verify import reference_search as search
+from attendant_export.verify.alignment import aligner_difference, choose_heads
 from attendant_export.verify.bounds import FP32_BOUND, largest, stated_bound
 from attendant_export.verify.graph_search import greedy_uncached, search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
@@ -27,6 +29,8 @@ NUM_UNCACHED = 16
 MAX_UNCACHED_RUNS = 1000
 """Number of runs of a graph for these. An output of n tokens takes n * (n + 1) / 2."""
 
+NUM_ALIGNED = 8
+"""Sentences by which aligners are compared with the model."""
 TokenIds = tuple[int, ...]
 Rescore = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], list[list[float]]]
 """Returns the log-probability of every token of the targets, given the sources."""
@@ -112,8 +116,25 @@ class TranslationVerifier:
             log_probability_bound=bound,
             tokens=tokens,
         )
+        if graphs.aligner is not None:
+            parity.max_alignment_difference = self._check_aligner(precision, graphs)
         outputs = {name: [t.hypotheses[0] for t in traces] for name, traces in alone.items()}
         return VerifiedPrecision(parity, outputs)
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        """The heads that align words."""
+        return choose_heads(self._model, self._sample.sources, self._greedy_tokens)
+
+    def _check_aligner(self, precision: str, graphs: TranslationGraphs) -> float:
+        """Largest difference of the aligner to the model; raises ParityError for fp32."""
+        pairs = self._sample.sources[:NUM_ALIGNED], self._greedy_tokens[:NUM_ALIGNED]
+        found = aligner_difference(graphs, self._model, self.alignment, *pairs)
+        if precision == "fp32" and not found <= FP32_BOUND:  # also true for NaN
+            raise ParityError(
+                f"fp32: the aligner differs from the model by {found:.2g}, at most {FP32_BOUND:.0e}"
+            )
+        return found
 
     def _compare(self, run: Run, bound: float) -> TokenParity:
         num_sentences = len(run.traces)

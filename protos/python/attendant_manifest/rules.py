@@ -114,9 +114,29 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     if not manifest.target_tokenizer:
         yield "target_tokenizer is missing"
     yield from _graph_problems(manifest, ("encoder", "scorer"))
+    yield from _alignment_problems(manifest)
     for precision in manifest.precisions:
         for problem in steps_problems(precision):
             yield f"the {precision.name} precision: {problem}"
+
+
+def _alignment_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    heads = [(head.layer, head.head) for head in manifest.alignment.heads]
+    has_alignment = manifest.HasField("alignment")
+    for precision in manifest.precisions:
+        if precision.HasField("aligner") != has_alignment:
+            yield f"the {precision.name} precision: aligner and alignment need each other"
+    if not has_alignment:
+        return
+    if not heads or len(set(heads)) < len(heads):
+        yield "alignment.heads must have one or more, and none twice"
+    num_heads = [
+        group.cross_attention.num_heads
+        for group in manifest.architecture.decoder.groups
+        for _ in range(group.num_layers)
+    ]
+    if not all(layer < len(num_heads) and head < num_heads[layer] for layer, head in heads):
+        yield "alignment.heads has a head that the decoder lacks"
 
 
 def _repetition_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:

@@ -135,6 +135,7 @@ class Manifest(google.protobuf.message.Message):
     TARGET_SPECIAL_TOKENS_FIELD_NUMBER: builtins.int
     CLASSIFICATION_FIELD_NUMBER: builtins.int
     LATE_INTERACTION_FIELD_NUMBER: builtins.int
+    ALIGNMENT_FIELD_NUMBER: builtins.int
     manifest_version: builtins.int
     """Format of the bundle: 2. 0 is invalid. A reader upgrades version 1 and refuses versions that it does not know."""
     name: builtins.str
@@ -231,6 +232,10 @@ class Manifest(google.protobuf.message.Message):
     def late_interaction(self) -> Global___LateInteraction:
         """Queries and documents of a model of late interaction. Absent for other models."""
 
+    @property
+    def alignment(self) -> Global___Alignment:
+        """Heads that align words. Absent in a bundle without aligner graphs."""
+
     def __init__(
         self,
         *,
@@ -261,11 +266,60 @@ class Manifest(google.protobuf.message.Message):
         target_special_tokens: Global___SpecialTokens | None = ...,
         classification: Global___Classification | None = ...,
         late_interaction: Global___LateInteraction | None = ...,
+        alignment: Global___Alignment | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["architecture", b"architecture", "classification", b"classification", "decoding", b"decoding", "embedding", b"embedding", "late_interaction", b"late_interaction", "limits", b"limits", "parity", b"parity", "provenance", b"provenance", "special_tokens", b"special_tokens", "target_special_tokens", b"target_special_tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "classification", b"classification", "credits", b"credits", "decoding", b"decoding", "description", b"description", "embedding", b"embedding", "files", b"files", "kind", b"kind", "languages", b"languages", "late_interaction", b"late_interaction", "license", b"license", "limits", b"limits", "manifest_version", b"manifest_version", "name", b"name", "parity", b"parity", "precisions", b"precisions", "provenance", b"provenance", "quality", b"quality", "reference_outputs", b"reference_outputs", "source_languages", b"source_languages", "source_tokenizer", b"source_tokenizer", "special_tokens", b"special_tokens", "target_languages", b"target_languages", "target_special_tokens", b"target_special_tokens", "target_tokenizer", b"target_tokenizer", "text_normalization", b"text_normalization", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["alignment", b"alignment", "architecture", b"architecture", "classification", b"classification", "decoding", b"decoding", "embedding", b"embedding", "late_interaction", b"late_interaction", "limits", b"limits", "parity", b"parity", "provenance", b"provenance", "special_tokens", b"special_tokens", "target_special_tokens", b"target_special_tokens"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["alignment", b"alignment", "architecture", b"architecture", "classification", b"classification", "credits", b"credits", "decoding", b"decoding", "description", b"description", "embedding", b"embedding", "files", b"files", "kind", b"kind", "languages", b"languages", "late_interaction", b"late_interaction", "license", b"license", "limits", b"limits", "manifest_version", b"manifest_version", "name", b"name", "parity", b"parity", "precisions", b"precisions", "provenance", b"provenance", "quality", b"quality", "reference_outputs", b"reference_outputs", "source_languages", b"source_languages", "source_tokenizer", b"source_tokenizer", "special_tokens", b"special_tokens", "target_languages", b"target_languages", "target_special_tokens", b"target_special_tokens", "target_tokenizer", b"target_tokenizer", "text_normalization", b"text_normalization", "version", b"version"]) -> None: ...
 
 Global___Manifest: typing_extensions.TypeAlias = Manifest
+
+@typing.final
+class Alignment(google.protobuf.message.Message):
+    """Alignment says how words are aligned by cross-attention weights."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEADS_FIELD_NUMBER: builtins.int
+    USES_READING_POSITIONS_FIELD_NUMBER: builtins.int
+    uses_reading_positions: builtins.bool
+    """Whether a token is aligned by the weights of the position that reads it, which is the one after the position that
+    predicts it. EOS, which no position reads, is aligned to nothing then.
+    """
+    @property
+    def heads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AlignmentHead]:
+        """Heads whose weights are averaged: at least one, no head twice."""
+
+    def __init__(
+        self,
+        *,
+        heads: collections.abc.Iterable[Global___AlignmentHead] | None = ...,
+        uses_reading_positions: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["heads", b"heads", "uses_reading_positions", b"uses_reading_positions"]) -> None: ...
+
+Global___Alignment: typing_extensions.TypeAlias = Alignment
+
+@typing.final
+class AlignmentHead(google.protobuf.message.Message):
+    """AlignmentHead is a head of cross-attention."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: builtins.int
+    HEAD_FIELD_NUMBER: builtins.int
+    layer: builtins.int
+    """Layer of the decoder, counted from 0."""
+    head: builtins.int
+    """Head of the layer, counted from 0."""
+    def __init__(
+        self,
+        *,
+        layer: builtins.int = ...,
+        head: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["head", b"head", "layer", b"layer"]) -> None: ...
+
+Global___AlignmentHead: typing_extensions.TypeAlias = AlignmentHead
 
 @typing.final
 class Language(google.protobuf.message.Message):
@@ -546,6 +600,7 @@ class PrecisionGraphs(google.protobuf.message.Message):
     MLM_HEAD_FIELD_NUMBER: builtins.int
     SHORTLIST_OUTPUT_FIELD_NUMBER: builtins.int
     SPARSE_HEAD_FIELD_NUMBER: builtins.int
+    ALIGNER_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"fp32", "int8" or "fp16"."""
     shortlist_output: builtins.str
@@ -590,6 +645,14 @@ class PrecisionGraphs(google.protobuf.message.Message):
         without such vectors.
         """
 
+    @property
+    def aligner(self) -> Global___Graph:
+        """Translation: the aligner. Computes cross-attention weights of given targets, teacher-forced. Its inputs are target_in
+        and source_lengths, as those of the scorer, head_weights, (heads of all layers), float32, and those for encoded
+        sources. Its output is alignment: (batch, target, source), float32, the sum of the weights of all heads, each
+        multiplied by its head weight. Absent in a bundle that cannot align words.
+        """
+
     def __init__(
         self,
         *,
@@ -602,9 +665,10 @@ class PrecisionGraphs(google.protobuf.message.Message):
         mlm_head: Global___Graph | None = ...,
         shortlist_output: builtins.str = ...,
         sparse_head: Global___Graph | None = ...,
+        aligner: Global___Graph | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "scorer", b"scorer", "sparse_head", b"sparse_head"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "shortlist_output", b"shortlist_output", "sparse_head", b"sparse_head", "steps", b"steps", "weights", b"weights"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["aligner", b"aligner", "embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "scorer", b"scorer", "sparse_head", b"sparse_head"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["aligner", b"aligner", "embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "shortlist_output", b"shortlist_output", "sparse_head", b"sparse_head", "steps", b"steps", "weights", b"weights"]) -> None: ...
 
 Global___PrecisionGraphs: typing_extensions.TypeAlias = PrecisionGraphs
 
@@ -1390,6 +1454,7 @@ class PrecisionParity(google.protobuf.message.Message):
     MAX_LABEL_SCORE_DIFFERENCE_FIELD_NUMBER: builtins.int
     TOKEN_VECTORS_FIELD_NUMBER: builtins.int
     SPARSE_VECTORS_FIELD_NUMBER: builtins.int
+    MAX_ALIGNMENT_DIFFERENCE_FIELD_NUMBER: builtins.int
     precision: builtins.str
     """The precision compared: "fp32", "int8" or "fp16"."""
     max_log_probability_difference: builtins.float
@@ -1406,6 +1471,8 @@ class PrecisionParity(google.protobuf.message.Message):
     """Classification: largest difference between scores of labels, before the score function. Absent without a
     classification head.
     """
+    max_alignment_difference: builtins.float
+    """Translation: largest difference between weights of the aligner and of the original model. Absent without an aligner."""
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenParity]:
         """Token level, translation: one entry for each combination of search, batching, cache and step graph."""
@@ -1445,11 +1512,14 @@ class PrecisionParity(google.protobuf.message.Message):
         max_label_score_difference: builtins.float | None = ...,
         token_vectors: Global___EmbeddingParity | None = ...,
         sparse_vectors: Global___SparseParity | None = ...,
+        max_alignment_difference: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus", "sparse_vectors", b"sparse_vectors", "token_vectors", b"token_vectors"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "reference_precision", b"reference_precision", "shortlist_corpus", b"shortlist_corpus", "sparse_vectors", b"sparse_vectors", "token_vectors", b"token_vectors", "tokens", b"tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_alignment_difference", b"_max_alignment_difference", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_alignment_difference", b"max_alignment_difference", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus", "sparse_vectors", b"sparse_vectors", "token_vectors", b"token_vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_alignment_difference", b"_max_alignment_difference", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_alignment_difference", b"max_alignment_difference", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "reference_precision", b"reference_precision", "shortlist_corpus", b"shortlist_corpus", "sparse_vectors", b"sparse_vectors", "token_vectors", b"token_vectors", "tokens", b"tokens"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_log_probability_bound", b"_log_probability_bound"]) -> typing.Literal["log_probability_bound"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_alignment_difference", b"_max_alignment_difference"]) -> typing.Literal["max_alignment_difference"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_label_score_difference", b"_max_label_score_difference"]) -> typing.Literal["max_label_score_difference"] | None: ...
     @typing.overload
