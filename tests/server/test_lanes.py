@@ -1,7 +1,8 @@
 """Light callers beside heavy ones: who goes first, and what heavy callers still get."""
 
 import pytest
-from attendant_server.engine.calls import Caller, ScoreCall, SearchOptions, TranslateCall
+from attendant_server.engine.calls import Caller, SearchOptions, TranslateCall
+from attendant_server.engine.pair_calls import ScoreCall
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 
 from tests.support.fake_model import (

@@ -4,7 +4,8 @@ import logging
 import random
 
 import pytest
-from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
+from attendant_server.engine.calls import SearchOptions, TranslateCall
+from attendant_server.engine.pair_calls import ScoreCall
 from attendant_server.engine.search import new_search
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed, QueueFull

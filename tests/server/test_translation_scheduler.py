@@ -3,7 +3,8 @@
 import random
 
 import pytest
-from attendant_server.engine.calls import Caller, ScoreCall, SearchOptions, TranslateCall
+from attendant_server.engine.calls import Caller, SearchOptions, TranslateCall
+from attendant_server.engine.pair_calls import ScoreCall
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import DeadlineExceeded, QueueFull
 

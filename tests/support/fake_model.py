@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from attendant_server.engine.calls import MaskCandidates, TargetScore
+from attendant_server.engine.calls import MaskCandidates
 from attendant_server.engine.models import CacheCopy, CacheFigures, Candidates, StepInput
+from attendant_server.engine.pair_calls import AttentionWeights, TargetScore
 from attendant_server.engine.reports import BatchReport, StepReport
 
 BOS, EOS, VOCAB = 1, 2, 24
@@ -167,6 +168,16 @@ class FakeTranslationModel:
             )
             for source, target in pairs
         ]
+
+    def align(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[AttentionWeights]:
+        """Each target token attends to the source token at its place, the others to the first."""
+        found = []
+        for source, target in pairs:
+            weights = np.zeros((len(target), len(source)), np.float32)
+            for j in range(len(target)):
+                weights[j, j if j < len(source) else 0] = 1
+            found.append(weights)
+        return found
 
 
 class FakeEmbeddingModel:

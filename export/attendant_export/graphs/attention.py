@@ -19,8 +19,6 @@ from attendant_export.models.unsupported import unsupported
 
 HEAD_DIM_MULTIPLE = 8
 """The kernel of `attend_past` supports only widths of a head that are multiples of this."""
-AFTER_SOFTMAX = 3
-"""The value of the attribute qk_matmul_output_mode of Attention for weights that add up to 1."""
 
 
 def check_decoder_heads(architecture: Architecture) -> None:
@@ -168,21 +166,23 @@ def attend_memory(
     """
     query = _queries_by_text(g, part, query, lengths)
     weighted = g.op("Attention", query, keys, values, "", "", "", lengths, **_scale(part))
-    return _joined_heads(g, part, weighted)
+    return g.rows(g.op("Transpose", weighted, perm=(0, 2, 1, 3)), inner_width(part))
 
 
-def attend_memory_with_weights(
-    g: Layers, part: Attention, query: str, keys: str, values: str, lengths: str
-) -> tuple[str, str]:
-    """Like `attend_memory`; also returns the weights (batch, heads, rows per text, source)."""
+def memory_weights(g: Layers, part: Attention, query: str, keys: str, lengths: str) -> str:
+    """The weights (batch, heads, rows per text, source) of `attend_memory`, in fp32.
+
+    The operator Attention can give them, but ONNX Runtime infers a wrong shape for them.
+    """
     query = _queries_by_text(g, part, query, lengths)
-    weighted, _, _, weights = g.ops(
-        *("Attention", query, keys, values, "", "", "", lengths),
-        num_results=4,
-        qk_matmul_output_mode=AFTER_SOFTMAX,
-        **_scale(part),
-    )
-    return _joined_heads(g, part, weighted), weights
+    scores = g.op("MatMul", query, g.op("Transpose", keys, perm=(0, 1, 3, 2)))
+    scale = part.scale or part.head_dim**-0.5
+    scores = g.op("Mul", g.cast(scores, np.float32), g.constant(np.array(scale, np.float32)))
+    num_sources = g.op("Squeeze", g.op("Shape", keys, start=2, end=3))
+    positions = g.op("Range", g.integer(0), num_sources, g.integer(1))
+    is_text = g.op("Less", positions, g.op("Unsqueeze", lengths, g.integers(1, 2, 3)))
+    masked = g.op("Where", is_text, scores, g.constant(np.array(-np.inf, np.float32)))
+    return g.op("Softmax", masked, axis=-1)
 
 
 def _queries_by_text(g: Layers, part: Attention, query: str, lengths: str) -> str:
@@ -190,11 +190,6 @@ def _queries_by_text(g: Layers, part: Attention, query: str, lengths: str) -> st
     batch = g.op("Shape", lengths)
     shape = g.op("Concat", batch, g.integers(-1, part.num_heads, part.head_dim), axis=0)
     return g.op("Transpose", g.op("Reshape", query, shape), perm=(0, 2, 1, 3))
-
-
-def _joined_heads(g: Layers, part: Attention, weighted: str) -> str:
-    """Weighted values (batch, heads, rows per text, head_dim) as (rows, inner)."""
-    return g.rows(g.op("Transpose", weighted, perm=(0, 2, 1, 3)), inner_width(part))
 
 
 def attend_past(

@@ -12,9 +12,9 @@ from attendant_export.data.shortlists import Shortlists
 from attendant_export.graphs import head, ssru
 from attendant_export.graphs.attention import (
     attend_memory,
-    attend_memory_with_weights,
     attend_sequence,
     inner_width,
+    memory_weights,
     relative_bias,
 )
 from attendant_export.graphs.embeddings import (
@@ -115,11 +115,11 @@ def build_aligner(g: Layers, architecture: Architecture) -> None:
 
     def attend_source(layer: int, part: Attention, query: str) -> str:
         keys, values = _source_inputs(g, layer, part)
-        weighted, weights = attend_memory_with_weights(g, part, query, keys, values, source_lengths)
+        weights = memory_weights(g, part, query, keys, source_lengths)
         factors = g.op("Reshape", of_layers[layer], g.integers(1, part.num_heads, 1, 1))
-        products = g.op("Mul", g.cast(weights, np.float32), factors)
+        products = g.op("Mul", weights, factors)
         sums.append(g.op("ReduceSum", products, g.integers(1), keepdims=0))
-        return weighted
+        return attend_memory(g, part, query, keys, values, source_lengths)
 
     _decode_targets(g, architecture, target_in, attend_source)
     alignment = reduce(partial(g.op, "Add"), sums)

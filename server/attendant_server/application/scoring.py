@@ -25,7 +25,7 @@ from attendant_server.application.tokenization_options import (
 )
 from attendant_server.application.translation_options import checked_length_penalty
 from attendant_server.application.validation import TOKEN_BYTES, RequestLimits
-from attendant_server.engine.calls import ScoreCall, TargetScore
+from attendant_server.engine.pair_calls import ScoreCall, TargetScore
 from attendant_server.engine.search import length_penalized
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenized_text import TokenizedText

@@ -284,23 +284,6 @@ class SearchTooLarge(InvalidRequest):
         self.problems = problems
 
 
-@dataclass(frozen=True, slots=True)
-class TargetScore:
-    """Log-probability of each target token, the end token's last."""
-
-    log_probabilities: NDArray[np.float32]  # (target,)
-
-
-class ScoreCall(Call[TargetScore]):
-    """Score (source, target) pairs of token ids, both ending with the end token."""
-
-    def __init__(
-        self, pairs: Sequence[tuple[TokenIds, TokenIds]], deadline: float | None = None
-    ) -> None:
-        super().__init__(len(pairs), deadline)
-        self.pairs = pairs
-
-
 class EmbedCall(Call[dict[str, NDArray[np.float32]]]):
     """Embed texts (token ids with their special tokens).
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_server.engine.calls import MaskCandidates, TargetScore, TokenIds
+from attendant_server.engine.calls import MaskCandidates, TokenIds
+from attendant_server.engine.pair_calls import AttentionWeights, TargetScore
 
 EncodedSource: TypeAlias = Any
 """An encoded source, opaque to the engine. Only the model that made it can use it."""
@@ -180,6 +181,9 @@ class TranslationModel(Protocol):
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""
+
+    def align(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[AttentionWeights]:
+        """Align the tokens of (source, target) pairs as one padded batch."""
 
     def release_memory(self) -> None:
         """Release the working memory of earlier runs."""

@@ -12,20 +12,19 @@ from functools import partial
 from math import ceil
 from typing import Any, Self
 
-import numpy as np
-
 from attendant_server.engine.admission_queue import AdmissionQueue
 from attendant_server.engine.batch_budget import BatchBudget
 from attendant_server.engine.cache_budget import CacheBudget
 from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.caller_queue import QueuedText
-from attendant_server.engine.calls import Call, ScoreCall, TargetScore, TranslateCall
+from attendant_server.engine.calls import Call, TranslateCall
 from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
+from attendant_server.engine.pair_calls import PairCall
+from attendant_server.engine.pair_scheduler import PairScheduler
 from attendant_server.engine.repetition_guard import RepetitionGuard, num_settled
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
 from attendant_server.engine.sampling import SampledSearch
-from attendant_server.engine.scheduler import Scheduler
 from attendant_server.engine.search import Search, new_search
 from attendant_server.engine.slots import Slots
 from attendant_server.engine.token_rules import rules_of
@@ -36,7 +35,7 @@ from attendant_server.errors import ModelFailed
 logger = logging.getLogger(__name__)
 
 
-class TranslationScheduler(Scheduler):
+class TranslationScheduler(PairScheduler):
     """The running sentences and the caches of one worker, and the queues of the model."""
 
     _queue: AdmissionQueue[TranslateCall]
@@ -52,9 +51,14 @@ class TranslationScheduler(Scheduler):
         activity: CallerActivity | None = None,
     ) -> None:
         runs = [self._encode, self._step_lane, self._score]
-        super().__init__(name, limits.max_queued_texts, observer, clock, sibling, activity, runs)
+        budget = BatchBudget(limits.max_encode_tokens, limits.max_run_seconds)
+        super().__init__(
+            *(name, limits.max_queued_texts, observer, clock, sibling, activity, runs),
+            model=model,
+            pair_budget=budget,
+        )
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
-        self._model, self._limits = model, limits
+        self._limits = limits
         self._budget = CacheBudget(
             limits.max_cache_bytes,
             limits.max_rows,
@@ -74,14 +78,10 @@ class TranslationScheduler(Scheduler):
             on_joined=self._admission.start,
             on_failed=partial(self._fail_run, "admission"),
         )
-        self._pairs: AdmissionQueue[ScoreCall]
-        self._pairs = sibling._pairs if sibling else AdmissionQueue(self._admission)
         self._admission.num_slots += limits.max_sentences
         self._use: WorkerUse
         self._use = sibling._use if sibling else WorkerUse(limits.full_rows)
-        self._encode_budget, self._score_budget = (
-            BatchBudget(limits.max_encode_tokens, limits.max_run_seconds) for _ in range(2)
-        )
+        self._encode_budget = BatchBudget(limits.max_encode_tokens, limits.max_run_seconds)
 
     @property
     def num_active(self) -> int:
@@ -108,11 +108,11 @@ class TranslationScheduler(Scheduler):
         return self._num_used() - sum(each._num_held > 0 for each in self._siblings)
 
     def submit(self, call: Call[Any]) -> None:
-        """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread.
+        """Queue a `TranslateCall` or a `PairCall`; raises QueueFull. Any thread.
 
         Raises SearchTooLarge for texts whose caches can never fit, TypeError for other calls.
         """
-        if isinstance(call, ScoreCall):
+        if isinstance(call, PairCall):
             self._enqueue(self._pairs, call, (max(map(len, pair)) for pair in call.pairs))
         elif isinstance(call, TranslateCall):
             assert call.options.beam_size <= self.max_rows
@@ -157,10 +157,6 @@ class TranslationScheduler(Scheduler):
 
     def _take_running(self) -> list[Call[Any]]:
         return self._slots.clear()
-
-    def _take_waiting(self) -> list[Call[Any]]:
-        pairs = self._pairs.take_all(self._clock())
-        return super()._take_waiting() + [pair.call for pair in pairs]
 
     def _encode(self, is_light: bool | None = None) -> bool:
         """Encode waiting sources together once the encoded ones cannot fill the free slots.
@@ -311,36 +307,3 @@ class TranslationScheduler(Scheduler):
         hypotheses = sentence.search.hypotheses()
         sentence.call.put(sentence.index, hypotheses, self._clock())
         return sum(len(h.token_ids) for h in hypotheses)
-
-    def _score(self, is_light: bool | None = None) -> bool:
-        """Score one batch of waiting pairs, of all callers or of a lane; returns whether it ran."""
-        if not len(self._pairs):
-            return False
-        budget = self._score_budget
-        max_tokens = budget.timely if is_light is False else budget.max_tokens
-        share = len(self._pairs) if is_light else self._share_of(self._pairs)
-        batch = self._take_similar(self._pairs, max_tokens, share, is_light)
-        if not batch:
-            return False
-        self._admission.start(pair.call for pair in batch)
-        lengths = [len(pair.call.pairs[pair.index][1]) for pair in batch]
-        started = self._clock()
-        for pairs, scores in self._run("scorer", batch, lengths, self._scores_of):
-            if pairs is batch:
-                num_padded_tokens = max(pair.num_tokens for pair in batch) * len(batch)
-                self._score_budget.measure(num_padded_tokens, self._clock() - started)
-            self._put_scores(pairs, scores)
-        return True
-
-    def _scores_of(self, pairs: Sequence[QueuedText[ScoreCall]]) -> list[TargetScore]:
-        return self._model.score([pair.call.pairs[pair.index] for pair in pairs])
-
-    def _put_scores(
-        self, pairs: Sequence[QueuedText[ScoreCall]], scores: list[TargetScore]
-    ) -> None:
-        now = self._clock()
-        for pair, score in zip(pairs, scores, strict=True):
-            if np.isfinite(score.log_probabilities).all():
-                pair.call.put(pair.index, score, now)
-            else:
-                self._fail_result(pair.call)

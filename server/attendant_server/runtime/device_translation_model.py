@@ -1,6 +1,7 @@
 """The translation model over ONNX Runtime, with its caches on a device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from attendant_server.runtime.device_cache import (
     DeviceEncodedSentence,
     KeyValueBuffer,
 )
-from attendant_server.runtime.model_graphs import RunCounter
+from attendant_server.runtime.model_graphs import CountedGraph, RunCounter
 from attendant_server.runtime.padding import pad
 from attendant_server.runtime.sessions import Tensor
 from attendant_server.runtime.step import check_input_devices
@@ -74,16 +75,21 @@ class DeviceTranslationModel(OnnxTranslationModel):
         """
         return DeviceDecoderCache(self.decoder_step, width, max_slots, self._device, pool)
 
-    def _run_scorer(
-        self, source: NDArray[np.int64], feeds: dict[str, NDArray[np.int64]]
+    def _run_targets(
+        self,
+        graph: CountedGraph,
+        output: str,
+        shape: tuple[int, ...],
+        source: NDArray[np.int64],
+        feeds: Mapping[str, NDArray[Any]],
     ) -> NDArray[np.float32]:
         batch = self._encode_to_device(source, feeds["source_lengths"])
-        binding = self.scorer.shared.io_binding()
+        binding = graph.shared.io_binding()
         for name, array in feeds.items():
             Tensor.of(array).bind_input(binding, name)
         for i, name in enumerate(self._source_outputs):
             batch.tensor(i, len(source)).bind_input(binding, name)
-        log_p = np.empty(feeds["target_out"].shape, dtype=np.float32)
-        Tensor.of(log_p).bind_output(binding, "log_probabilities")
-        self.scorer.shared.run_with_iobinding(binding)
-        return log_p
+        found = np.empty(shape, dtype=np.float32)
+        Tensor.of(found).bind_output(binding, output)
+        graph.shared.run_with_iobinding(binding)
+        return found

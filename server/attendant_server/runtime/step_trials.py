@@ -11,8 +11,9 @@ import numpy as np
 from attendant.v1 import bundle_pb2
 from numpy.typing import NDArray
 
-from attendant_server.engine.calls import TargetScore, TokenIds
+from attendant_server.engine.calls import TokenIds
 from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput, TokenBias
+from attendant_server.engine.pair_calls import TargetScore
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.host_cache import EncodedSentence, HostDecoderCache

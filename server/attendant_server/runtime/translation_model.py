@@ -4,7 +4,7 @@ Knows graphs and arrays, but no requests, search or scheduling. The manifest's s
 inputs and outputs of the graphs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,8 +13,10 @@ from attendant_manifest.special_tokens import target_tokens
 from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
-from attendant_server.engine.calls import TargetScore, TokenIds
+from attendant_server.engine.calls import TokenIds
 from attendant_server.engine.models import NO_TOKEN_BIAS, EncodedSource, StepInput
+from attendant_server.engine.pair_calls import AttentionWeights, TargetScore
+from attendant_server.runtime.aligner import ALIGNMENT, Aligner
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import cache_sizes
 from attendant_server.runtime.device_cache import DeviceDecoderCache
@@ -82,7 +84,8 @@ class OnnxTranslationModel:
         self, bundle: Bundle, num_threads: int, run_counter: RunCounter, uses_shortlists: bool
     ) -> None:
         """Open the graphs and check them against the manifest; raises ValueError."""
-        graphs, how = bundle.graphs, (num_threads, self._device, run_counter)
+        manifest, graphs = bundle.manifest, bundle.graphs
+        how = (num_threads, self._device, run_counter)
 
         def opened(step: bundle_pb2.StepGraph) -> ThreadedStep:
             graph = ThreadedStep(bundle.step_path(step), step, *how)
@@ -96,10 +99,15 @@ class OnnxTranslationModel:
         self.decoder_step = opened(general)
         self.greedy_graph = None if greedy is None else opened(greedy)
         self.scorer = CountedGraph(bundle.graph_path("scorer"), *how)
+        self.aligner: Aligner | None = None
+        if manifest.HasField("alignment"):
+            self.aligner = Aligner(CountedGraph(bundle.graph_path("aligner"), *how), bundle)
         check_interface(self.encoder.shared, graphs.encoder)
         listed = graphs.shortlist_output if self.uses_shortlists else ""
         check_encoder(self.encoder.shared, general, listed)
         check_interface(self.scorer.shared, graphs.scorer)
+        if self.aligner is not None:
+            check_interface(self.aligner.graph.shared, graphs.aligner)
 
     def _check_steps(self, bundle: Bundle) -> None:
         """Run every graph, and compare the steps with the scorer; raises ValueError."""
@@ -111,6 +119,9 @@ class OnnxTranslationModel:
             self._encode_longest()
         with trial_run("scorer"):
             self.score([(sources[0], [self.eos_id])])
+        if self.aligner is not None:
+            with trial_run("aligner"):
+                self.aligner.check(self.align([(sources[0], [self.eos_id, self.eos_id])]))
         trial = StepTrial(
             sources,
             encoded,
@@ -166,7 +177,8 @@ class OnnxTranslationModel:
 
     def stop_runs(self) -> None:
         """Let the present runs raise soon. Any thread."""
-        for graph in (self.encoder, self.decoder_step, self.greedy_graph, self.scorer):
+        aligner = None if self.aligner is None else self.aligner.graph
+        for graph in (self.encoder, self.decoder_step, self.greedy_graph, self.scorer, aligner):
             if graph is not None:
                 graph.stop_runs()
 
@@ -177,10 +189,19 @@ class OnnxTranslationModel:
         for graph, run in self._short_runs(num_tokens=1):
             graph.shrink(run)
         source, end = np.array([[self._source_tokens.eos_id]]), np.array([[self.eos_id]])
-        feeds = {"target_in": end, "target_out": end, "source_lengths": np.ones(1, np.int64)}
-        cross = self._run_encoder(self._source_outputs, source, feeds["source_lengths"])
+        lengths = np.ones(1, np.int64)
+        feeds: dict[str, NDArray[Any]] = {
+            "target_in": end,
+            "target_out": end,
+            "source_lengths": lengths,
+        }
+        cross = self._run_encoder(self._source_outputs, source, lengths)
         feeds |= dict(zip(self._source_outputs, cross, strict=True))
         self.scorer.shrink(lambda session: session.run(["log_probabilities"], feeds))
+        if self.aligner is not None:
+            del feeds["target_out"]
+            feeds["head_weights"] = self.aligner.head_weights
+            self.aligner.graph.shrink(lambda session: session.run([ALIGNMENT], feeds))
 
     def needed_cache_bytes(
         self, width: int, num_sentences: int, longest_output: int, longest_source: int
@@ -243,24 +264,44 @@ class OnnxTranslationModel:
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""
-        source, source_lengths = pad([source for source, _ in pairs], self._source_tokens.pad_id)
-        target_out, target_lengths = pad([target for _, target in pairs], self._target_pad_id)
-        target_in = np.roll(target_out, 1, axis=1)
-        target_in[:, 0] = self.start_token_id
-        log_p = self._run_scorer(
-            source,
-            {"target_in": target_in, "target_out": target_out, "source_lengths": source_lengths},
-        )  # (batch, target)
-        return [
-            TargetScore(row[:n].copy())
-            for row, n in zip(log_p, target_lengths.tolist(), strict=True)
-        ]
+        source, feeds, lengths = self._padded(pairs)
+        target_out, _ = pad([target for _, target in pairs], self._target_pad_id)
+        shape = target_out.shape
+        feeds["target_out"] = target_out
+        log_p = self._run_targets(self.scorer, "log_probabilities", shape, source, feeds)
+        return [TargetScore(row[:n].copy()) for row, n in zip(log_p, lengths, strict=True)]
 
-    def _run_scorer(
-        self, source: NDArray[np.int64], feeds: dict[str, NDArray[np.int64]]
+    def align(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[AttentionWeights]:
+        """Align the tokens of (source, target) pairs as one padded batch."""
+        assert self.aligner is not None, "the application checks it"
+        source, feeds, lengths = self._padded(pairs)
+        shape = (*feeds["target_in"].shape, source.shape[1])
+        feeds["head_weights"] = self.aligner.head_weights
+        weights = self._run_targets(self.aligner.graph, ALIGNMENT, shape, source, feeds)
+        sizes = zip(weights, lengths, feeds["source_lengths"].tolist(), strict=True)
+        return [self.aligner.of_tokens(each[:n, :m]) for each, n, m in sizes]
+
+    def _padded(
+        self, pairs: Sequence[tuple[TokenIds, TokenIds]]
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], list[int]]:
+        """Padded sources, the decoder's inputs for padded targets, and the targets' lengths."""
+        source, source_lengths = pad([source for source, _ in pairs], self._source_tokens.pad_id)
+        target_in, lengths = pad(
+            [[self.start_token_id, *target[:-1]] for _, target in pairs], self._target_pad_id
+        )
+        return source, {"target_in": target_in, "source_lengths": source_lengths}, lengths.tolist()
+
+    def _run_targets(
+        self,
+        graph: CountedGraph,
+        output: str,
+        shape: tuple[int, ...],
+        source: NDArray[np.int64],
+        feeds: Mapping[str, NDArray[Any]],
     ) -> NDArray[np.float32]:
+        """Run the scorer or the aligner; ``output`` has the given shape."""
         cross = self._run_encoder(self._source_outputs, source, feeds["source_lengths"])
         feeds_and_cross = {**feeds, **dict(zip(self._source_outputs, cross, strict=True))}
-        with self.scorer.session() as session:
-            (log_p,) = session.run(["log_probabilities"], feeds_and_cross)
-        return log_p  # type: ignore[no-any-return]
+        with graph.session() as session:
+            (found,) = session.run([output], feeds_and_cross)
+        return found  # type: ignore[no-any-return]
