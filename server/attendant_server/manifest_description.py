@@ -78,6 +78,7 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         prompts=dict(manifest.embedding.prompts),
         default_prompt=manifest.embedding.default_prompt,
         excludes_prompt=architecture.text_vectors.excludes_prompt,
+        can_align=manifest.HasField("alignment"),
         repetition_guard=not manifest.provenance.HasField("imported_from"),
         normalizes_texts=normalizes_texts(manifest),
         published=_published(manifest),

@@ -49,6 +49,7 @@ from attendant_client.results import (
     Translation,
     TranslationScore,
     TruncationReport,
+    WordAlignment,
 )
 from attendant_client.retries import RetryPolicy
 from attendant_client.streams import TranslationStream
@@ -87,6 +88,7 @@ __all__ = [
     "RequestLimits",
     "Results",
     "SentencePair",
+    "WordAlignment",
     "RetryPolicy",
     "Sampling",
     "ServerError",

@@ -12,7 +12,7 @@ from attendant_client.options import DataType, Pooling
 
 HEALTH_TIMEOUT_SECONDS = 3.0
 BATCH_SIZE = 32
-SAMPLING = ("temperature", "top_k", "top_p", "seed")
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
 """Options of a sample."""
 
 ENVIRONMENT = f"""\
@@ -67,6 +67,11 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     translate.add_argument("--scores", action="store_true", help="put the score before each line")
     translate.add_argument("--stream", action="store_true", help="print words while decoding")
     _add_tokens(translate)
+    translate.add_argument(
+        "--alignments",
+        action="store_true",
+        help="with --json: add the links of words to words of the text",
+    )
 
     score = _add(subparsers, "score", text_commands.score, "score a given translation")
     _add_texts(score, "a text and its translation; default: input lines, tab-separated")
@@ -88,6 +93,12 @@ def _add_search_options(parser: Parser) -> None:
         metavar="TEXT",
         help="the text of a token that must not come; may be repeated",
     )
+    parser.add_argument(
+        "--allow-unknown",
+        action=argparse.BooleanOptionalAction,
+        help="whether the unknown token may come; default: the model's",
+    )
+    parser.add_argument("--target-prefix", metavar="TEXT", help="the beginning of each translation")
     parser.add_argument("--repetition-penalty", type=float, metavar="X", help="1 for none")
     parser.add_argument("--patience", type=float, metavar="X", help="of a beam search; default 1")
     parser.add_argument("--sample", action="store_true", help="draw tokens at random")
@@ -298,8 +309,9 @@ def check_together(parser: Parser, arguments: argparse.Namespace) -> None:
         parser.error("score takes one text and its translation")
     if arguments.command == "classify" and arguments.pairs and len(arguments.texts) not in (0, 2):
         parser.error("--pairs takes two texts")
-    if getattr(arguments, "tokens", False) and not arguments.json:
-        parser.error("--tokens works with --json only")
+    for name in ("tokens", "alignments"):
+        if getattr(arguments, name, False) and not arguments.json:
+            parser.error(f"--{name} works with --json only")
     if "input" in arguments:
         _check_files(parser, arguments)
     if not getattr(arguments, "sample", True):

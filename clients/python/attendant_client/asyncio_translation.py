@@ -45,6 +45,7 @@ class AsyncTranslationCalls(ABC):
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
+        return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
@@ -75,6 +76,7 @@ class AsyncTranslationCalls(ABC):
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
+        return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
@@ -104,6 +106,7 @@ class AsyncTranslationCalls(ABC):
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
+        return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
@@ -142,6 +145,8 @@ class AsyncTranslationCalls(ABC):
         a whole ("none") is translated alone; the model's default if absent, mostly "sentences".
         Truncation needs "none".
         `return_sentences`: whether hypotheses have the places of their sentences.
+        `return_alignments`: whether hypotheses have the links of their words to words of the text;
+        for models that can align words.
         `text_normalization`: whether texts are read as they are ("none") or normalized
         ("standard"); the model's default if absent.
         """
@@ -169,6 +174,7 @@ class AsyncTranslationCalls(ABC):
             target_language=target_language,
             splitting=splitting,
             return_sentences=return_sentences,
+            return_alignments=return_alignments,
             text_normalization=text_normalization,
             truncation=truncation,
             target_prefix=target_prefix,
@@ -200,6 +206,7 @@ class AsyncTranslationCalls(ABC):
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
+        return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
@@ -233,6 +240,7 @@ class AsyncTranslationCalls(ABC):
             target_language=target_language,
             splitting=splitting,
             return_sentences=return_sentences,
+            return_alignments=return_alignments,
             text_normalization=text_normalization,
             truncation=truncation,
             target_prefix=target_prefix,

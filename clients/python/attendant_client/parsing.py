@@ -263,6 +263,12 @@ def _hypothesis(hypothesis: translation_pb2.Hypothesis) -> results.Hypothesis:
             )
             for sentence in hypothesis.sentences
         ),
+        alignments=tuple(
+            results.WordAlignment(
+                link.source_start, link.source_end, link.target_start, link.target_end, link.weight
+            )
+            for link in hypothesis.alignments
+        ),
     )
 
 

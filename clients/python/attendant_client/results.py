@@ -129,6 +129,21 @@ class SentencePair:
 
 
 @dataclass(frozen=True, slots=True)
+class WordAlignment:
+    """A word of a translation and the word of the text that it comes from.
+
+    `source_start` and `source_end` (exclusive) count the characters of the text, `target_start` and
+    `target_end` those of the hypothesis. `weight` is the part of the model's attention, 0 to 1.
+    """
+
+    source_start: int
+    source_end: int
+    target_start: int
+    target_end: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hypothesis:
     """One translation that the search found.
 
@@ -136,7 +151,7 @@ class Hypothesis:
     length penalty. `finish_reason` is "stop", "length" when the translation may be cut off, or
     "repetition" when it began to repeat itself.
     `tokens` is empty unless the call had `return_tokens`, `sentences` unless it had
-    `return_sentences`.
+    `return_sentences`, `alignments` unless it had `return_alignments`.
     """
 
     text: str
@@ -144,6 +159,7 @@ class Hypothesis:
     tokens: tuple[OutputToken, ...]
     finish_reason: str
     sentences: tuple[SentencePair, ...] = ()
+    alignments: tuple[WordAlignment, ...] = ()
 
     def __repr__(self) -> str:
         """The essentials in one line."""

@@ -40,7 +40,8 @@ def stream(client: Client, arguments: argparse.Namespace) -> int:
 def _stream_line(client: Client, text: str, arguments: argparse.Namespace) -> str:
     """Print one translation without an end of line; return the fault of the text."""
     try:
-        with client.stream_translate(text, **_translate_options(arguments)) as deltas:
+        options = _translate_options(arguments) | {"target_prefix": arguments.target_prefix}
+        with client.stream_translate(text, **options) as deltas:
             for delta in deltas:
                 print(one_line(delta), end="", flush=True)
     except TextError as error:
@@ -54,7 +55,9 @@ def _stream_line(client: Client, text: str, arguments: argparse.Namespace) -> st
 
 
 def _translate(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[Translation]:
-    return client.translate([text for (text,) in rows], **_translate_options(arguments))
+    texts = [text for (text,) in rows]
+    prefixes = None if arguments.target_prefix is None else [arguments.target_prefix] * len(texts)
+    return client.translate(texts, target_prefix=prefixes, **_translate_options(arguments))
 
 
 def _translate_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -67,10 +70,12 @@ def _translate_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "max_output_tokens": arguments.max_output_tokens,
         "no_repeat_ngram_size": arguments.no_repeat_ngram_size,
         "suppressed_texts": arguments.suppress,
+        "allow_unknown": arguments.allow_unknown,
         "repetition_penalty": arguments.repetition_penalty,
         "patience": arguments.patience,
         "sampling": _sampling(arguments),
         "return_tokens": arguments.tokens,
+        "return_alignments": arguments.alignments,
         "splitting": arguments.split,
         "text_normalization": arguments.normalize,
     }
@@ -83,6 +88,7 @@ def _sampling(arguments: argparse.Namespace) -> Sampling | None:
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,
+        min_p=arguments.min_p,
         seed=arguments.seed,
     )
 
@@ -99,9 +105,10 @@ def _translation_text(result: Translation, arguments: argparse.Namespace) -> str
 
 def _translation_fields(result: Translation, arguments: argparse.Namespace) -> dict[str, Any]:
     fields = asdict(result)
-    if not arguments.tokens:
-        for hypothesis in fields["hypotheses"]:
-            del hypothesis["tokens"]
+    for hypothesis in fields["hypotheses"]:
+        for name in ("tokens", "alignments"):
+            if not getattr(arguments, name):
+                del hypothesis[name]
     return fields
 
 

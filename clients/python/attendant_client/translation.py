@@ -46,6 +46,7 @@ class TranslationCalls(ABC):
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
+        return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
@@ -76,6 +77,7 @@ class TranslationCalls(ABC):
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
+        return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
@@ -105,6 +107,7 @@ class TranslationCalls(ABC):
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
+        return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
@@ -143,6 +146,8 @@ class TranslationCalls(ABC):
         a whole ("none") is translated alone; the model's default if absent, mostly "sentences".
         Truncation needs "none".
         `return_sentences`: whether hypotheses have the places of their sentences.
+        `return_alignments`: whether hypotheses have the links of their words to words of the text;
+        for models that can align words.
         `text_normalization`: whether texts are read as they are ("none") or normalized
         ("standard"); the model's default if absent.
         """
@@ -170,6 +175,7 @@ class TranslationCalls(ABC):
             target_language=target_language,
             splitting=splitting,
             return_sentences=return_sentences,
+            return_alignments=return_alignments,
             text_normalization=text_normalization,
             truncation=truncation,
             target_prefix=target_prefix,
@@ -201,6 +207,7 @@ class TranslationCalls(ABC):
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
+        return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
@@ -234,6 +241,7 @@ class TranslationCalls(ABC):
             target_language=target_language,
             splitting=splitting,
             return_sentences=return_sentences,
+            return_alignments=return_alignments,
             text_normalization=text_normalization,
             truncation=truncation,
             target_prefix=target_prefix,

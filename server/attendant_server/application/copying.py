@@ -50,20 +50,55 @@ class Piece:
         if not self.copies:
             return translation
         parts, last = [], 0
-        word_ends = [match.start() for match in _WORD_END.finditer(translation)]
-        for copy in self.copies:
-            wanted = self._place_in(translation, copy.offset)
-            later = (end for end in word_ends if end >= last)
-            place = min(later, key=lambda end: abs(end - wanted), default=len(translation))
+        for place, copy in zip(self.places_of_copies(translation), self.copies, strict=True):
             parts += [translation[last:place], copy.text]
             last = place
         return "".join([*parts, translation[last:]])
+
+    def places_of_copies(self, translation: str) -> list[int]:
+        """Where each copy belongs in the translation, in ascending order."""
+        places: list[int] = []
+        word_ends = [match.start() for match in _WORD_END.finditer(translation)]
+        for copy in self.copies:
+            wanted, last = self._place_in(translation, copy.offset), [0, *places][-1]
+            later = (end for end in word_ends if end >= last)
+            places.append(min(later, key=lambda end: abs(end - wanted), default=len(translation)))
+        return places
+
+    def source_span(self, span: Span) -> Span:
+        """The place in the whole text of a part of ``text``."""
+        places = [copy.offset for copy in self.copies]
+        return _after_insertions(span, places, self._lengths(), self.start)
+
+    def target_span(self, span: Span, places: Sequence[int]) -> Span:
+        """The place in the translation with copies of a part of the translation without them.
+
+        ``places`` are those of `places_of_copies`.
+        """
+        return _after_insertions(span, places, self._lengths())
+
+    def _lengths(self) -> list[int]:
+        return [len(copy.text) for copy in self.copies]
 
     def _place_in(self, translation: str, offset: int) -> float:
         if not any(map(str.isalnum, self.text[offset:])):
             marks = _LAST_MARKS.search(translation)
             return marks.start() if marks else len(translation)
         return offset / len(self.text) * len(translation)
+
+
+def _after_insertions(
+    span: Span, places: Sequence[int], lengths: Sequence[int], first: int = 0
+) -> Span:
+    """The place of a part of a text after insertions; the text then begins at ``first``.
+
+    An insertion at the beginning of the part comes before it, one at its end after it.
+    """
+    inserted = list(zip(places, lengths, strict=True))
+    start, end = span
+    before_start = sum(length for place, length in inserted if place <= start)
+    before_end = sum(length for place, length in inserted if place < end)
+    return first + start + before_start, first + end + max(before_start, before_end)
 
 
 def piece(text: str, span: Span, can_read: Callable[[str], bool]) -> Piece | None:

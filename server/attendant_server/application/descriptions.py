@@ -163,6 +163,8 @@ class ModelDescription:
     """Name of the prompt of a request that chooses none. Empty for no prompt."""
     excludes_prompt: bool = False
     """Whether poolings leave out the tokens of the prompt."""
+    can_align: bool = False
+    """Whether the bundle can align words."""
     repetition_guard: bool = False
     """Whether translations that repeat themselves are ended unless a request says otherwise."""
     normalizes_texts: bool = False

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, zip_longest
+from typing import TypeVar
 
+from attendant_server.application.alignment import WordLink
+from attendant_server.application.piece_alignment import piece_links
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.splitting import Span
 from attendant_server.application.tokenization_options import (
@@ -11,10 +14,12 @@ from attendant_server.application.tokenization_options import (
     TruncationReport,
 )
 from attendant_server.engine.calls import Hypothesis
+from attendant_server.engine.pair_calls import AttentionWeights
 from attendant_server.engine.search import length_penalized
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenizer import TextTokenizer
 
+Part = TypeVar("Part")
 NO_TRANSLATION = "has no translation with the tokens that its options allow"
 
 
@@ -39,6 +44,8 @@ class TranslationHypothesis:
     is_loop: bool = False
     """Whether a sentence repeated itself and was ended."""
     sentences: Sequence[SentencePair] = ()
+    alignments: Sequence[WordLink] = ()
+    """Links between words of the translation and of the text, in the order of the translation."""
     token_ids: Sequence[int] = ()
     token_texts: Sequence[str] = ()
     """The tokens as the vocabulary writes them."""
@@ -65,34 +72,58 @@ class Joiner:
     length_penalty: float
     return_tokens: bool
     return_sentences: bool
+    return_alignments: bool = False
 
     def translation(
-        self, field: str, text: PiecedText, results: Sequence[Sequence[Hypothesis]]
+        self,
+        field: str,
+        text: PiecedText,
+        results: Sequence[Sequence[Hypothesis]],
+        attention: Sequence[Sequence[AttentionWeights]] = (),
     ) -> Translation | InvalidRequest:
         """The translation of a text, or its fault if a piece has no hypothesis.
 
-        ``results`` are the hypotheses of the pieces, best first. Hypothesis k of the text joins the
-        k-th ones of the pieces, or the last one of a piece with fewer.
+        ``results`` are the hypotheses of the pieces, best first, and ``attention`` their weights,
+        for alignments. Hypothesis k of the text joins the k-th ones of the pieces, or the last one
+        of a piece with fewer.
         """
         if not all(results):
             return InvalidRequest(field, NO_TRANSLATION)
         tokenizer = self.tokenization.tokenizer
         return Translation(
-            [self._hypothesis(text, parts) for parts in _columns(results)],
+            [
+                self._hypothesis(text, parts, weights)
+                for parts, weights in zip_longest(
+                    _columns(results), _columns(attention), fillvalue=()
+                )
+            ],
             num_source_tokens=len(text),
             num_unknown_tokens=sum(map(tokenizer.num_unknown, text.token_ids)),
             truncation=self.tokenization.report(text),
         )
 
-    def _hypothesis(self, text: PiecedText, parts: Sequence[Hypothesis]) -> TranslationHypothesis:
+    def _hypothesis(
+        self,
+        text: PiecedText,
+        parts: Sequence[Hypothesis],
+        attention: Sequence[AttentionWeights],
+    ) -> TranslationHypothesis:
         tokenizer = self.target_tokenizer
-        joined, targets = text.join([text.decoded(tokenizer, part.token_ids) for part in parts])
+        decoded = [text.decoded(tokenizer, part.token_ids) for part in parts]
+        joined, targets = text.join(decoded)
         hypothesis = TranslationHypothesis(
             text=joined,
             score=self._score(parts),
             is_complete=all(part.is_complete for part in parts),
             is_loop=any(part.is_loop for part in parts),
             sentences=_sentences(text, targets) if self.return_sentences else (),
+            alignments=[
+                link
+                for number, weights in enumerate(attention)
+                for link in piece_links(
+                    tokenizer, text, number, parts[number].token_ids, weights, targets[number][0]
+                )
+            ],
         )
         if not self.return_tokens:
             return hypothesis
@@ -112,10 +143,10 @@ class Joiner:
         return length_penalized(total, num_tokens, self.length_penalty) if parts else 0.0
 
 
-def _columns(results: Sequence[Sequence[Hypothesis]]) -> Iterator[Sequence[Hypothesis]]:
-    """The hypotheses of the pieces that make each hypothesis of the text."""
+def _columns(results: Sequence[Sequence[Part]]) -> Iterator[Sequence[Part]]:
+    """The parts, of all pieces, that make each hypothesis of the text."""
     if len(results) == 1:
-        yield from ((hypothesis,) for hypothesis in results[0])
+        yield from ((part,) for part in results[0])
         return
     for k in range(max(map(len, results), default=1)):
         yield [each[min(k, len(each) - 1)] for each in results]

@@ -1,7 +1,7 @@
 """The searches of a call: one for each piece of its texts, or one for each sample of a piece."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 from attendant_server import records
 from attendant_server.application.pieced_text import PiecedText
@@ -15,6 +15,7 @@ from attendant_server.engine.calls import (
     TranslateCall,
     joined_timings,
 )
+from attendant_server.engine.pair_calls import AlignCall, AttentionWeights
 from attendant_server.errors import InvalidRequest
 
 MAX_RUNNING_SENTENCES = 256
@@ -57,6 +58,30 @@ async def search_pieces(
     if len(calls) > 1:
         records.current().engine = joined_timings([call.timings for call in calls])
     return results if num_samples == 1 else _joined_samples(results, num_samples)
+
+
+async def align_pieces(
+    plan: TranslationPlan,
+    texts: Sequence[PiecedText | InvalidRequest],
+    results: Sequence[list[Hypothesis]],
+    deadline: float,
+) -> list[list[AttentionWeights]]:
+    """The attention weights of each hypothesis of each piece; ``results`` has the hypotheses."""
+    sources = (token_ids for text in good(texts) for token_ids in text.token_ids)
+    pairs = [
+        (source, hypothesis.token_ids)
+        for source, hypotheses in zip(sources, results, strict=True)
+        for hypothesis in hypotheses
+    ]
+    size, found = max(MAX_RUNNING_SENTENCES, len(texts)), []
+    timings = records.current().engine
+    for first in range(0, len(pairs), size):
+        call = AlignCall(pairs[first : first + size], deadline)
+        found += await plan.model.answer(call, may_wait=True)
+        timings = joined_timings([timings, call.timings])
+    records.current().engine = timings
+    weights = iter(found)
+    return [list(islice(weights, len(hypotheses))) for hypotheses in results]
 
 
 def _joined_samples(

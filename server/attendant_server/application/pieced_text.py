@@ -66,6 +66,8 @@ class PiecedText:
     """Number of tokens before truncation."""
     prefix: TargetPrefix | None = None
     """The beginning of the translation of the only piece, if the caller gives it."""
+    tokens: Sequence[TokenizedText] = ()
+    """The tokens of each piece with their places, if the reader keeps them."""
 
     def decoded(self, tokenizer: TextTokenizer, token_ids: Sequence[int]) -> str:
         """The translation of a piece, without its copies."""
@@ -131,6 +133,8 @@ class PieceReader:
     """BCP 47 tag of the language of the texts; "" if it is unknown."""
     whole: Collection[int] = ()
     """Numbers of texts that are not split, and of which nothing is copied."""
+    keeps_tokens: bool = False
+    """Whether the texts keep the places of their tokens."""
 
     def __call__(
         self,
@@ -160,7 +164,10 @@ class PieceReader:
         is_whole = number in self.whole
         splitting = Splitting.NONE if is_whole else self.splitting
         cuts = splitting is not Splitting.NONE
-        reading = _Reading(options, field, number, text[begin:], text[:begin], cuts, is_whole)
+        reading = _Reading(
+            *(options, field, number, text[begin:], text[:begin], cuts, is_whole),
+            keeps_tokens=self.keeps_tokens,
+        )
         if not length_problem(options, len(text)):
             parts = spans(reading.text, splitting, self.language)
             reading.is_empty = not parts
@@ -182,6 +189,7 @@ class _Reading:
     """Whether pieces that are too long are cut."""
     is_whole: bool
     """Whether the text has one piece with nothing to copy."""
+    keeps_tokens: bool
     pieces: Sequence[Piece] = ()
     is_empty: bool = True
 
@@ -216,6 +224,7 @@ class _Reading:
             token_ids,
             num_tokens=sum(map(len, token_ids)),
             num_original_tokens=sum(tokens.num_original_tokens for _, tokens in found),
+            tokens=[tokens for _, tokens in found] if self.keeps_tokens else (),
         )
 
     def _fitting(

@@ -3,14 +3,13 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import islice
 
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.hypotheses import Joiner, Translation
 from attendant_server.application.jobs import JobRunner
-from attendant_server.application.piece_searches import search_pieces, with_faults
+from attendant_server.application.piece_searches import align_pieces, search_pieces, with_faults
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.sampling import seeds_of
 from attendant_server.application.streaming import TextStream
@@ -27,6 +26,7 @@ from attendant_server.application.validation import (
     RequestLimits,
 )
 from attendant_server.engine.calls import Hypothesis, SearchTooLarge
+from attendant_server.engine.pair_calls import AttentionWeights
 from attendant_server.errors import InvalidRequest
 
 HYPOTHESIS_SIZE = 10
@@ -108,7 +108,7 @@ class Translator:
                 break
             except SearchTooLarge as error:
                 texts = with_faults(texts, error.problems)
-        return await self._answer(plan, texts, results)
+        return await self._answer(plan, texts, results, deadline)
 
     async def stream(
         self, request: StreamRequest, seconds_left: float | None
@@ -136,7 +136,7 @@ class Translator:
         except SearchTooLarge as error:
             records.current().num_invalid_texts += 1
             raise InvalidRequest("text", error.problem) from None
-        answer = await self._answer(plan, [text], stream.results)
+        answer = await self._answer(plan, [text], stream.results, deadline)
         yield StreamPiece(_best_text(answer)[num_sent:], answer)
 
     def _check_size(self, plan: TranslationPlan, num_texts: int) -> None:
@@ -160,18 +160,22 @@ class Translator:
         plan: TranslationPlan,
         texts: Sequence[PiecedText | InvalidRequest],
         results: Sequence[list[Hypothesis]],
+        deadline: float,
     ) -> TranslationAnswer:
         """The answer for all texts; ``results`` are those of all pieces."""
+        attention: Sequence[list[AttentionWeights]] = ()
+        if plan.joiner.return_alignments:
+            attention = await align_pieces(plan, texts, results, deadline)
         lengths = [len(h.token_ids) for hypotheses in results for h in hypotheses]
         record, num_output_tokens = records.current(), sum(lengths)
         record.num_output_tokens, record.longest_output = num_output_tokens, max(lengths, default=0)
-        returns_tokens = plan.joiner.return_tokens
+        returns_tokens = plan.joiner.return_tokens or plan.joiner.return_alignments
         token_bytes = TOKEN_TEXT_BYTES + (TOKEN_BYTES if returns_tokens else 0)
         self._limits.check_response("texts", num_output_tokens * token_bytes)
         size = num_output_tokens if returns_tokens else HYPOTHESIS_SIZE * len(lengths)
         translations = await self._jobs.run_for(
             size + num_output_tokens // TOKENS_DECODED_FOR_ONE,
-            lambda: _translations(plan.joiner, texts, results),
+            lambda: _translations(plan.joiner, texts, results, attention),
         )
         faults = [each for each in translations if isinstance(each, InvalidRequest)]
         record.num_invalid_texts += len(faults) - sum(isinstance(t, InvalidRequest) for t in texts)
@@ -196,13 +200,17 @@ def _translations(
     joiner: Joiner,
     texts: Sequence[PiecedText | InvalidRequest],
     results: Sequence[list[Hypothesis]],
+    attention: Sequence[list[AttentionWeights]],
 ) -> list[Translation | InvalidRequest]:
     if len(texts) == 1 and isinstance(texts[0], PiecedText):
-        return [joiner.translation(TEXTS.format(0), texts[0], results)]
-    remaining = iter(results)
-    return [
-        text
-        if isinstance(text, InvalidRequest)
-        else joiner.translation(TEXTS.format(i), text, list(islice(remaining, len(text.pieces))))
-        for i, text in enumerate(texts)
-    ]
+        return [joiner.translation(TEXTS.format(0), texts[0], results, attention)]
+    translations: list[Translation | InvalidRequest] = []
+    first = 0
+    for i, text in enumerate(texts):
+        if isinstance(text, InvalidRequest):
+            translations.append(text)
+            continue
+        own = slice(first, first + len(text.pieces))
+        translations.append(joiner.translation(TEXTS.format(i), text, results[own], attention[own]))
+        first = own.stop
+    return translations

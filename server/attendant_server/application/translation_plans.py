@@ -28,7 +28,7 @@ from attendant_server.application.translation_options import (
 )
 from attendant_server.application.validation import RequestLimits, known_value
 from attendant_server.engine.calls import SearchOptions
-from attendant_server.errors import InvalidRequest
+from attendant_server.errors import InvalidRequest, ModelWithoutHead
 
 MAX_REMEMBERED = 256
 """Plans that are remembered for one model."""
@@ -52,6 +52,8 @@ class PlannedRequest:
     text_normalization: int = 0
     return_sentences: bool = False
     """Whether hypotheses have the places of their sentences."""
+    return_alignments: bool = False
+    """Whether hypotheses have the links of their words to words of the text."""
 
 
 class TranslationPlan(NamedTuple):
@@ -93,6 +95,7 @@ class Planner:
             request.splitting,
             request.text_normalization,
             request.return_sentences,
+            request.return_alignments,
         )
         plan = model.plans.get(key)
         if plan is None:
@@ -131,17 +134,25 @@ class Planner:
             raise InvalidRequest("truncation", "is for texts that are not split only")
         if whole and request.splitting and splitting is not Splitting.NONE:
             raise InvalidRequest("splitting", "is for texts without target prefixes only")
+        if request.return_alignments and not description.can_align:
+            raise ModelWithoutHead(f"return_alignments: {description.key} has no aligner")
         return TranslationPlan(
             model,
             options,
             tokenization,
-            PieceReader(splitting, source_tag(description, request.source_language), whole),
+            PieceReader(
+                splitting,
+                source_tag(description, request.source_language),
+                whole,
+                keeps_tokens=request.return_alignments,
+            ),
             Joiner(
                 model.target_tokenizer,
                 tokenization,
                 options.length_penalty,
                 request.options.return_tokens,
                 request.return_sentences,
+                request.return_alignments,
             ),
             chosen_seed(request.options.sampling),
         )

@@ -261,6 +261,7 @@ class TranslateRequest(google.protobuf.message.Message):
     SPLITTING_FIELD_NUMBER: builtins.int
     RETURN_SENTENCES_FIELD_NUMBER: builtins.int
     TARGET_PREFIXES_FIELD_NUMBER: builtins.int
+    RETURN_ALIGNMENTS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -286,6 +287,10 @@ class TranslateRequest(google.protobuf.message.Message):
     """
     return_sentences: builtins.bool
     """Whether each hypothesis has the places of its sentences (Hypothesis.sentences). Default false."""
+    return_alignments: builtins.bool
+    """Whether each hypothesis has the links of its words to words of the text (Hypothesis.alignments). Default false. A
+    model without an aligner (GetModelResponse.aligns_words) is FAILED_PRECONDITION.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts, translated independently of each other. At least 1, at most RequestLimits.max_texts; otherwise the call
@@ -320,9 +325,10 @@ class TranslateRequest(google.protobuf.message.Message):
         splitting: attendant.v1.text_pb2.Splitting.ValueType = ...,
         return_sentences: builtins.bool = ...,
         target_prefixes: collections.abc.Iterable[builtins.str] | None = ...,
+        return_alignments: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___TranslateRequest: typing_extensions.TypeAlias = TranslateRequest
 
@@ -421,6 +427,7 @@ class Hypothesis(google.protobuf.message.Message):
     TOKENS_FIELD_NUMBER: builtins.int
     FINISH_REASON_FIELD_NUMBER: builtins.int
     SENTENCES_FIELD_NUMBER: builtins.int
+    ALIGNMENTS_FIELD_NUMBER: builtins.int
     text: builtins.str
     """The translation."""
     score: builtins.float
@@ -442,6 +449,12 @@ class Hypothesis(google.protobuf.message.Message):
         is copied.
         """
 
+    @property
+    def alignments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WordAlignment]:
+        """Links between words of the translation and words of the text, in the order of the translation. A word of the
+        translation may have several links or none. Copied text has none. Empty unless return_alignments is set.
+        """
+
     def __init__(
         self,
         *,
@@ -450,10 +463,48 @@ class Hypothesis(google.protobuf.message.Message):
         tokens: collections.abc.Iterable[Global___OutputToken] | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         sentences: collections.abc.Iterable[Global___SentencePair] | None = ...,
+        alignments: collections.abc.Iterable[Global___WordAlignment] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "score", b"score", "sentences", b"sentences", "text", b"text", "tokens", b"tokens"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alignments", b"alignments", "finish_reason", b"finish_reason", "score", b"score", "sentences", b"sentences", "text", b"text", "tokens", b"tokens"]) -> None: ...
 
 Global___Hypothesis: typing_extensions.TypeAlias = Hypothesis
+
+@typing.final
+class WordAlignment(google.protobuf.message.Message):
+    """WordAlignment links a word of a translation to the word of the text that it comes from, by the attention of the model.
+    A word is a run of letters and digits, a single character of a script without spaces, or a single other sign. Places
+    are counted in Unicode code points, from 0.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_START_FIELD_NUMBER: builtins.int
+    SOURCE_END_FIELD_NUMBER: builtins.int
+    TARGET_START_FIELD_NUMBER: builtins.int
+    TARGET_END_FIELD_NUMBER: builtins.int
+    WEIGHT_FIELD_NUMBER: builtins.int
+    source_start: builtins.int
+    """First character of the word in the text as it was sent."""
+    source_end: builtins.int
+    """End of the word, exclusive."""
+    target_start: builtins.int
+    """First character of its translation in the text of the hypothesis."""
+    target_end: builtins.int
+    """End of its translation, exclusive."""
+    weight: builtins.float
+    """The part of the attention to the word of the text, between 0 and 1."""
+    def __init__(
+        self,
+        *,
+        source_start: builtins.int = ...,
+        source_end: builtins.int = ...,
+        target_start: builtins.int = ...,
+        target_end: builtins.int = ...,
+        weight: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["source_end", b"source_end", "source_start", b"source_start", "target_end", b"target_end", "target_start", b"target_start", "weight", b"weight"]) -> None: ...
+
+Global___WordAlignment: typing_extensions.TypeAlias = WordAlignment
 
 @typing.final
 class SentencePair(google.protobuf.message.Message):
@@ -530,6 +581,7 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     SPLITTING_FIELD_NUMBER: builtins.int
     RETURN_SENTENCES_FIELD_NUMBER: builtins.int
     TARGET_PREFIX_FIELD_NUMBER: builtins.int
+    RETURN_ALIGNMENTS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -559,6 +611,8 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     """Whether each hypothesis has the places of its sentences (Hypothesis.sentences). Default false."""
     target_prefix: builtins.str
     """The beginning of the translation, by the rules of TranslateRequest.target_prefixes. Default: none."""
+    return_alignments: builtins.bool
+    """Whether each hypothesis has the links of its words; as in TranslateRequest."""
     @property
     def options(self) -> Global___TranslateOptions:
         """Options of the search. Absent: all defaults."""
@@ -576,9 +630,10 @@ class StreamTranslateRequest(google.protobuf.message.Message):
         splitting: attendant.v1.text_pb2.Splitting.ValueType = ...,
         return_sentences: builtins.bool = ...,
         target_prefix: builtins.str = ...,
+        return_alignments: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefix", b"target_prefix", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefix", b"target_prefix", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
 
 Global___StreamTranslateRequest: typing_extensions.TypeAlias = StreamTranslateRequest
 

@@ -77,6 +77,7 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         default_min_output_tokens=description.default_min_output_tokens,
         early_stopping=description.early_stopping,
         no_repeat_ngram_size=description.no_repeat_ngram_size,
+        aligns_words=description.can_align,
     )
     if description.labels:
         response.labels.extend(description.labels)

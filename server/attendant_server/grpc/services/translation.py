@@ -46,6 +46,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 return_sentences=request.return_sentences,
                 text_normalization=request.text_normalization,
                 target_prefixes=request.target_prefixes,
+                return_alignments=request.return_alignments,
             ),
             context.time_remaining(),
         )
@@ -67,6 +68,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 return_sentences=request.return_sentences,
                 text_normalization=request.text_normalization,
                 target_prefix=request.target_prefix,
+                return_alignments=request.return_alignments,
             ),
             context.time_remaining(),
         )
@@ -204,6 +206,14 @@ def _add_hypothesis(
             source_end=sentence.source[1],
             target_start=sentence.target[0],
             target_end=sentence.target[1],
+        )
+    for link in hypothesis.alignments:
+        added.alignments.add(
+            source_start=link.source[0],
+            source_end=link.source[1],
+            target_start=link.target[0],
+            target_end=link.target[1],
+            weight=link.weight,
         )
 
 

@@ -1,0 +1,84 @@
+"""Word alignment: which words of a text a word of its translation comes from.
+
+Words are taken from attention weights between tokens. Places are spans of characters.
+"""
+
+import os.path
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attendant_server.application.splitting import Span, trimmed
+from attendant_server.engine.pair_calls import AttentionWeights
+from attendant_server.streamed_text import UNSPACED
+from attendant_server.tokenizer import TextTokenizer
+
+LEAST_WEIGHT = 0.1
+"""Least weight of the source word that a target word is aligned to."""
+LEAST_SHARE = 0.6
+"""Least share of the greatest weight that further source words must have."""
+_UNSPACED = UNSPACED.pattern
+_WORDS = re.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+(?:['\u2019](?!{_UNSPACED})\w+)*|[^\w\s]")
+"""Words with apostrophes, single characters of scripts without spaces, and single other signs."""
+
+
+class WordLink(NamedTuple):
+    """A word of a translation and a word of its source."""
+
+    source: Span
+    target: Span
+    weight: float
+    """The part of the attention of the target word, between 0 and 1."""
+
+
+def word_spans(text: str) -> list[Span]:
+    """The places of the words of a text, in order."""
+    return [match.span() for match in _WORDS.finditer(text)]
+
+
+def token_spans(tokenizer: TextTokenizer, token_ids: Sequence[int], text: str) -> list[Span]:
+    """The place of each token in the decoded ``text``; empty for a token without text."""
+    spans, start = [], 0
+    for num_tokens in range(1, len(token_ids) + 1):
+        decoded = tokenizer.decode(token_ids[:num_tokens])
+        end = max(start, len(os.path.commonprefix([decoded, text])))
+        spans.append(trimmed(text, (start, end)))
+        start = end
+    return spans
+
+
+def links(
+    weights: AttentionWeights,
+    source_tokens: Sequence[Span],
+    source_words: Sequence[Span],
+    target_tokens: Sequence[Span],
+    target_words: Sequence[Span],
+) -> Iterator[WordLink]:
+    """The links of each target word, in order.
+
+    ``weights`` (target tokens, source tokens) belong to tokens with the given places; a token
+    without text has an empty place. A target word is aligned to the source word with the greatest
+    weight, and to others with nearly as much.
+    """
+    if not (source_words and target_words and source_tokens and target_tokens):
+        return
+    source = _shares(source_tokens, source_words)  # (source tokens, source words)
+    target = _shares(target_tokens, target_words)  # (target tokens, target words)
+    target /= np.maximum(target.sum(axis=0), 1e-9)
+    of_words = target.T @ weights @ source  # (target words, source words)
+    for word, row in zip(target_words, of_words, strict=True):
+        least = max(LEAST_WEIGHT, LEAST_SHARE * float(row.max()))
+        for i in np.flatnonzero(row >= least).tolist():
+            yield WordLink(source_words[i], word, min(1.0, float(row[i])))
+
+
+def _shares(tokens: Sequence[Span], words: Sequence[Span]) -> NDArray[np.float32]:
+    """The share (tokens, words) of each token that belongs to each word."""
+    starts, ends = np.array(tokens, np.float32).T[:, :, None]
+    word_starts, word_ends = np.array(words, np.float32).T[:, None, :]
+    overlaps = np.maximum(np.minimum(ends, word_ends) - np.maximum(starts, word_starts), 0)
+    shares: NDArray[np.float32] = overlaps / np.maximum(overlaps.sum(axis=1, keepdims=True), 1)
+    return shares

@@ -1,0 +1,59 @@
+"""Word alignment of one piece of a text and its translation, as places in the whole texts."""
+
+from collections.abc import Iterator, Sequence
+
+from attendant_server.application.alignment import WordLink, links, token_spans, word_spans
+from attendant_server.application.pieced_text import PiecedText
+from attendant_server.application.splitting import Span
+from attendant_server.engine.pair_calls import AttentionWeights
+from attendant_server.tokenizer import TextTokenizer
+
+
+def piece_links(
+    tokenizer: TextTokenizer,
+    text: PiecedText,
+    number: int,
+    token_ids: Sequence[int],
+    weights: AttentionWeights,
+    target_start: int,
+) -> Iterator[WordLink]:
+    """The links of piece ``number``, as places in the text as sent and in the whole translation.
+
+    ``token_ids`` are the translation of the piece, with these attention weights. ``tokenizer`` is
+    that of translations. ``target_start`` is the place of the piece in the whole translation.
+    """
+    piece = text.pieces[number]
+    translation = tokenizer.decode(token_ids)
+    copies = piece.places_of_copies(translation)
+    found = links(
+        weights,
+        _source_spans(text, number),
+        word_spans(piece.text),
+        token_spans(tokenizer, token_ids, translation),
+        word_spans(translation),
+    )
+    for link in found:
+        start, end = piece.source_span(link.source)
+        target = piece.target_span(_as_sent(text, link.target), copies)
+        yield WordLink(
+            (text.begin + start, text.begin + end),
+            (target_start + target[0], target_start + target[1]),
+            link.weight,
+        )
+
+
+def _source_spans(text: PiecedText, number: int) -> list[Span]:
+    """The place in the piece of each of its tokens; empty for tokens without text."""
+    code = text.begin  # the model reads the code of the language before each piece
+    return [
+        (0, 0) if token.is_special else (max(0, token.start - code), max(0, token.end - code))
+        for token in text.tokens[number]
+    ]
+
+
+def _as_sent(text: PiecedText, span: Span) -> Span:
+    """The place of a word after a prefix, which the answer has as it was sent."""
+    if text.prefix is None or span[1] <= len(text.prefix.decoded):
+        return span
+    moved = len(text.prefix.text) - len(text.prefix.decoded)
+    return max(0, span[0] + moved), span[1] + moved
