@@ -131,8 +131,13 @@ def error_of(text: str) -> status_pb2.Status | None:
     return None if text.strip() else EMPTY
 
 
+LINK = translation_pb2.WordAlignment(
+    source_start=0, source_end=1, target_start=0, target_end=1, weight=0.5
+)
+
+
 def translation_of(
-    text: str, options: translation_pb2.TranslateOptions
+    text: str, options: translation_pb2.TranslateOptions, is_aligned: bool = False
 ) -> translation_pb2.Translation:
     if not text.strip():
         return translation_pb2.Translation(error=EMPTY)
@@ -143,6 +148,7 @@ def translation_of(
             tokens=[translation_pb2.OutputToken(id=7, text=text, log_probability=-0.5)]
             * options.return_tokens,
             finish_reason=translation_pb2.FINISH_REASON_STOP,
+            alignments=[LINK] * is_aligned,
         )
         for rank in range(options.num_hypotheses or 1)
     ]
@@ -184,7 +190,10 @@ class Translator(translation_pb2_grpc.TranslationServiceServicer):
 
     def Translate(self, request, context):
         response = translation_pb2.TranslateResponse(
-            translations=[translation_of(text, request.options) for text in request.texts],
+            translations=[
+                translation_of(text, request.options, request.return_alignments)
+                for text in request.texts
+            ],
             model=request.model or "upper/1",
             token_counts=text_pb2.TokenCounts(num_input_tokens=3, num_output_tokens=4),
             timings=TIMINGS,
@@ -204,7 +213,7 @@ class Translator(translation_pb2_grpc.TranslationServiceServicer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "broken in the middle")
         response = translation_pb2.StreamTranslateResponse(
             delta=request.text.upper().split()[-1],
-            translation=translation_of(request.text, request.options),
+            translation=translation_of(request.text, request.options, request.return_alignments),
             model="upper/1",
         )
         yield self._script.answer(request, response, context)
@@ -219,6 +228,7 @@ class Translator(translation_pb2_grpc.TranslationServiceServicer):
                 log_probabilities=[-0.5, -1.5] * request.return_tokens,
                 tokens=tokens_of(pair.target) if request.return_tokens else (),
                 num_source_tokens=3,
+                alignments=[LINK] * request.return_alignments,
             )
             for pair in request.pairs
         ]

@@ -15,6 +15,7 @@ from attendant_client import (
     Sampling,
     ServerError,
     TextError,
+    WordAlignment,
 )
 from grpc import StatusCode
 
@@ -153,6 +154,17 @@ def test_scores_have_a_log_probability_for_every_token(client):
     assert [token.text for token in score.tokens] == ["Hund", "</s>"]
     assert score.tokens[1].special
     assert (score.score, score.log_probability) == (-1.0, -2.0)
+
+
+def test_translations_and_scores_have_links_of_words_only_if_wanted(client):
+    link = WordAlignment(0, 1, 0, 1, 0.5)
+    assert client.translate("a").hypotheses[0].alignments == ()
+    assert client.translate("a", return_alignments=True).hypotheses[0].alignments == (link,)
+    stream = client.stream_translate("a", return_alignments=True)
+    assert [*stream] == ["A"]
+    assert stream.translation.hypotheses[0].alignments == (link,)
+    assert client.score([("a", "b")])[0].alignments == ()
+    assert client.score([("a", "b")], return_alignments=True)[0].alignments == (link,)
 
 
 def test_a_pair_that_fails_has_no_score(client):

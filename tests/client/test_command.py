@@ -83,12 +83,20 @@ def test_translate_sends_options_of_the_search_and_of_samples(attendant, script)
     attendant(
         "translate", "a", "--no-repeat-ngram-size", "0", "--suppress", "x", "--suppress", "y",
         "--repetition-penalty", "1.25", "--sample", "--temperature", "0.5", "--seed", "0",
+        "--min-p", "0.25", "--no-allow-unknown", "--target-prefix", "A b",
     )  # fmt: skip
+    assert script.requests[-1].target_prefixes == ["A b"]
     options = script.requests[-1].options
+    assert options.sampling.min_p == 0.25
+    assert options.HasField("allow_unknown")
     assert options.HasField("no_repeat_ngram_size")
     assert list(options.suppressed_texts) == ["x", "y"]
     assert options.repetition_penalty == 1.25
-    assert [each.name for each, _ in options.sampling.ListFields()] == ["temperature", "seed"]
+    assert [each.name for each, _ in options.sampling.ListFields()] == [
+        "temperature",
+        "min_p",
+        "seed",
+    ]
     attendant("translate", "a", "--beam", "4", "--patience", "2")
     options = script.requests[-1].options
     assert options.patience == 2
@@ -304,6 +312,7 @@ def test_what_fails_is_said_in_one_line(attendant, arguments, stdin, complaint):
         ["embed", "a", "--json", "--output", "x.npy"],
         ["similarity", "a"],
         ["translate", "a", "--tokens"],
+        ["translate", "a", "--alignments"],
         ["translate", "a", "--input", "x"],
         ["translate", "--resume"],
         ["translate", "a", "--resume", "--output", "x"],

@@ -89,6 +89,12 @@ def test_tokens_are_in_the_json_only_if_asked_for(attendant, script, command):
     assert sent == [False, True]
 
 
+def test_links_of_words_are_in_the_json_only_if_asked_for(attendant):
+    for flags in ([], ["--alignments"]):
+        _, out, _ = attendant("translate", "--json", *flags, stdin=b"a")
+        assert ('"alignments": [{"source_start": 0' in out) is bool(flags)
+
+
 @pytest.mark.parametrize("text", ["one", "a\tb\tc"])
 def test_a_line_with_another_number_of_columns_is_a_fault(attendant, text):
     code, out, err = attendant("score", stdin=f"{text}\na\tb".encode())

@@ -119,14 +119,15 @@ def test_every_rpc_of_the_contract_has_a_call():
     vectors |= {"chunking": None, "max_chunk_tokens": None, "average_chunks": False}
     token_vectors: Any = {"role": None, "layer_combination": None, "data_type": "float32"}
     languages: Any = {"source_language": "", "target_language": "", "text_normalization": None}
-    of_texts: Any = {"splitting": None, "return_sentences": False}
+    of_texts: Any = {"splitting": None, "return_sentences": False, "return_alignments": False}
+    of_scores: Any = {"return_tokens": False, "return_alignments": False}
     options = translation_pb2.TranslateOptions()
     all_calls: list[calls.Call[Any] | calls.TextCall[Any]] = [
         messages.translate([], options, target_prefix=None, **model, **languages, **of_texts),
         messages.stream_translate(
             "", options, target_prefix=None, **model, **languages, **of_texts
         ),
-        messages.score([], length_penalty=None, return_tokens=False, **model, **languages),
+        messages.score([], length_penalty=None, **of_scores, **model, **languages),
         messages.embed([], pooling=None, normalize=None, **vectors, **model),
         messages.embed_tokens([], (), **token_vectors, **model),
         messages.fill_mask([], 5, **model),

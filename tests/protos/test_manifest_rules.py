@@ -44,6 +44,17 @@ def drop(*keys: str) -> Change:
     return lambda manifest: _part(manifest, keys[:-1]).pop(keys[-1])
 
 
+def with_aligners(*heads: Json) -> Change:
+    """Let every precision have an aligner, and the manifest these heads."""
+
+    def change(manifest: Json) -> None:
+        manifest["alignment"] = {"heads": list(heads)}
+        for precision in manifest["precisions"]:
+            precision["aligner"] = precision["scorer"]
+
+    return change
+
+
 def _part(manifest: Json, keys: tuple[str, ...]) -> Json:
     for key in keys:
         manifest = manifest[key]
@@ -280,6 +291,20 @@ RULES: dict[str, tuple[Change, str]] = {
     "a precision without a graph": (
         lambda m: m["precisions"][0].pop("scorer"),
         "the int8 precision has no graph scorer",
+    ),
+    "an aligner without heads": (
+        lambda m: m["precisions"][0].update(aligner={"path": "scorer.int8.onnx"}),
+        "the int8 precision: aligner and alignment need each other",
+    ),
+    "heads without aligners": (
+        lambda m: m.update(alignment={"heads": [{}]}),
+        "the int8 precision: aligner and alignment need each other",
+    ),
+    "no heads that align": (with_aligners(), "alignment.heads must have one or more"),
+    "a head twice that aligns": (with_aligners({}, {}), "alignment.heads must have one or more"),
+    "a head that the decoder lacks": (
+        with_aligners({"layer": 1000}),
+        "alignment.heads has a head that the decoder lacks",
     ),
     "a precision twice": (
         lambda m: m["precisions"].append(m["precisions"][0]),

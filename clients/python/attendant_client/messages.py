@@ -182,6 +182,7 @@ def score(
     target_language: str,
     length_penalty: float | None,
     return_tokens: bool,
+    return_alignments: bool,
     text_normalization: TextNormalization | None,
     truncation: Truncation,
 ) -> TextCall[results.TranslationScore]:
@@ -196,6 +197,7 @@ def score(
         ],
         length_penalty=length_penalty,
         return_tokens=return_tokens,
+        return_alignments=return_alignments,
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
         source_language=source_language,

@@ -4,7 +4,7 @@ Pure functions that know no channel. They raise ServerError for responses that v
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,7 @@ def scores(
             truncation=truncation(item),
             error=error,
             call=call,
+            alignments=_alignments(item.alignments),
         )
         for item, error in zip(response.scores, errors, strict=True)
     ]
@@ -263,12 +264,18 @@ def _hypothesis(hypothesis: translation_pb2.Hypothesis) -> results.Hypothesis:
             )
             for sentence in hypothesis.sentences
         ),
-        alignments=tuple(
-            results.WordAlignment(
-                link.source_start, link.source_end, link.target_start, link.target_end, link.weight
-            )
-            for link in hypothesis.alignments
-        ),
+        alignments=_alignments(hypothesis.alignments),
+    )
+
+
+def _alignments(
+    links: Iterable[translation_pb2.WordAlignment],
+) -> tuple[results.WordAlignment, ...]:
+    return tuple(
+        results.WordAlignment(
+            link.source_start, link.source_end, link.target_start, link.target_end, link.weight
+        )
+        for link in links
     )
 
 

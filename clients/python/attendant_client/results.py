@@ -133,7 +133,7 @@ class WordAlignment:
     """A word of a translation and the word of the text that it comes from.
 
     `source_start` and `source_end` (exclusive) count the characters of the text, `target_start` and
-    `target_end` those of the hypothesis. `weight` is the part of the model's attention, 0 to 1.
+    `target_end` those of the translation. `weight` is the part of the model's attention, 0 to 1.
     """
 
     source_start: int
@@ -196,7 +196,7 @@ class TranslationScore(TextResult):
     `log_probability` is the natural logarithm of the target's probability; `score` is it divided
     by the number of the target's tokens to the power of the length penalty. Both are NaN if the
     pair failed. `tokens`, and `log_probabilities` with one number for each of them, are empty
-    unless the call had `return_tokens`.
+    unless the call had `return_tokens`, and `alignments` unless it had `return_alignments`.
     """
 
     score: float
@@ -207,6 +207,7 @@ class TranslationScore(TextResult):
     truncation: TruncationReport | None
     error: TextError | None
     call: CallReport
+    alignments: tuple[WordAlignment, ...] = ()
 
     def _shown(self) -> str:
         return f"score={self.score:.4f}"

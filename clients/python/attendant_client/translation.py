@@ -257,6 +257,7 @@ class TranslationCalls(ABC):
         target_language: str = "",
         length_penalty: float | None = None,
         return_tokens: bool = False,
+        return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
@@ -265,6 +266,8 @@ class TranslationCalls(ABC):
         """Return the model's log-probabilities of (source, translation) pairs.
 
         `return_tokens`: whether scores have the tokens of their targets with log-probabilities.
+        `return_alignments`: whether scores have the links between the words of their pairs; for
+        models that can align words.
         `source_language`, `target_language`, `length_penalty`, `text_normalization`: as for
         `translate`.
         """
@@ -275,6 +278,7 @@ class TranslationCalls(ABC):
             target_language=target_language,
             length_penalty=length_penalty,
             return_tokens=return_tokens,
+            return_alignments=return_alignments,
             text_normalization=text_normalization,
             truncation=truncation,
         )

@@ -11,18 +11,26 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from attendant_server.application.descriptions import ModelDescription
 from attendant_server.application.splitting import Span, trimmed
 from attendant_server.engine.pair_calls import AttentionWeights
+from attendant_server.errors import ModelWithoutHead
 from attendant_server.streamed_text import UNSPACED
 from attendant_server.tokenizer import TextTokenizer
 
-LEAST_WEIGHT = 0.1
+LEAST_WEIGHT = 0.25
 """Least weight of the source word that a target word is aligned to."""
-LEAST_SHARE = 0.6
+LEAST_SHARE = 0.75
 """Least share of the greatest weight that further source words must have."""
 _UNSPACED = UNSPACED.pattern
 _WORDS = re.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+(?:['\u2019](?!{_UNSPACED})\w+)*|[^\w\s]")
 """Words with apostrophes, single characters of scripts without spaces, and single other signs."""
+
+
+def check_aligner(model: ModelDescription) -> None:
+    """Raise ModelWithoutHead for ``return_alignments`` if the bundle has no aligner."""
+    if not model.can_align:
+        raise ModelWithoutHead(f"return_alignments: {model.key} has no aligner")
 
 
 class WordLink(NamedTuple):

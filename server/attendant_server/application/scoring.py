@@ -1,17 +1,19 @@
 """Scoring of given translations."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
 from attendant_server import records
+from attendant_server.application.alignment import WordLink, check_aligner, links, word_spans
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.languages import language_tokens, translation_model
+from attendant_server.application.splitting import Span
 from attendant_server.application.tokenization import (
     TokenizedOrError,
     good,
@@ -25,10 +27,16 @@ from attendant_server.application.tokenization_options import (
 )
 from attendant_server.application.translation_options import checked_length_penalty
 from attendant_server.application.validation import TOKEN_BYTES, RequestLimits
-from attendant_server.engine.pair_calls import ScoreCall, TargetScore
+from attendant_server.engine.calls import joined_timings
+from attendant_server.engine.pair_calls import (
+    AlignCall,
+    AttentionWeights,
+    ScoreCall,
+    TargetScore,
+)
 from attendant_server.engine.search import length_penalized
 from attendant_server.errors import InvalidRequest
-from attendant_server.tokenized_text import TokenizedText
+from attendant_server.tokenized_text import Token, TokenizedText
 
 SOURCES, TARGETS = "pairs[{}].source", "pairs[{}].target"
 """The names of the two sides of a pair, for messages."""
@@ -54,6 +62,8 @@ class ScoringRequest:
     text_normalization: int = 0
     return_tokens: bool = False
     """Whether scores have the tokens of their targets."""
+    return_alignments: bool = False
+    """Whether scores have the links between the words of their pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,8 @@ class PairScore:
     """None unless the request wants tokens."""
     num_source_tokens: int
     truncation: TruncationReport | None
+    alignments: Sequence[WordLink] = ()
+    """Links between words of the pair. Empty unless the request wants them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +104,8 @@ class Scorer:
         self._limits.check_count("pairs", len(request.sources))
         languages = request.source_language, request.target_language
         model = translation_model(self._catalog, request.model, *languages)
+        if request.return_alignments:
+            check_aligner(model.description)
         tokens = language_tokens(model, *languages)
         penalty = checked_length_penalty(
             "length_penalty", request.length_penalty, model.description
@@ -119,14 +133,20 @@ class Scorer:
         targets = await tokenize(self._jobs, target_options, TARGETS, request.targets)
         pairs = [_pair(*sides) for sides in zip(sources, targets, strict=True)]
         size = PAIR_SIZE * len(pairs)
-        if request.return_tokens:
+        if request.return_tokens or request.return_alignments:
             size = sum(len(target) for _, target in good(pairs))
             self._limits.check_response("pairs", size * TOKEN_BYTES)
-        call = ScoreCall([(s.token_ids, t.token_ids) for s, t in good(pairs)], deadline)
-        results = await model.answer(call)
+        token_ids = [(s.token_ids, t.token_ids) for s, t in good(pairs)]
+        results = await model.answer(ScoreCall(token_ids, deadline))
 
         build = partial(_score, penalty, source_options, request.return_tokens)
         scores = await self._jobs.run_for(size, lambda: merged(pairs, results, build))
+        if request.return_alignments:
+            scored = records.current().engine
+            weights = await model.answer(AlignCall(token_ids, deadline), may_wait=True)
+            records.current().engine = joined_timings([scored, records.current().engine])
+            aligned = zip(scores, request.sources, request.targets, pairs, strict=True)
+            scores = await self._jobs.run_for(size, lambda: _with_links(aligned, weights))
         return ScoringAnswer(
             model=model.description.key,
             scores=scores,
@@ -134,6 +154,31 @@ class Scorer:
             phases=records.current().phases(),
             size=size,
         )
+
+
+def _with_links(
+    scored: Iterable[tuple[PairScore | InvalidRequest, str, str, TokenizedPairOrError]],
+    weights: Iterable[AttentionWeights],
+) -> list[PairScore | InvalidRequest]:
+    """The scores with the links between the words of their source and their target."""
+    remaining, results = iter(weights), list[PairScore | InvalidRequest]()
+    for score, source, target, tokens in scored:
+        if not isinstance(score, InvalidRequest) and not isinstance(tokens, InvalidRequest):
+            source_tokens, target_tokens = ([*map(_span, side)] for side in tokens)
+            found = links(
+                next(remaining),
+                source_tokens,
+                word_spans(source),
+                target_tokens,
+                word_spans(target),
+            )
+            score = replace(score, alignments=list(found))
+        results.append(score)
+    return results
+
+
+def _span(token: Token) -> Span:
+    return (0, 0) if token.is_special else (token.start, token.end)
 
 
 def _pair(source: TokenizedOrError, target: TokenizedOrError) -> TokenizedPairOrError:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from attendant_server.application.alignment import check_aligner
 from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.descriptions import Splitting
 from attendant_server.application.hypotheses import Joiner
@@ -28,7 +29,7 @@ from attendant_server.application.translation_options import (
 )
 from attendant_server.application.validation import RequestLimits, known_value
 from attendant_server.engine.calls import SearchOptions
-from attendant_server.errors import InvalidRequest, ModelWithoutHead
+from attendant_server.errors import InvalidRequest
 
 MAX_REMEMBERED = 256
 """Plans that are remembered for one model."""
@@ -134,8 +135,8 @@ class Planner:
             raise InvalidRequest("truncation", "is for texts that are not split only")
         if whole and request.splitting and splitting is not Splitting.NONE:
             raise InvalidRequest("splitting", "is for texts without target prefixes only")
-        if request.return_alignments and not description.can_align:
-            raise ModelWithoutHead(f"return_alignments: {description.key} has no aligner")
+        if request.return_alignments:
+            check_aligner(description)
         return TranslationPlan(
             model,
             options,

@@ -484,15 +484,15 @@ class WordAlignment(google.protobuf.message.Message):
     TARGET_END_FIELD_NUMBER: builtins.int
     WEIGHT_FIELD_NUMBER: builtins.int
     source_start: builtins.int
-    """First character of the word in the text as it was sent."""
+    """First character of the word in the source as it was sent."""
     source_end: builtins.int
     """End of the word, exclusive."""
     target_start: builtins.int
-    """First character of its translation in the text of the hypothesis."""
+    """First character of its translation in the text of the hypothesis, or in the target as it was sent."""
     target_end: builtins.int
     """End of its translation, exclusive."""
     weight: builtins.float
-    """The part of the attention to the word of the text, between 0 and 1."""
+    """The part of the attention to the word of the source, between 0 and 1."""
     def __init__(
         self,
         *,
@@ -612,7 +612,7 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     target_prefix: builtins.str
     """The beginning of the translation, by the rules of TranslateRequest.target_prefixes. Default: none."""
     return_alignments: builtins.bool
-    """Whether each hypothesis has the links of its words; as in TranslateRequest."""
+    """Whether each hypothesis has the links of its words, as in TranslateRequest. Default false."""
     @property
     def options(self) -> Global___TranslateOptions:
         """Options of the search. Absent: all defaults."""
@@ -702,6 +702,7 @@ class ScoreRequest(google.protobuf.message.Message):
     TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     RETURN_TOKENS_FIELD_NUMBER: builtins.int
+    RETURN_ALIGNMENTS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -727,6 +728,10 @@ class ScoreRequest(google.protobuf.message.Message):
     """Whether each result has the tokens of its target with their log-probabilities (TranslationScore.log_probabilities
     and tokens). Default false.
     """
+    return_alignments: builtins.bool
+    """Whether each result has the links between the words of its target and of its source (TranslationScore.alignments).
+    Default false. A model without an aligner (GetModelResponse.aligns_words) is FAILED_PRECONDITION.
+    """
     @property
     def pairs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TranslationPair]:
         """The pairs to score. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A
@@ -744,9 +749,10 @@ class ScoreRequest(google.protobuf.message.Message):
         target_language: builtins.str = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         return_tokens: builtins.bool = ...,
+        return_alignments: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "pairs", b"pairs", "return_tokens", b"return_tokens", "source_language", b"source_language", "target_language", b"target_language", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "pairs", b"pairs", "return_alignments", b"return_alignments", "return_tokens", b"return_tokens", "source_language", b"source_language", "target_language", b"target_language", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_length_penalty", b"_length_penalty"]) -> typing.Literal["length_penalty"] | None: ...
 
 Global___ScoreRequest: typing_extensions.TypeAlias = ScoreRequest
@@ -821,6 +827,7 @@ class TranslationScore(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     NUM_SOURCE_TOKENS_FIELD_NUMBER: builtins.int
+    ALIGNMENTS_FIELD_NUMBER: builtins.int
     score: builtins.float
     """log_probability divided by the number of tokens to the power of length_penalty."""
     log_probability: builtins.float
@@ -848,6 +855,12 @@ class TranslationScore(google.protobuf.message.Message):
     def truncation(self) -> attendant.v1.text_pb2.TruncationReport:
         """Present only when the source was truncated."""
 
+    @property
+    def alignments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WordAlignment]:
+        """Links between words of the target and words of the source, in the order of the target. Empty unless
+        ScoreRequest.return_alignments is set.
+        """
+
     def __init__(
         self,
         *,
@@ -858,8 +871,9 @@ class TranslationScore(google.protobuf.message.Message):
         error: google.rpc.status_pb2.Status | None = ...,
         truncation: attendant.v1.text_pb2.TruncationReport | None = ...,
         num_source_tokens: builtins.int = ...,
+        alignments: collections.abc.Iterable[Global___WordAlignment] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["error", b"error", "truncation", b"truncation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "log_probabilities", b"log_probabilities", "log_probability", b"log_probability", "num_source_tokens", b"num_source_tokens", "score", b"score", "tokens", b"tokens", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alignments", b"alignments", "error", b"error", "log_probabilities", b"log_probabilities", "log_probability", b"log_probability", "num_source_tokens", b"num_source_tokens", "score", b"score", "tokens", b"tokens", "truncation", b"truncation"]) -> None: ...
 
 Global___TranslationScore: typing_extensions.TypeAlias = TranslationScore

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
 
+from attendant_server.application.alignment import WordLink
 from attendant_server.application.application import Application
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
 from attendant_server.application.sampling import SamplingOptions
@@ -91,6 +92,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 target_language=request.target_language,
                 text_normalization=request.text_normalization,
                 return_tokens=request.return_tokens,
+                return_alignments=request.return_alignments,
             ),
             context.time_remaining(),
         )
@@ -207,14 +209,17 @@ def _add_hypothesis(
             target_start=sentence.target[0],
             target_end=sentence.target[1],
         )
-    for link in hypothesis.alignments:
-        added.alignments.add(
-            source_start=link.source[0],
-            source_end=link.source[1],
-            target_start=link.target[0],
-            target_end=link.target[1],
-            weight=link.weight,
-        )
+    added.alignments.extend(map(_link, hypothesis.alignments))
+
+
+def _link(link: WordLink) -> translation_pb2.WordAlignment:
+    return translation_pb2.WordAlignment(
+        source_start=link.source[0],
+        source_end=link.source[1],
+        target_start=link.target[0],
+        target_end=link.target[1],
+        weight=link.weight,
+    )
 
 
 def _score_response(answer: ScoringAnswer) -> translation_pb2.ScoreResponse:
@@ -236,4 +241,5 @@ def _score(score: PairScore | InvalidRequest) -> translation_pb2.TranslationScor
         tokens=None if score.target is None else tokens(score.target),
         truncation=truncation(score.truncation),
         num_source_tokens=score.num_source_tokens,
+        alignments=map(_link, score.alignments),
     )
