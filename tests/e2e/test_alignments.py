@@ -136,7 +136,7 @@ def test_given_translations_are_aligned_to_their_sources(running: Running):
     pairs = [
         TranslationPair(source="  The dog sees me.", target="Mich sieht\nder Hund."),
         TranslationPair(source="No.", target=""),
-        TranslationPair(source=TEXT, target="Die Katze will der Hund nicht sehen."),
+        TranslationPair(source=TEXT, target="Der schwarze Hund will die Katze nicht sehen."),
     ]
     request = ScoreRequest(pairs=pairs, return_alignments=True, return_tokens=True)
     first, failed, last = running.translation.Score(request).scores
