@@ -8,6 +8,7 @@ from attendant_server.application.catalog import Catalog
 from attendant_server.application.classification import Classifier
 from attendant_server.application.embedding import Embedder
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.markup_translation import MarkupTranslator
 from attendant_server.application.mask_filling import MaskFiller
 from attendant_server.application.model_control import Lifecycle, ModelController
 from attendant_server.application.models import ModelInspector
@@ -28,6 +29,7 @@ class Application:
     jobs: JobRunner
     """Front doors use it to serialize long answers off the event loop."""
     translator: Translator
+    markup_translator: MarkupTranslator
     scorer: Scorer
     embedder: Embedder
     token_embedder: TokenEmbedder
@@ -50,10 +52,12 @@ def new_application(
     """A new application for the models of a catalog; long work runs on the threads of ``pool``."""
     jobs = JobRunner(pool)
     models = ModelInspector(catalog, jobs, limits)
+    translator = Translator(catalog, jobs, limits)
     return Application(
         admission=admission,
         jobs=jobs,
-        translator=Translator(catalog, jobs, limits),
+        translator=translator,
+        markup_translator=MarkupTranslator(translator, jobs, limits),
         scorer=Scorer(catalog, jobs, limits),
         embedder=Embedder(catalog, jobs, limits),
         token_embedder=TokenEmbedder(catalog, jobs, limits),

@@ -6,7 +6,7 @@ from itertools import chain, zip_longest
 from typing import TypeVar
 
 from attendant_server.application.alignment import WordLink
-from attendant_server.application.piece_alignment import piece_links
+from attendant_server.application.piece_alignment import gap_links, piece_links
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.splitting import Span
 from attendant_server.application.tokenization_options import (
@@ -117,13 +117,7 @@ class Joiner:
             is_complete=all(part.is_complete for part in parts),
             is_loop=any(part.is_loop for part in parts),
             sentences=_sentences(text, targets) if self.return_sentences else (),
-            alignments=[
-                link
-                for number, weights in enumerate(attention)
-                for link in piece_links(
-                    tokenizer, text, number, parts[number].token_ids, weights, targets[number][0]
-                )
-            ],
+            alignments=self._alignments(text, parts, attention, targets),
         )
         if not self.return_tokens:
             return hypothesis
@@ -134,6 +128,27 @@ class Joiner:
             token_texts=tokenizer.tokens(token_ids),
             log_probabilities=list(chain.from_iterable(part.log_probabilities for part in parts)),
         )
+
+    def _alignments(
+        self,
+        text: PiecedText,
+        parts: Sequence[Hypothesis],
+        attention: Sequence[AttentionWeights],
+        targets: Sequence[Span],
+    ) -> list[WordLink]:
+        if not self.return_alignments:
+            return []
+        found = [
+            link
+            for number, weights in enumerate(attention)
+            for link in piece_links(
+                *(self.target_tokenizer, text, number, parts[number].token_ids),
+                weights,
+                targets[number][0],
+            )
+        ]
+        found += gap_links(text, targets)
+        return sorted(found, key=lambda link: (link.target, link.source))
 
     def _score(self, parts: Sequence[Hypothesis]) -> float:
         if len(parts) == 1:

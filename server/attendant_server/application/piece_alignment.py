@@ -40,6 +40,32 @@ def piece_links(
             (target_start + target[0], target_start + target[1]),
             link.weight,
         )
+    inserted = 0
+    for copy, place in zip(piece.copies, copies, strict=True):
+        source_start = text.begin + piece.start + copy.offset + inserted
+        yield from _same(copy.text, source_start, target_start + place + inserted)
+        inserted += len(copy.text)
+
+
+def gap_links(text: PiecedText, targets: Sequence[Span]) -> Iterator[WordLink]:
+    """The links of the words between pieces, which are copied; ``targets`` are those of pieces."""
+    source_start = target_start = 0
+    for piece, (_start, end) in zip(text.pieces, targets, strict=True):
+        yield from _same(
+            text.text[source_start : piece.start], text.begin + source_start, target_start
+        )
+        source_start, target_start = piece.end, end
+    yield from _same(text.text[source_start:], text.begin + source_start, target_start)
+
+
+def _same(copied: str, source_start: int, target_start: int) -> Iterator[WordLink]:
+    """The links of copied words to themselves."""
+    for start, end in word_spans(copied):
+        yield WordLink(
+            (source_start + start, source_start + end),
+            (target_start + start, target_start + end),
+            1.0,
+        )
 
 
 def _source_spans(text: PiecedText, number: int) -> list[Span]:

@@ -92,6 +92,13 @@ class Translator:
         if prefixes and len(prefixes) != num_texts:
             problem = f"as many as texts, which are {num_texts}, or none, got {len(prefixes)}"
             raise InvalidRequest("target_prefixes", problem)
+        return await self.translate_all(request, seconds_left)
+
+    async def translate_all(
+        self, request: TranslationRequest, seconds_left: float | None
+    ) -> TranslationAnswer:
+        """Like `translate`, for any number of texts that the caller has checked."""
+        num_texts, prefixes = len(request.texts), request.target_prefixes
         whole = frozenset(i for i, prefix in enumerate(prefixes) if prefix.strip())
         plan = await self.planner.plan(request, whole)
         self._check_size(plan, num_texts)

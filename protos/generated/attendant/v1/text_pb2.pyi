@@ -120,6 +120,44 @@ SPLITTING_SENTENCES: Splitting.ValueType  # 3
 """Each sentence is translated alone. Line ends also end sentences."""
 Global___Splitting: typing_extensions.TypeAlias = Splitting
 
+class _Markup:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _MarkupEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Markup.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    MARKUP_UNSPECIFIED: _Markup.ValueType  # 0
+    """The default: the same as MARKUP_NONE."""
+    MARKUP_NONE: _Markup.ValueType  # 1
+    """Texts have no markup: tags are translated like other characters."""
+    MARKUP_HTML: _Markup.ValueType  # 2
+    """Texts are HTML, or parts of it. Names say which elements are inline and which separate texts. Comments, scripts,
+    styles and attributes stay as they are, and so does the content of code, kbd, samp, var, pre, math and svg, and of
+    elements with translate="no" or the class notranslate.
+    """
+    MARKUP_XML: _Markup.ValueType  # 3
+    """Texts are XML, or parts of it. An element is inline if text stands beside it in its parent. Attributes and elements
+    with translate="no" stay as they are.
+    """
+
+class Markup(_Markup, metaclass=_MarkupEnumTypeWrapper):
+    """Markup says how tags in texts are read."""
+
+MARKUP_UNSPECIFIED: Markup.ValueType  # 0
+"""The default: the same as MARKUP_NONE."""
+MARKUP_NONE: Markup.ValueType  # 1
+"""Texts have no markup: tags are translated like other characters."""
+MARKUP_HTML: Markup.ValueType  # 2
+"""Texts are HTML, or parts of it. Names say which elements are inline and which separate texts. Comments, scripts,
+styles and attributes stay as they are, and so does the content of code, kbd, samp, var, pre, math and svg, and of
+elements with translate="no" or the class notranslate.
+"""
+MARKUP_XML: Markup.ValueType  # 3
+"""Texts are XML, or parts of it. An element is inline if text stands beside it in its parent. Attributes and elements
+with translate="no" stay as they are.
+"""
+Global___Markup: typing_extensions.TypeAlias = Markup
+
 @typing.final
 class TruncationReport(google.protobuf.message.Message):
     """TruncationReport counts the tokens before and after truncation. It is present only if tokens were dropped."""

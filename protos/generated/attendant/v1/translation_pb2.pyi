@@ -262,6 +262,7 @@ class TranslateRequest(google.protobuf.message.Message):
     RETURN_SENTENCES_FIELD_NUMBER: builtins.int
     TARGET_PREFIXES_FIELD_NUMBER: builtins.int
     RETURN_ALIGNMENTS_FIELD_NUMBER: builtins.int
+    MARKUP_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -290,6 +291,12 @@ class TranslateRequest(google.protobuf.message.Message):
     return_alignments: builtins.bool
     """Whether each hypothesis has the links of its words to words of the text (Hypothesis.alignments). Default false. A
     model without an aligner (GetModelResponse.aligns_words) is FAILED_PRECONDITION.
+    """
+    markup: attendant.v1.text_pb2.Markup.ValueType
+    """Markup of the texts. Default: MARKUP_NONE. With markup, inline elements are put around the words of the translation
+    that come from their words, and everything else stays as it is. Each part of a text between the tags of blocks counts
+    as a text for quotas. A model without an aligner (GetModelResponse.aligns_words) is FAILED_PRECONDITION;
+    return_sentences, return_alignments and target_prefixes are INVALID_ARGUMENT.
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -326,9 +333,10 @@ class TranslateRequest(google.protobuf.message.Message):
         return_sentences: builtins.bool = ...,
         target_prefixes: collections.abc.Iterable[builtins.str] | None = ...,
         return_alignments: builtins.bool = ...,
+        markup: attendant.v1.text_pb2.Markup.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["markup", b"markup", "model", b"model", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___TranslateRequest: typing_extensions.TypeAlias = TranslateRequest
 
@@ -452,7 +460,8 @@ class Hypothesis(google.protobuf.message.Message):
     @property
     def alignments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WordAlignment]:
         """Links between words of the translation and words of the text, in the order of the translation. A word of the
-        translation may have several links or none. Copied text has none. Empty unless return_alignments is set.
+        translation may have several links or none. Copied words are linked to themselves. Empty unless return_alignments is
+        set.
         """
 
     def __init__(

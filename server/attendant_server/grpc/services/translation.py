@@ -29,13 +29,13 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
 
     def __init__(self, application: Application) -> None:
         self._translator, self._scorer = application.translator, application.scorer
-        self._jobs = application.jobs
+        self._markup_translator, self._jobs = application.markup_translator, application.jobs
 
     async def Translate(
         self, request: translation_pb2.TranslateRequest, context: Context
     ) -> translation_pb2.TranslateResponse:
         """Translate all texts and answer when all are done."""
-        answer = await self._translator.translate(
+        answer = await self._markup_translator.translate(
             TranslationRequest(
                 texts=list(request.texts),
                 model=request.model,
@@ -49,6 +49,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 target_prefixes=request.target_prefixes,
                 return_alignments=request.return_alignments,
             ),
+            request.markup,
             context.time_remaining(),
         )
         return await self._jobs.run_for(answer.size, lambda: _translate_response(answer))

@@ -1,0 +1,158 @@
+"""Translation of texts with markup: of their segments, whose translations get the markup back."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from attendant_server import records
+from attendant_server.application.hypotheses import Translation, TranslationHypothesis
+from attendant_server.application.jobs import JobRunner
+from attendant_server.application.markup import Part, Segment, segments
+from attendant_server.application.markup_placement import with_elements
+from attendant_server.application.tokenization import MAX_INLINE_CHARACTERS
+from attendant_server.application.translation import (
+    TranslationAnswer,
+    TranslationRequest,
+    Translator,
+)
+from attendant_server.application.validation import TEXTS, RequestLimits, known_value
+from attendant_server.engine.search import length_penalized
+from attendant_server.errors import InvalidRequest
+
+REFUSED = ("return_sentences", "return_alignments", "target_prefixes")
+"""Fields of a request that do not go with markup, since places would be those of plain texts."""
+
+
+class Markup(IntEnum):
+    """The markup of texts; numbered as in the contract."""
+
+    NONE = 1
+    HTML = 2
+    XML = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """A text with markup."""
+
+    parts: Sequence[Part]
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The segments with text to translate, in order."""
+        return [part for part in self.parts if isinstance(part, Segment)]
+
+
+class MarkupTranslator:
+    """Translates texts with or without markup."""
+
+    def __init__(self, translator: Translator, jobs: JobRunner, limits: RequestLimits) -> None:
+        self._translator, self._jobs, self._limits = translator, jobs, limits
+
+    async def translate(
+        self, request: TranslationRequest, markup: int, seconds_left: float | None
+    ) -> TranslationAnswer:
+        """Translate all texts; like `Translator.translate`.
+
+        ``markup`` is a number of `Markup`, 0 for none. Texts with markup count as many texts as
+        they have segments.
+        """
+        kind = known_value("markup", markup, Markup.NONE)
+        if kind is Markup.NONE:
+            return await self._translator.translate(request, seconds_left)
+        self._check(request)
+        documents = await self._read(request.texts, kind is Markup.HTML)
+        found = [s for each in documents if isinstance(each, _Document) for s in each.segments]
+        plain = replace(request, texts=[segment.text for segment in found], return_alignments=True)
+        plain = replace(plain, options=replace(request.options, return_tokens=True))
+        plan = await self._translator.planner.plan(plain)
+        answer = await self._translator.translate_all(plain, seconds_left)
+        joiner = _Joiner(plan.options.length_penalty, request.options.return_tokens)
+
+        def join() -> list[Translation | InvalidRequest]:
+            remaining = iter(zip(found, answer.translations, strict=True))
+            return [joiner.joined(i, each, remaining) for i, each in enumerate(documents)]
+
+        translations = await self._jobs.run_for(answer.size, join)
+        return replace(answer, translations=translations, phases=records.current().phases())
+
+    def _check(self, request: TranslationRequest) -> None:
+        self._limits.check_count("texts", len(request.texts))
+        for field in REFUSED:
+            if getattr(request, field):
+                raise InvalidRequest(field, "is for texts without markup only")
+
+    async def _read(self, texts: Sequence[str], is_html: bool) -> list[_Document | InvalidRequest]:
+        def read() -> list[_Document | InvalidRequest]:
+            return [self._document(i, text, is_html) for i, text in enumerate(texts)]
+
+        is_short = sum(map(len, texts)) <= MAX_INLINE_CHARACTERS
+        return read() if is_short else await self._jobs.run(read)
+
+    def _document(self, number: int, text: str, is_html: bool) -> _Document | InvalidRequest:
+        limit = self._limits.max_text_characters
+        if len(text) > limit:
+            problem = f"at most {limit} characters, got {len(text)}"
+            return InvalidRequest(TEXTS.format(number), problem)
+        return _Document(segments(text, is_html))
+
+
+@dataclass(frozen=True, slots=True)
+class _Joiner:
+    """Joins the translations of segments to those of texts."""
+
+    length_penalty: float
+    returns_tokens: bool
+
+    def joined(
+        self,
+        number: int,
+        document: _Document | InvalidRequest,
+        remaining: Iterator[tuple[Segment, Translation | InvalidRequest]],
+    ) -> Translation | InvalidRequest:
+        """The translation of a text, or its fault; takes those of its segments."""
+        if isinstance(document, InvalidRequest):
+            return document
+        own = [next(remaining) for _ in document.segments]
+        good: list[tuple[Segment, Translation]] = []
+        for segment, translation in own:
+            if isinstance(translation, InvalidRequest):
+                return InvalidRequest(TEXTS.format(number), translation.problem)
+            good.append((segment, translation))
+        num_hypotheses = max((len(each.hypotheses) for _, each in good), default=1)
+        return Translation(
+            [self._hypothesis(document, good, k) for k in range(num_hypotheses)],
+            num_source_tokens=sum(each.num_source_tokens for _, each in good),
+            num_unknown_tokens=sum(each.num_unknown_tokens for _, each in good),
+            truncation=None,
+        )
+
+    def _hypothesis(
+        self, document: _Document, own: Sequence[tuple[Segment, Translation]], k: int
+    ) -> TranslationHypothesis:
+        chosen = [
+            (segment, translation.hypotheses[min(k, len(translation.hypotheses) - 1)])
+            for segment, translation in own
+        ]
+        texts = iter(with_elements(s, each.text, each.alignments) for s, each in chosen)
+        text = "".join(part if isinstance(part, str) else next(texts) for part in document.parts)
+        parts = [each for _, each in chosen]
+        log_probabilities = [value for each in parts for value in each.log_probabilities]
+        found = TranslationHypothesis(
+            text=text,
+            score=length_penalized(
+                sum(log_probabilities), len(log_probabilities), self.length_penalty
+            )
+            if log_probabilities
+            else 0.0,
+            is_complete=all(each.is_complete for each in parts),
+            is_loop=any(each.is_loop for each in parts),
+        )
+        if not self.returns_tokens:
+            return found
+        return replace(
+            found,
+            token_ids=[i for each in parts for i in each.token_ids],
+            token_texts=[text for each in parts for text in each.token_texts],
+            log_probabilities=log_probabilities,
+        )
