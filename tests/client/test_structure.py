@@ -123,7 +123,9 @@ def test_every_rpc_of_the_contract_has_a_call():
     of_scores: Any = {"return_tokens": False, "return_alignments": False}
     options = translation_pb2.TranslateOptions()
     all_calls: list[calls.Call[Any] | calls.TextCall[Any]] = [
-        messages.translate([], options, target_prefix=None, **model, **languages, **of_texts),
+        messages.translate(
+            [], options, target_prefix=None, markup=None, **model, **languages, **of_texts
+        ),
         messages.stream_translate(
             "", options, target_prefix=None, **model, **languages, **of_texts
         ),

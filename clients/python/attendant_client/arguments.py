@@ -68,6 +68,9 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     translate.add_argument("--stream", action="store_true", help="print words while decoding")
     _add_tokens(translate)
     translate.add_argument(
+        "--markup", choices=["none", "html", "xml"], help="what tags in texts are; default: none"
+    )
+    translate.add_argument(
         "--alignments",
         action="store_true",
         help="with --json: add the links of words to words of the text",
@@ -319,9 +322,11 @@ def check_together(parser: Parser, arguments: argparse.Namespace) -> None:
         if given:
             parser.error(f"--{given[0].replace('_', '-')} works with --sample only")
     if arguments.command == "translate" and arguments.stream:
-        further = arguments.json or arguments.scores or arguments.output
+        further = arguments.json or arguments.scores or arguments.output or arguments.markup
         if further or (arguments.num_hypotheses or 1) > 1:
-            parser.error("--stream does not work with --json, --scores, --output, --num-hypotheses")
+            parser.error(
+                "--stream does not work with --json, --scores, --output, --markup, --num-hypotheses"
+            )
         arguments.run = text_commands.stream
 
 

@@ -12,7 +12,14 @@ from attendant.v1 import translation_pb2
 from attendant_client import messages, results
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.calls import Call, TextCall
-from attendant_client.options import Sampling, Side, Splitting, TextNormalization, Truncation
+from attendant_client.options import (
+    Markup,
+    Sampling,
+    Side,
+    Splitting,
+    TextNormalization,
+    Truncation,
+)
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -48,6 +55,7 @@ class AsyncTranslationCalls(ABC):
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
+        markup: Markup | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Translation: ...
@@ -79,6 +87,7 @@ class AsyncTranslationCalls(ABC):
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
+        markup: Markup | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Results[results.Translation]: ...
@@ -109,6 +118,7 @@ class AsyncTranslationCalls(ABC):
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
+        markup: Markup | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Translation | results.Results[results.Translation]:
@@ -149,6 +159,8 @@ class AsyncTranslationCalls(ABC):
         for models that can align words.
         `text_normalization`: whether texts are read as they are ("none") or normalized
         ("standard"); the model's default if absent.
+        `markup`: whether texts are "html" or "xml", whose tags are put around the right words; for
+        models that can align words.
         """
         options = translation_pb2.TranslateOptions(
             beam_size=beam_size,
@@ -177,6 +189,7 @@ class AsyncTranslationCalls(ABC):
             return_alignments=return_alignments,
             text_normalization=text_normalization,
             truncation=truncation,
+            markup=markup,
             target_prefix=target_prefix,
         )
         found = await self._texts(call, timeout_seconds, request_id)

@@ -15,6 +15,7 @@ from attendant_client.options import (
     Chunking,
     DataType,
     LayerCombination,
+    Markup,
     Pooling,
     Role,
     Sampling,
@@ -36,6 +37,12 @@ SPLITTINGS: dict[str | None, text_pb2.Splitting.ValueType] = {
     "none": text_pb2.SPLITTING_NONE,
     "lines": text_pb2.SPLITTING_LINES,
     "sentences": text_pb2.SPLITTING_SENTENCES,
+}
+MARKUPS: dict[str | None, text_pb2.Markup.ValueType] = {
+    None: text_pb2.MARKUP_UNSPECIFIED,
+    "none": text_pb2.MARKUP_NONE,
+    "html": text_pb2.MARKUP_HTML,
+    "xml": text_pb2.MARKUP_XML,
 }
 NORMALIZATIONS: dict[str | None, text_pb2.TextNormalization.ValueType] = {
     None: text_pb2.TEXT_NORMALIZATION_UNSPECIFIED,
@@ -96,6 +103,7 @@ def translate(
     return_alignments: bool,
     text_normalization: TextNormalization | None,
     truncation: Truncation,
+    markup: Markup | None,
     target_prefix: str | Sequence[str] | None,
 ) -> TextCall[results.Translation]:
     """Build a Translate call. Raises ValueError for another number of prefixes than of texts."""
@@ -119,6 +127,7 @@ def translate(
         return_alignments=return_alignments,
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
+        markup=chosen(MARKUPS, "markup", markup),
         target_prefixes=prefixes,
     )
     return TextCall(

@@ -14,6 +14,7 @@ Chunking = Literal["sentences", "tokens"]
 LayerCombination = Literal["mean", "concatenation"]
 Side = Literal["source", "target"]
 Splitting = Literal["none", "lines", "sentences"]
+Markup = Literal["none", "html", "xml"]
 TextNormalization = Literal["none", "standard"]
 Role = Literal["query", "document"]
 

@@ -57,7 +57,8 @@ def _stream_line(client: Client, text: str, arguments: argparse.Namespace) -> st
 def _translate(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[Translation]:
     texts = [text for (text,) in rows]
     prefixes = None if arguments.target_prefix is None else [arguments.target_prefix] * len(texts)
-    return client.translate(texts, target_prefix=prefixes, **_translate_options(arguments))
+    options = _translate_options(arguments) | {"markup": arguments.markup}
+    return client.translate(texts, target_prefix=prefixes, **options)
 
 
 def _translate_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -12,7 +12,14 @@ from attendant.v1 import translation_pb2
 
 from attendant_client import messages, results
 from attendant_client.calls import Call, TextCall
-from attendant_client.options import Sampling, Side, Splitting, TextNormalization, Truncation
+from attendant_client.options import (
+    Markup,
+    Sampling,
+    Side,
+    Splitting,
+    TextNormalization,
+    Truncation,
+)
 from attendant_client.streams import TranslationStream
 
 Result = TypeVar("Result", bound=results.TextResult)
@@ -49,6 +56,7 @@ class TranslationCalls(ABC):
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
+        markup: Markup | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Translation: ...
@@ -80,6 +88,7 @@ class TranslationCalls(ABC):
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
+        markup: Markup | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Results[results.Translation]: ...
@@ -110,6 +119,7 @@ class TranslationCalls(ABC):
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
+        markup: Markup | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Translation | results.Results[results.Translation]:
@@ -150,6 +160,8 @@ class TranslationCalls(ABC):
         for models that can align words.
         `text_normalization`: whether texts are read as they are ("none") or normalized
         ("standard"); the model's default if absent.
+        `markup`: whether texts are "html" or "xml", whose tags are put around the right words; for
+        models that can align words.
         """
         options = translation_pb2.TranslateOptions(
             beam_size=beam_size,
@@ -178,6 +190,7 @@ class TranslationCalls(ABC):
             return_alignments=return_alignments,
             text_normalization=text_normalization,
             truncation=truncation,
+            markup=markup,
             target_prefix=target_prefix,
         )
         found = self._texts(call, timeout_seconds, request_id)

@@ -18,10 +18,12 @@ from attendant_server.errors import ModelWithoutHead
 from attendant_server.streamed_text import UNSPACED
 from attendant_server.tokenizer import TextTokenizer
 
-LEAST_WEIGHT = 0.25
-"""Least weight of the source word that a target word is aligned to."""
+LEAST_WEIGHT = 0.15
+"""Least part of the attention of a target word that a source word must have to be linked to it."""
 LEAST_SHARE = 0.75
-"""Least share of the greatest weight that further source words must have."""
+"""Least share of the best source word's score that the score of a further one must have."""
+LEAST_ATTENTION = 0.2
+"""Attention to a source word, from all target words together, that counts at least."""
 _UNSPACED = UNSPACED.pattern
 _WORDS = re.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+(?:['\u2019](?!{_UNSPACED})\w+)*|[^\w\s]")
 """Words with apostrophes, single characters of scripts without spaces, and single other signs."""
@@ -68,8 +70,10 @@ def links(
     """The links of each target word, in order.
 
     ``weights`` (target tokens, source tokens) belong to tokens with the given places; a token
-    without text has an empty place. A target word is aligned to the source word with the greatest
-    weight, and to others with nearly as much.
+    without text has an empty place. A target word is linked to the source word with the best score,
+    and to others with nearly as good ones. The score is the share of the target word in the
+    attention that all target words pay to the source word. So a content word, which many target
+    words attend to, leaves articles and negations to their own translations.
     """
     if not (source_words and target_words and source_tokens and target_tokens):
         return
@@ -77,10 +81,11 @@ def links(
     target = _shares(target_tokens, target_words)  # (target tokens, target words)
     target /= np.maximum(target.sum(axis=0), 1e-9)
     of_words = target.T @ weights @ source  # (target words, source words)
-    for word, row in zip(target_words, of_words, strict=True):
-        least = max(LEAST_WEIGHT, LEAST_SHARE * float(row.max()))
-        for i in np.flatnonzero(row >= least).tolist():
-            yield WordLink(source_words[i], word, min(1.0, float(row[i])))
+    scores = of_words / np.maximum(of_words.sum(axis=0), LEAST_ATTENTION)
+    are_linked = scores >= LEAST_SHARE * scores.max(axis=1, keepdims=True)
+    are_linked &= of_words >= LEAST_WEIGHT
+    for j, i in np.argwhere(are_linked).tolist():
+        yield WordLink(source_words[i], target_words[j], min(1.0, float(of_words[j, i])))
 
 
 def _shares(tokens: Sequence[Span], words: Sequence[Span]) -> NDArray[np.float32]:

@@ -136,6 +136,12 @@ def _are_inline(found: Sequence[MarkupToken], is_html: bool) -> list[bool]:
     ]
 
 
+def _ends_with_space(text: str, stack: Sequence[Element]) -> bool:
+    """Whether white space ends a text to which no other element has been attached."""
+    places = [stack[-1].start, *(child.end for child in stack[-1].children[-1:])]
+    return text[-1:].isspace() and max(places) < len(text)
+
+
 def _segment(run: Sequence[MarkupToken]) -> Segment:
     """The segment of a run of tokens; white space around its text belongs to it."""
     text, root = "", Element("", 0)
@@ -153,7 +159,7 @@ def _segment(run: Sequence[MarkupToken]) -> Segment:
             names.pop()
             element.end, element.closing = len(text), token.source
         else:  # also an end tag whose element began before this run
-            space = text[-1:] if token.kind is Kind.EMPTY and text[-1:].isspace() else ""
+            space = text[-1:] if token.kind is Kind.EMPTY and _ends_with_space(text, stack) else ""
             text = text.removesuffix(space)
             stack[-1].children.append(Element(space + token.source, len(text), len(text)))
     while len(stack) > 1:  # an element whose end tag comes after this run

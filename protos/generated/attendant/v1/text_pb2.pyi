@@ -132,7 +132,7 @@ class _MarkupEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """Texts have no markup: tags are translated like other characters."""
     MARKUP_HTML: _Markup.ValueType  # 2
     """Texts are HTML, or parts of it. Names say which elements are inline and which separate texts. Comments, scripts,
-    styles and attributes stay as they are, and so does the content of code, kbd, samp, var, pre, math and svg, and of
+    styles and attributes stay as they are, and so does the content of code, kbd, samp, var, sub, sup, pre, math and svg, and of
     elements with translate="no" or the class notranslate.
     """
     MARKUP_XML: _Markup.ValueType  # 3
@@ -149,7 +149,7 @@ MARKUP_NONE: Markup.ValueType  # 1
 """Texts have no markup: tags are translated like other characters."""
 MARKUP_HTML: Markup.ValueType  # 2
 """Texts are HTML, or parts of it. Names say which elements are inline and which separate texts. Comments, scripts,
-styles and attributes stay as they are, and so does the content of code, kbd, samp, var, pre, math and svg, and of
+styles and attributes stay as they are, and so does the content of code, kbd, samp, var, sub, sup, pre, math and svg, and of
 elements with translate="no" or the class notranslate.
 """
 MARKUP_XML: Markup.ValueType  # 3
