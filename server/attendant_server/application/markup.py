@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 from attendant_server.application.markup_tokens import Kind, MarkupToken, tokens
 
+MAX_DEPTH = 64
+"""Inline elements inside each other. Tags of further ones are elements without text."""
 INLINE_ELEMENTS = frozenset(
     "a abbr acronym b bdi bdo big cite code data del dfn em font i img ins kbd label mark math "  # noqa: SIM905
     "meter q ruby rb rp rt s samp small span strike strong sub sup svg time tt u var wbr".split()
@@ -149,7 +151,7 @@ def _segment(run: Sequence[MarkupToken]) -> Segment:
     for token in run:
         if token.kind is Kind.TEXT:
             text += token.text
-        elif token.kind is Kind.OPEN:
+        elif token.kind is Kind.OPEN and len(stack) <= MAX_DEPTH:
             element = Element(token.source, len(text))
             stack[-1].children.append(element)
             stack.append(element)

@@ -4,8 +4,8 @@ Each element comes once. An element gets the run of words that are linked to wor
 elements stay inside each other, and never overlap.
 """
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,47 +71,62 @@ def _rendered(placed: Sequence[_Placed], text: str, span: Span) -> str:
 
 
 class _Placement:
-    """The placement of the elements of one segment. Ranges are places of words."""
+    """The placement of the elements of one segment. Ranges are places of words.
+
+    Links stay within sentences, so the time is about linear in the length of the segment.
+    """
 
     def __init__(self, segment: Segment, translation: str, words: Sequence[_Word]) -> None:
-        self._text, self._translation, self._words = segment.text, translation, words
-        self._source_words = word_spans(segment.text)
+        text = segment.text
+        self._text, self._translation, self._words = text, translation, words
+        self._first, self._last = len(text) - len(text.lstrip()), len(text.rstrip())
+        self._linked = sorted(
+            (word.source[0], i) for i, word in enumerate(words) if word.source is not None
+        )
+        """The start of each linked word of the segment, and the word of the translation."""
 
     def all(self, elements: Sequence[Element], within: Span) -> list[_Placed]:
         """The elements of one parent, which has the words ``within``, in their new order."""
-        taken: list[Span] = []
-        placed: list[tuple[Element, Span]] = []
+        taken: set[int] = set()
+        with_words: list[_Placed] = []
+        without: list[Element] = []
         for element in elements:
             run = None if element.is_empty else self._run(element, within, taken)
-            if run is not None:
-                taken.append(run)
-                placed.append((element, run))
-        results = [self._with_words(element, run) for element, run in placed]
-        chosen = {id(element) for element, _ in placed}
-        for element in elements:
-            if id(element) not in chosen:
-                place = self._gap(element, within, [each.span for each in results])
-                results.append(_without_words(element, place))
-        return sorted(results, key=lambda each: each.span)
+            if run is None:
+                without.append(element)
+            else:
+                taken.update(range(*run))
+                span = self._words[run[0]].span[0], self._words[run[1] - 1].span[1]
+                with_words.append(_Placed(element, span, self.all(element.children, run)))
+        spans = sorted(each.span for each in with_words)
+        alone = [_without_words(each, self._gap(each, within, spans)) for each in without]
+        return sorted(with_words + alone, key=lambda each: each.span)
 
-    def _with_words(self, element: Element, run: Span) -> _Placed:
-        span = self._words[run[0]].span[0], self._words[run[1] - 1].span[1]
-        return _Placed(element, span, self.all(element.children, run))
-
-    def _run(self, element: Element, within: Span, taken: Sequence[Span]) -> Span | None:
+    def _run(self, element: Element, within: Span, taken: Collection[int]) -> Span | None:
         """The best run of free words for an element; None if no word belongs to it."""
-        worths = [self._worth(element, i, taken) for i in range(*within)]
-        best, run, total, start = 0.0, None, 0.0, 0
-        for i, worth in enumerate(worths):
+        own = [i for i in self._words_of(element) if within[0] <= i < within[1] and i not in taken]
+        if not own:
+            return None
+        first = min(own)
+        best, run, total, start = 0.0, (first, first + 1), 0.0, first
+        for i in range(first, max(own) + 1):
             if total <= 0:
                 total, start = 0.0, i
-            total += worth
+            total += self._worth(element, i, taken)
             if total > best:
-                best, run = total, (within[0] + start, within[0] + i + 1)
-        return None if run is None else self._extended(element, run, within, taken)
+                best, run = total, (start, i + 1)
+        return self._extended(element, run, within, taken)
 
-    def _worth(self, element: Element, i: int, taken: Sequence[Span]) -> float:
-        if any(start <= i < end for start, end in taken):
+    def _words_of(self, element: Element) -> Iterator[int]:
+        """The words of the translation that are linked to words inside an element."""
+        for k in range(bisect_left(self._linked, (element.start, -1)), len(self._linked)):
+            source, i = self._linked[k]
+            if source >= element.end:
+                return
+            yield i
+
+    def _worth(self, element: Element, i: int, taken: Collection[int]) -> float:
+        if i in taken:
             return -1e9
         word = self._words[i]
         if word.source is None:
@@ -119,53 +134,40 @@ class _Placement:
         is_inside = element.start <= word.source[0] < element.end
         return word.weight if is_inside else -word.weight
 
-    def _extended(self, element: Element, run: Span, within: Span, taken: Sequence[Span]) -> Span:
-        """The run with words without links at the ends of a parent whose text it begins or ends."""
+    def _extended(self, element: Element, run: Span, within: Span, taken: Collection[int]) -> Span:
+        """The run, with the words without links at an end of the segment that the element reaches."""
         start, end = run
-        before = range(within[0], start)
-        if self._is_free(before, taken) and not self._text[: element.start].strip():
+        if element.start <= self._first and self._is_free(range(within[0], start), taken):
             start = within[0]
-        after = range(end, within[1])
-        if self._is_free(after, taken) and not self._text[element.end :].strip():
+        if element.end >= self._last and self._is_free(range(end, within[1]), taken):
             end = within[1]
         return start, end
 
-    def _is_free(self, words: range, taken: Sequence[Span]) -> bool:
-        return all(
-            self._words[i].source is None and not any(a <= i < b for a, b in taken) for i in words
-        )
+    def _is_free(self, words: range, taken: Collection[int]) -> bool:
+        return all(self._words[i].source is None and i not in taken for i in words)
 
     def _gap(self, element: Element, within: Span, siblings: Sequence[Span]) -> int:
-        """The place, in characters, of an element without words."""
+        """The place, in characters, of an element without words, outside of its siblings."""
         text, start, end = self._text, element.start, element.end
         is_attached = start > 0 and not text[start - 1].isspace()
-        if not text[:start].strip():  # white space around a text stays as it is
+        if start <= self._first:  # white space around a text stays as it is
             place = self._edge(within, 0) if within[0] else start
-        elif not text[end:].strip() and within[1] == len(self._words):
+        elif end >= self._last and within[1] == len(self._words):
             place = len(self._translation) - (len(text) - end)
         elif is_attached and text[end : end + 1].isspace():
-            place = self._after(start, within)
+            place = self._beside(bisect_left(self._linked, (start, -1)) - 1, within, 1)
         else:
-            place = self._before(end, within)
-        inside = next((span for span in siblings if span[0] < place < span[1]), None)
-        return place if inside is None else inside[1]
+            place = self._beside(bisect_left(self._linked, (end, -1)), within, 0)
+        last = bisect_left(siblings, (place, 0)) - 1
+        return siblings[last][1] if last >= 0 and place < siblings[last][1] else place
 
-    def _after(self, offset: int, within: Span) -> int:
-        """The end of the last word that comes from the word of the segment before."""
-        sources = [span for span in self._source_words if span[0] < offset]
-        for source in reversed(sources):
-            found = [i for i in range(*within) if self._words[i].source == source]
-            if found:
-                return self._words[found[-1]].span[1]
-        return self._edge(within, 0)
-
-    def _before(self, offset: int, within: Span) -> int:
-        """The start of the first word that comes from the next word of the segment."""
-        for source in (span for span in self._source_words if span[0] >= offset):
-            found = [i for i in range(*within) if self._words[i].source == source]
-            if found:
-                return self._words[found[0]].span[0]
-        return self._edge(within, 1)
+    def _beside(self, k: int, within: Span, side: int) -> int:
+        """The start (side 0) or the end (side 1) of a linked word, or of the words ``within``."""
+        if 0 <= k < len(self._linked):
+            word = self._linked[k][1]
+            if within[0] <= word < within[1]:
+                return self._words[word].span[side]
+        return self._edge(within, 1 - side)
 
     def _edge(self, within: Span, side: int) -> int:
         """The start (side 0) or the end (side 1) of a range of words."""

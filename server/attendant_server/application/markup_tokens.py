@@ -6,12 +6,11 @@ length of the source, whatever it contains.
 
 import html
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-MAX_QUOTES = 512
-"""Quotation marks of one tag. A tag with more is text."""
 _NAME = re.compile(r"</?([A-Za-z][^\s/>\"'<]*)")
 _MARKS = re.compile(r"[\"'>]")
 _SECTIONS = (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>"), ("<!", ">"))
@@ -52,9 +51,10 @@ class MarkupToken:
 
 def tokens(source: str, is_html: bool) -> Iterator[MarkupToken]:
     """The tokens of a source, in order."""
+    tags = _Tags(source, is_html)
     start, place = 0, source.find("<")
     while place >= 0:
-        found = _section(source, place) or _tag(source, place, is_html)
+        found = _section(source, place) or tags.at(place)
         if found is None:
             place = source.find("<", place + 1)
             continue
@@ -83,22 +83,31 @@ def _section(source: str, place: int) -> MarkupToken | None:
     return None
 
 
-def _tag(source: str, place: int, is_html: bool) -> MarkupToken | None:
-    name = _NAME.match(source, place)
-    if name is None:
-        return None
-    end = name.end()
-    for _ in range(MAX_QUOTES):
-        mark = _MARKS.search(source, end)
-        if mark is None:
+class _Tags:
+    """The tags of a source. Finds the ends of all possible tags once, from the last one back."""
+
+    def __init__(self, source: str, is_html: bool) -> None:
+        self._source, self._is_html = source, is_html
+        marks = list(_MARKS.finditer(source))
+        self._places = [mark.start() for mark in marks]
+        self._ends = [0] * (len(marks) + 1)
+        """The end of a tag whose next mark outside of quotes is this one; 0: it does not end."""
+        next_of_kind: dict[str, int] = {}
+        for i in range(len(marks) - 1, -1, -1):
+            kind = marks[i].group()
+            if kind == ">":
+                self._ends[i] = marks[i].end()
+            elif kind in next_of_kind:
+                self._ends[i] = self._ends[next_of_kind[kind] + 1]
+            next_of_kind[kind] = i
+
+    def at(self, place: int) -> MarkupToken | None:
+        """The tag that begins at a place."""
+        name = _NAME.match(self._source, place)
+        if name is None:
             return None
-        end = mark.end()
-        if mark.group() == ">":
-            return _tag_token(source[place:end], name.group(1), is_html)
-        end = source.find(mark.group(), end) + 1
-        if not end:
-            return None
-    return None
+        end = self._ends[bisect_left(self._places, name.end())]
+        return _tag_token(self._source[place:end], name.group(1), self._is_html) if end else None
 
 
 def _tag_token(source: str, name: str, is_html: bool) -> MarkupToken:
