@@ -135,7 +135,7 @@ class _Placement:
         return word.weight if is_inside else -word.weight
 
     def _extended(self, element: Element, run: Span, within: Span, taken: Collection[int]) -> Span:
-        """The run, with the words without links at an end of the segment that the element reaches."""
+        """The run, with the words without links up to an end of the segment that it reaches."""
         start, end = run
         if element.start <= self._first and self._is_free(range(within[0], start), taken):
             start = within[0]
