@@ -7,7 +7,7 @@ from attendant_server.bundles import Bundle, BundleError
 from attendant_server.system.memory import host_memory
 
 BYTES_PER_BYTE = {
-    ModelKind.TRANSLATION: 6.5,
+    ModelKind.TRANSLATION: 7.0,
     ModelKind.EMBEDDING: 4.5,
 }
 """Resident memory of a loaded model, relative to the files that are loaded. ONNX Runtime keeps the

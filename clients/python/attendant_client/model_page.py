@@ -38,6 +38,7 @@ def model_page(model: Model) -> str:
         ("sizes", ", ".join(f"{name} {size:,}" for name, size in model.sizes.items() if size)),
         *_labels(model),
         *_pooling(model),
+        *([("aligns words", "yes")] if model.aligns_words else []),
         *_quality(model),
         *_parity(model),
         *_training(model.provenance),

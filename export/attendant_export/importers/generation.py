@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from attendant.v1.bundle_pb2 import DecodingDefaults
-from attendant_manifest.rules import REPETITION_PENALTIES
+from attendant_manifest.translation_rules import REPETITION_PENALTIES
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 

@@ -12,8 +12,12 @@ from attendant.v1.architecture_pb2 import POSITION_KIND_LEARNED, Architecture
 
 from attendant_manifest import MANIFEST_VERSION
 from attendant_manifest.sizes import num_layers, text_dimension
-from attendant_manifest.special_tokens import target_tokens
 from attendant_manifest.step_rules import steps_problems
+from attendant_manifest.translation_rules import (
+    alignment_problems,
+    language_problems,
+    repetition_problems,
+)
 
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
@@ -27,8 +31,6 @@ MAX_DIMENSION = 2**20
 """Largest dimension of the vectors of texts."""
 MAX_LENGTH_PENALTY = 10
 """As for requests."""
-REPETITION_PENALTIES = 0.01, 100
-"""The smallest and the largest repetition penalty."""
 PRECISIONS = ("fp32", "int8", "fp16")
 MAX_LOG_PROBABILITY_BOUNDS = {"fp32": 1e-4, "fp16": 0.1, "int8": 0.5}
 """Largest bound by precision. A larger difference between batches is not a rounding error."""
@@ -106,78 +108,18 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield "a token id in decoding is outside the vocabulary"
     if not 0 <= decoding.length_penalty <= MAX_LENGTH_PENALTY:  # NaN is no number in a range
         yield f"decoding.length_penalty must be between 0 and {MAX_LENGTH_PENALTY}"
-    yield from _repetition_problems(manifest)
+    yield from repetition_problems(manifest)
     yield from _limit_problems(
         manifest, {"max_source_tokens": "source", "max_target_tokens": "target"}
     )
-    yield from _language_problems(manifest, source_size, target_size)
+    yield from language_problems(manifest, source_size, target_size)
     if not manifest.target_tokenizer:
         yield "target_tokenizer is missing"
     yield from _graph_problems(manifest, ("encoder", "scorer"))
-    yield from _alignment_problems(manifest)
+    yield from alignment_problems(manifest)
     for precision in manifest.precisions:
         for problem in steps_problems(precision):
             yield f"the {precision.name} precision: {problem}"
-
-
-def _alignment_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
-    heads = [(head.layer, head.head) for head in manifest.alignment.heads]
-    has_alignment = manifest.HasField("alignment")
-    for precision in manifest.precisions:
-        if precision.HasField("aligner") != has_alignment:
-            yield f"the {precision.name} precision: aligner and alignment need each other"
-    if not has_alignment:
-        return
-    if not heads or len(set(heads)) < len(heads):
-        yield "alignment.heads must have one or more, and none twice"
-    num_heads = [
-        group.cross_attention.num_heads
-        for group in manifest.architecture.decoder.groups
-        for _ in range(group.num_layers)
-    ]
-    if not all(layer < len(num_heads) and head < num_heads[layer] for layer, head in heads):
-        yield "alignment.heads has a head that the decoder lacks"
-
-
-def _repetition_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
-    penalty = manifest.decoding.repetition_penalty
-    if not penalty:  # NaN is true
-        return
-    low, high = REPETITION_PENALTIES
-    if not low <= penalty <= high:
-        yield f"decoding.repetition_penalty must be between {low} and {high}"
-    for precision in manifest.precisions:
-        if precision.shortlist_output:
-            yield f"the {precision.name} precision: shortlists have no repetition penalty"
-        elif not all(
-            step.inputs.HasField("repetition_penalty")
-            for step in precision.steps
-            if not step.rows_per_sentence
-        ):
-            yield f"the {precision.name} precision: a step has no inputs for repetition penalties"
-
-
-def _language_problems(
-    manifest: bundle_pb2.Manifest, source_size: int, target_size: int
-) -> Iterator[str]:
-    excluded = {*manifest.decoding.suppressed_token_ids, target_tokens(manifest).eos_id}
-    for name in ("source_languages", "target_languages"):
-        languages = getattr(manifest, name)
-        if not languages or not all(language.tag for language in languages):
-            yield f"{name} must have one or more languages, each with its tag"
-        if len({language.tag.lower() for language in languages}) < len(languages):
-            yield f"{name} has a language twice"
-        for language in languages:
-            if max((*language.source_prefix_ids, *language.source_suffix_ids), default=0) >= (
-                source_size
-            ):
-                yield f"{name}: a token id of {language.tag} is outside the source vocabulary"
-            if max(language.forced_target_ids, default=0) >= target_size:
-                yield f"{name}: a token id of {language.tag} is outside the target vocabulary"
-            if not excluded.isdisjoint(language.forced_target_ids):
-                yield f"{name}: {language.tag} forces EOS or a suppressed token"
-    if not excluded.isdisjoint(manifest.decoding.forced_token_ids):
-        yield "decoding.forced_token_ids has EOS or a suppressed token"
 
 
 def _network_problems(architecture: Architecture, sides: Sequence[str]) -> Iterator[str]:
