@@ -193,7 +193,7 @@ def test_a_model_whose_cache_changes_its_outputs_is_refused(model, monkeypatch):
 
 def test_long_outputs_are_decoded_without_caches_for_fewer_sentences(monkeypatch):
     def traces(*lengths):
-        return [translation.trace_of(ReferenceHypothesis((5,) * n, (-1.0,) * n)) for n in lengths]
+        return [agreement.trace_of(ReferenceHypothesis((5,) * n, (-1.0,) * n)) for n in lengths]
 
     monkeypatch.setattr(translation, "MAX_UNCACHED_RUNS", 30)
     assert translation._num_uncached(traces(4, 4, 4, 4)) == 3

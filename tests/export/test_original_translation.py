@@ -8,6 +8,7 @@ from attendant_export.bundle.manifest import describe_original, read_manifest
 from attendant_export.bundle.original import compare_model
 from attendant_export.bundle.reference_outputs import read_translation_outputs
 from attendant_export.verify import original, original_translation, original_translator
+from attendant_export.verify.agreement import trace_of
 from attendant_export.verify.graph_search import SearchRules, search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.reference_search import (
@@ -17,7 +18,6 @@ from attendant_export.verify.reference_search import (
     greedy,
     score,
 )
-from attendant_export.verify.translation import trace_of
 
 from tests.support.bundles import one_thread
 from tests.support.imports import import_, read_translator

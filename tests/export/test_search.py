@@ -4,10 +4,10 @@ import pytest
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.runs.translation import greedy
 from attendant_export.verify import reference_search as search
+from attendant_export.verify.agreement import trace_of
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.reference_search import ReferenceHypothesis
-from attendant_export.verify.translation import trace_of
 
 from tests.support.graphs import manifest_of, tiny_transformer
 

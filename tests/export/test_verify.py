@@ -4,18 +4,14 @@ import torch
 from attendant_export.graphs.quantization import Int8Layers
 from attendant_export.graphs.writer import write_embedding_graphs, write_translation_graphs
 from attendant_export.verify import reference_search as search
+from attendant_export.verify.agreement import compare, trace_of
 from attendant_export.verify.bounds import round_up
 from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
 from attendant_export.verify.graph_search import SentenceSearch, greedy_uncached
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.reference_cache import ReferenceCache
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
-from attendant_export.verify.translation import (
-    SampleSentences,
-    TranslationVerifier,
-    compare,
-    trace_of,
-)
+from attendant_export.verify.translation import SampleSentences, TranslationVerifier
 from attendant_manifest.rules import MAX_LOG_PROBABILITY_BOUNDS
 
 from tests.support.graphs import manifest_of, tiny_bert, tiny_transformer

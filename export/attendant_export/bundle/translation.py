@@ -40,6 +40,7 @@ from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.runs.translation import max_output_tokens, translate
+from attendant_export.verify.agreement import compare, difference, scorer_difference, trace_of
 from attendant_export.verify.bounds import largest
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
@@ -50,15 +51,7 @@ from attendant_export.verify.quality import (
 )
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
 from attendant_export.verify.shortlists import check_shortlists
-from attendant_export.verify.translation import (
-    SEARCHES,
-    SampleSentences,
-    TranslationVerifier,
-    compare,
-    difference,
-    scorer_difference,
-    trace_of,
-)
+from attendant_export.verify.translation import SEARCHES, SampleSentences, TranslationVerifier
 
 logger = logging.getLogger(__name__)
 

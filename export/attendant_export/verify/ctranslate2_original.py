@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from attendant.v1.bundle_pb2 import OriginalParity, OriginalTranslations, TokenParity
 
+from attendant_export.verify.agreement import TokenIds
 from attendant_export.verify.bounds import FP32_BOUND, largest
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
@@ -21,7 +22,7 @@ from attendant_export.verify.original_translation import (
     MAX_SAME_MODEL_DIFFERENCE,
 )
 from attendant_export.verify.reference_search import SearchTrace
-from attendant_export.verify.translation import SEARCHES, TokenIds
+from attendant_export.verify.translation import SEARCHES
 
 IMPLEMENTATION = "ctranslate2"
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from attendant_export.verify.agreement import TokenIds, trace_of
 from attendant_export.verify.embedding import FloatArray
 from attendant_export.verify.language_samples import Sample
 from attendant_export.verify.marian_reading import MarianReading
@@ -19,7 +20,6 @@ from attendant_export.verify.reference_search import (
     best_continuations,
     search_beams,
 )
-from attendant_export.verify.translation import TokenIds, trace_of
 
 WITHOUT_TOKENIZER = "NumPy"
 """Name of the comparison if ``sentencepiece`` is not installed."""

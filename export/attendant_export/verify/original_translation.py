@@ -11,6 +11,7 @@ from attendant.v1.bundle_pb2 import (
     TokenParity,
 )
 
+from attendant_export.verify.agreement import TokenIds, gap
 from attendant_export.verify.bounds import FP32_BOUND, largest
 from attendant_export.verify.embedding import FloatArray
 from attendant_export.verify.graph_search import SearchRules, search_all
@@ -18,7 +19,7 @@ from attendant_export.verify.graph_sessions import ParityError, TranslationGraph
 from attendant_export.verify.language_samples import Sample, batches
 from attendant_export.verify.original import Implementation, count_other_token_ids
 from attendant_export.verify.reference_search import SearchTrace
-from attendant_export.verify.translation import SEARCHES, TokenIds, gap
+from attendant_export.verify.translation import SEARCHES
 
 MAX_COMPARED_TOKENS = 100
 BATCH_SIZE = 16

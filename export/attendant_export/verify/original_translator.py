@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from attendant_export.data.batches import pad
+from attendant_export.verify.agreement import TokenIds, trace_of
 from attendant_export.verify.embedding import FloatArray
 from attendant_export.verify.language_samples import Sample
 from attendant_export.verify.original import IMPLEMENTATION, Original, OriginalError
 from attendant_export.verify.recorded_search import BeamRecorder
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
-from attendant_export.verify.translation import TokenIds, trace_of
 
 
 class OriginalTranslator(Original):

@@ -2,8 +2,8 @@
 
 import torch
 
+from attendant_export.verify.agreement import TokenIds
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep
-from attendant_export.verify.translation import TokenIds
 
 
 class BeamRecorder:

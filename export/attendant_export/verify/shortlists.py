@@ -3,15 +3,11 @@
 `verify.translation` compares step graphs with shortlists with the model, on lists of all tokens.
 """
 
+from attendant_export.verify.agreement import compare, difference
 from attendant_export.verify.bounds import largest
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
-from attendant_export.verify.translation import (
-    SEARCHES,
-    SampleSentences,
-    compare,
-    difference,
-)
+from attendant_export.verify.translation import SEARCHES, SampleSentences
 
 
 def check_shortlists(graphs: TranslationGraphs, sample: SampleSentences, bound: float) -> None:
