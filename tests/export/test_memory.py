@@ -13,6 +13,7 @@ from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.verify import graph_search, reference_cache, translation
 from attendant_export.verify import reference_search as search
 from attendant_export.verify import score_batches as batching
+from attendant_export.verify.agreement import trace_of
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import GraphSession, ParityError, TranslationGraphs
 from attendant_export.verify.reference_cache import ReferenceCache
@@ -193,7 +194,7 @@ def test_a_model_whose_cache_changes_its_outputs_is_refused(model, monkeypatch):
 
 def test_long_outputs_are_decoded_without_caches_for_fewer_sentences(monkeypatch):
     def traces(*lengths):
-        return [agreement.trace_of(ReferenceHypothesis((5,) * n, (-1.0,) * n)) for n in lengths]
+        return [trace_of(ReferenceHypothesis((5,) * n, (-1.0,) * n)) for n in lengths]
 
     monkeypatch.setattr(translation, "MAX_UNCACHED_RUNS", 30)
     assert translation._num_uncached(traces(4, 4, 4, 4)) == 3
