@@ -22,6 +22,7 @@ from attendant_client import (
     TranslationStream,
     calls,
     comparisons,
+    embedding_messages,
     errors,
     messages,
     model_messages,
@@ -36,7 +37,8 @@ MODULES |= {"messages", "model_messages", "options", "parsing", "results", "retr
 MODULES |= {"asyncio_embedding", "embedding", "asyncio_translation", "translation"}
 MODULES |= {"calls", "model_parsing", "model_results", "sparse_vectors"}
 MODULES |= {"asyncio_comparison", "comparison", "comparison_results", "comparisons"}
-MODULES |= {"connection_hints", "targets"}
+MODULES |= {"connection_hints", "targets", "asyncio_prediction", "prediction"}
+MODULES |= {"embedding_messages", "embedding_parsing", "embedding_results"}
 
 
 def public_methods(cls):
@@ -130,10 +132,10 @@ def test_every_rpc_of_the_contract_has_a_call():
             "", options, target_prefix=None, **model, **languages, **of_texts
         ),
         messages.score([], length_penalty=None, **of_scores, **model, **languages),
-        messages.embed([], pooling=None, normalize=None, **vectors, **model),
-        messages.embed_tokens([], (), **token_vectors, **model),
-        messages.fill_mask([], 5, **model),
-        messages.classify([], None, top_k=None, raw_scores=False, **model),
+        embedding_messages.embed([], pooling=None, normalize=None, **vectors, **model),
+        embedding_messages.embed_tokens([], (), **token_vectors, **model),
+        embedding_messages.fill_mask([], 5, **model),
+        embedding_messages.classify([], None, top_k=None, raw_scores=False, **model),
         comparisons.similarity(
             [],
             [],

@@ -12,6 +12,7 @@ import grpc
 from attendant_client import model_messages, model_results
 from attendant_client.asyncio_comparison import AsyncComparisonCalls
 from attendant_client.asyncio_embedding import AsyncEmbeddingCalls
+from attendant_client.asyncio_prediction import AsyncPredictionCalls
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.asyncio_translation import AsyncTranslationCalls
 from attendant_client.calls import Call, CallSplitter, TextCall
@@ -32,7 +33,9 @@ Value = TypeVar("Value")
 Result = TypeVar("Result", bound=TextResult)
 
 
-class AsyncClient(AsyncTranslationCalls, AsyncEmbeddingCalls, AsyncComparisonCalls):
+class AsyncClient(
+    AsyncTranslationCalls, AsyncEmbeddingCalls, AsyncPredictionCalls, AsyncComparisonCalls
+):
     """A client for asyncio; make it inside the event loop that uses it.
 
         async with AsyncClient("localhost:50051") as client:

@@ -24,6 +24,7 @@ from attendant_client.connection import (
 from attendant_client.embedding import EmbeddingCalls
 from attendant_client.errors import CallTooLargeError, call_error
 from attendant_client.options import FilePath, Token
+from attendant_client.prediction import PredictionCalls
 from attendant_client.results import Results, TextResult, Translation
 from attendant_client.retries import RetryPolicy
 from attendant_client.streams import TranslationStream
@@ -33,7 +34,7 @@ Value = TypeVar("Value")
 Result = TypeVar("Result", bound=TextResult)
 
 
-class Client(TranslationCalls, EmbeddingCalls, ComparisonCalls):
+class Client(TranslationCalls, EmbeddingCalls, PredictionCalls, ComparisonCalls):
     """A client; may be used from several threads.
 
         with Client("localhost:50051") as client:

@@ -13,8 +13,9 @@ from attendant.v1 import embedding_pb2
 
 from attendant_client.calls import TextCall, sendable
 from attendant_client.comparison_results import RankedDocument, SimilarTexts
+from attendant_client.embedding_messages import POOLINGS
 from attendant_client.errors import TextError, bad_answer, text_error
-from attendant_client.messages import POOLINGS, TRUNCATIONS, chosen, text_list
+from attendant_client.messages import TRUNCATIONS, chosen, text_list
 from attendant_client.options import Pooling, Truncation
 from attendant_client.parsing import Errors, call_report, truncation
 from attendant_client.results import Results

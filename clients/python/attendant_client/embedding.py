@@ -8,7 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeVar, overload
 
-from attendant_client import messages, results, sparse_vectors
+from attendant_client import (
+    embedding_messages,
+    embedding_results,
+    messages,
+    results,
+    sparse_vectors,
+)
 from attendant_client.calls import TextCall
 from attendant_client.options import Chunking, DataType, LayerCombination, Pooling, Role, Truncation
 
@@ -37,7 +43,7 @@ class EmbeddingCalls(ABC):
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Embedding: ...
+    ) -> embedding_results.Embedding: ...
     @overload
     def embed(
         self,
@@ -57,7 +63,7 @@ class EmbeddingCalls(ABC):
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Embeddings: ...
+    ) -> embedding_results.Embeddings: ...
     def embed(
         self,
         texts: str | Sequence[str],
@@ -76,7 +82,7 @@ class EmbeddingCalls(ABC):
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Embedding | results.Embeddings:
+    ) -> embedding_results.Embedding | embedding_results.Embeddings:
         """Return a vector for each text: `embed(texts).vectors` is an array (texts, dimension).
 
         `pooling`: "mean", "cls", "max", or one of the model's `additional_poolings`; the bundle's
@@ -93,7 +99,7 @@ class EmbeddingCalls(ABC):
         sentences as have `max_chunk_tokens` together; see `Embedding`. With `average_chunks`, a
         text has one vector, their average weighted by tokens.
         """
-        call = messages.embed(
+        call = embedding_messages.embed(
             texts,
             model=model,
             pooling=pooling,
@@ -109,7 +115,7 @@ class EmbeddingCalls(ABC):
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
-        return found[0] if isinstance(texts, str) else results.Embeddings(found)
+        return found[0] if isinstance(texts, str) else embedding_results.Embeddings(found)
 
     @overload
     def embed_tokens(  # type: ignore[overload-overlap]  # a str is a Sequence too
@@ -124,7 +130,7 @@ class EmbeddingCalls(ABC):
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.TokenEmbeddings: ...
+    ) -> embedding_results.TokenEmbeddings: ...
     @overload
     def embed_tokens(
         self,
@@ -138,7 +144,7 @@ class EmbeddingCalls(ABC):
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Results[results.TokenEmbeddings]: ...
+    ) -> results.Results[embedding_results.TokenEmbeddings]: ...
     def embed_tokens(
         self,
         texts: str | Sequence[str],
@@ -151,7 +157,7 @@ class EmbeddingCalls(ABC):
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.TokenEmbeddings | results.Results[results.TokenEmbeddings]:
+    ) -> embedding_results.TokenEmbeddings | results.Results[embedding_results.TokenEmbeddings]:
         """Return a vector for every token, from the given layers or else from the last one.
 
         Without layers, a model of late interaction, such as ColBERT, gives its vectors of tokens.
@@ -164,104 +170,13 @@ class EmbeddingCalls(ABC):
         `layer_combination`: one vector of each token from several layers, their "mean" or their
         "concatenation".
         """
-        call = messages.embed_tokens(
+        call = embedding_messages.embed_tokens(
             texts,
             layers,
             model=model,
             role=role,
             data_type=data_type,
             layer_combination=layer_combination,
-            truncation=truncation,
-        )
-        found = self._texts(call, timeout_seconds, request_id)
-        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
-
-    @overload
-    def fill_mask(  # type: ignore[overload-overlap]  # a str is a Sequence too
-        self,
-        texts: str,
-        top_k: int = 5,
-        *,
-        model: str = "",
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.FilledText: ...
-    @overload
-    def fill_mask(
-        self,
-        texts: Sequence[str],
-        top_k: int = 5,
-        *,
-        model: str = "",
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.Results[results.FilledText]: ...
-    def fill_mask(
-        self,
-        texts: str | Sequence[str],
-        top_k: int = 5,
-        *,
-        model: str = "",
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.FilledText | results.Results[results.FilledText]:
-        """Return the `top_k` likeliest tokens for every "[MASK]"."""
-        call = messages.fill_mask(texts, top_k, model=model, truncation=truncation)
-        found = self._texts(call, timeout_seconds, request_id)
-        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
-
-    @overload
-    def classify(  # type: ignore[overload-overlap]  # a str is a Sequence too
-        self,
-        texts: str,
-        text_pairs: str | None = None,
-        *,
-        model: str = "",
-        top_k: int | None = None,
-        raw_scores: bool = False,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.ClassifiedText: ...
-    @overload
-    def classify(
-        self,
-        texts: Sequence[str],
-        text_pairs: Sequence[str] | None = None,
-        *,
-        model: str = "",
-        top_k: int | None = None,
-        raw_scores: bool = False,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.Results[results.ClassifiedText]: ...
-    def classify(
-        self,
-        texts: str | Sequence[str],
-        text_pairs: str | Sequence[str] | None = None,
-        *,
-        model: str = "",
-        top_k: int | None = None,
-        raw_scores: bool = False,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.ClassifiedText | results.Results[results.ClassifiedText]:
-        """Return the scores of a model's labels; `text_pairs` are the second texts of pairs.
-
-        `top_k`: labels returned for each text; all if absent.
-        `raw_scores`: whether scores are those of the head, before softmax or sigmoid.
-        """
-        call = messages.classify(
-            texts,
-            text_pairs,
-            model=model,
-            top_k=top_k,
-            raw_scores=raw_scores,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
@@ -278,7 +193,7 @@ class EmbeddingCalls(ABC):
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.SparseEmbedding: ...
+    ) -> embedding_results.SparseEmbedding: ...
     @overload
     def embed_sparse(
         self,
@@ -290,7 +205,7 @@ class EmbeddingCalls(ABC):
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Results[results.SparseEmbedding]: ...
+    ) -> results.Results[embedding_results.SparseEmbedding]: ...
     def embed_sparse(
         self,
         texts: str | Sequence[str],
@@ -301,7 +216,7 @@ class EmbeddingCalls(ABC):
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.SparseEmbedding | results.Results[results.SparseEmbedding]:
+    ) -> embedding_results.SparseEmbedding | results.Results[embedding_results.SparseEmbedding]:
         """Return a sparse vector for each text, from a SPLADE model.
 
         `max_active_dims`: tokens that a vector keeps, those with the greatest weights; the bundle's

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from attendant.v1 import embedding_pb2
 
-from attendant_client import results
 from attendant_client.calls import TextCall, sendable
+from attendant_client.embedding_results import SparseEmbedding
 from attendant_client.errors import bad_answer
 from attendant_client.messages import TRUNCATIONS, chosen, text_list
 from attendant_client.options import Truncation
@@ -20,7 +20,7 @@ def embed_sparse(
     max_active_dims: int | None,
     return_tokens: bool,
     truncation: Truncation,
-) -> TextCall[results.SparseEmbedding]:
+) -> TextCall[SparseEmbedding]:
     """Build an EmbedSparse call."""
     sent, faults = sendable(text_list(texts))
     request = embedding_pb2.EmbedSparseRequest(
@@ -41,13 +41,13 @@ def embed_sparse(
 
 def _parsed(
     response: embedding_pb2.EmbedSparseResponse, errors: Errors, request_id: str
-) -> list[results.SparseEmbedding]:
+) -> list[SparseEmbedding]:
     call = call_report(response, request_id)
     for item in response.results:
         if len(item.token_ids) != len(item.weights):
             raise bad_answer(f"{len(item.weights)} weights of {len(item.token_ids)} tokens")
     return [
-        results.SparseEmbedding(
+        SparseEmbedding(
             np.array(item.token_ids, np.int64),
             np.array(item.weights, np.float32),
             tuple(item.tokens),

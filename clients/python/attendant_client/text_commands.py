@@ -6,20 +6,18 @@ from dataclasses import asdict
 from typing import Any
 
 from attendant_client.client import Client
+from attendant_client.embedding_results import (
+    ClassifiedText,
+    Embedding,
+    FilledText,
+    SparseEmbedding,
+)
 from attendant_client.errors import InvalidRequestError, TextError
 from attendant_client.input_lines import opened_lines
 from attendant_client.line_commands import LineCommand, Rows, one_line
 from attendant_client.line_output import complain
 from attendant_client.options import Sampling
-from attendant_client.results import (
-    ClassifiedText,
-    Embedding,
-    FilledText,
-    SparseEmbedding,
-    Tokenization,
-    Translation,
-    TranslationScore,
-)
+from attendant_client.results import Tokenization, Translation, TranslationScore
 
 
 def stream(client: Client, arguments: argparse.Namespace) -> int:
