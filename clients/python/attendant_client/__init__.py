@@ -7,6 +7,7 @@ from attendant_client.comparison_results import RankedDocument, SimilarTexts
 from attendant_client.embedding_results import (
     Chunk,
     ClassifiedText,
+    EmbeddedSpan,
     Embedding,
     Embeddings,
     FilledText,
@@ -70,6 +71,7 @@ __all__ = [
     "ClassifiedText",
     "Client",
     "DeadlineExceededError",
+    "EmbeddedSpan",
     "Embedding",
     "Embeddings",
     "FilledText",

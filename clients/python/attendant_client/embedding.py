@@ -16,7 +16,16 @@ from attendant_client import (
     sparse_vectors,
 )
 from attendant_client.calls import TextCall
-from attendant_client.options import Chunking, DataType, LayerCombination, Pooling, Role, Truncation
+from attendant_client.options import (
+    Chunking,
+    DataType,
+    LayerCombination,
+    Pooling,
+    Role,
+    Span,
+    Truncation,
+    VectorUnit,
+)
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -127,6 +136,8 @@ class EmbeddingCalls(ABC):
         role: Role | None = None,
         data_type: DataType = "float32",
         layer_combination: LayerCombination | None = None,
+        unit: VectorUnit | None = None,
+        spans: Sequence[Span] | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -141,6 +152,8 @@ class EmbeddingCalls(ABC):
         role: Role | None = None,
         data_type: DataType = "float32",
         layer_combination: LayerCombination | None = None,
+        unit: VectorUnit | None = None,
+        spans: Sequence[Sequence[Span]] | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -154,11 +167,13 @@ class EmbeddingCalls(ABC):
         role: Role | None = None,
         data_type: DataType = "float32",
         layer_combination: LayerCombination | None = None,
+        unit: VectorUnit | None = None,
+        spans: Sequence[Span] | Sequence[Sequence[Span]] | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> embedding_results.TokenEmbeddings | results.Results[embedding_results.TokenEmbeddings]:
-        """Return a vector for every token, from the given layers or else from the last one.
+        """Return a vector for every token, word or span, from the given layers or the last one.
 
         Without layers, a model of late interaction, such as ColBERT, gives its vectors of tokens.
         Layer 0 is the output of the input embeddings; negative numbers count from the end, -1 is
@@ -169,6 +184,9 @@ class EmbeddingCalls(ABC):
         `data_type`: as for `embed`.
         `layer_combination`: one vector of each token from several layers, their "mean" or their
         "concatenation".
+        `unit`: vectors of "tokens" (default), of "words" or of "spans". That of a word or a span is
+        the mean of those of its tokens.
+        `spans`: the start and end (exclusive) of each span; for several texts, those of each text.
         """
         call = embedding_messages.embed_tokens(
             texts,
@@ -177,6 +195,8 @@ class EmbeddingCalls(ABC):
             role=role,
             data_type=data_type,
             layer_combination=layer_combination,
+            unit=unit,
+            spans=spans,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from attendant.v1 import embedding_pb2
 
@@ -14,7 +15,9 @@ from attendant_client.options import (
     LayerCombination,
     Pooling,
     Role,
+    Span,
     Truncation,
+    VectorUnit,
 )
 
 POOLINGS: dict[str | None, embedding_pb2.Pooling.ValueType] = {
@@ -42,6 +45,12 @@ LAYER_COMBINATIONS: dict[str | None, embedding_pb2.LayerCombination.ValueType] =
     None: embedding_pb2.LAYER_COMBINATION_NONE,
     "mean": embedding_pb2.LAYER_COMBINATION_MEAN,
     "concatenation": embedding_pb2.LAYER_COMBINATION_CONCATENATION,
+}
+VECTOR_UNITS: dict[str | None, embedding_pb2.VectorUnit.ValueType] = {
+    None: embedding_pb2.VECTOR_UNIT_TOKENS,
+    "tokens": embedding_pb2.VECTOR_UNIT_TOKENS,
+    "words": embedding_pb2.VECTOR_UNIT_WORDS,
+    "spans": embedding_pb2.VECTOR_UNIT_SPANS,
 }
 ROLES: dict[str | None, embedding_pb2.TextRole.ValueType] = {
     None: embedding_pb2.TEXT_ROLE_UNSPECIFIED,
@@ -100,16 +109,25 @@ def embed_tokens(
     role: Role | None,
     data_type: DataType,
     layer_combination: LayerCombination | None,
+    unit: VectorUnit | None,
+    spans: Sequence[Span] | Sequence[Sequence[Span]] | None,
     truncation: Truncation,
 ) -> TextCall[embedding_results.TokenEmbeddings]:
-    """Build an EmbedTokens call."""
+    """Build an EmbedTokens call. Raises ValueError for spans of another number of texts."""
     sent, faults = sendable(text_list(texts))
+    of_texts = [] if spans is None else _spans_of_texts(texts, spans)
+    if (unit == "spans") != (spans is not None):
+        raise ValueError('spans are for unit="spans", which needs them')
+    if spans is not None and len(of_texts) != len(sent):
+        raise ValueError(f"spans must be those of {len(sent)} texts, not of {len(of_texts)}")
     request = embedding_pb2.EmbedTokensRequest(
         model=model,
         texts=sent,
         layers=layers,
         role=chosen(ROLES, "role", role),
         layer_combination=chosen(LAYER_COMBINATIONS, "layer_combination", layer_combination),
+        unit=chosen(VECTOR_UNITS, "unit", unit),
+        spans=of_texts,
         data_type=chosen(DATA_TYPES, "data_type", data_type),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
@@ -118,8 +136,19 @@ def embed_tokens(
         request,
         embedding_pb2.EmbedTokensResponse,
         embedding_parsing.token_embeddings,
+        fields=("texts",) if spans is None else ("texts", "spans"),
         faults=faults,
     )
+
+
+def _spans_of_texts(texts: str | Sequence[str], spans: Any) -> list[embedding_pb2.TextSpans]:
+    of_texts = [spans] if isinstance(texts, str) else spans
+    return [
+        embedding_pb2.TextSpans(
+            spans=[embedding_pb2.Span(start=start, end=end) for start, end in each]
+        )
+        for each in of_texts
+    ]
 
 
 def fill_mask(

@@ -78,12 +78,16 @@ def token_embeddings(
         if error is not None:
             nothing = np.zeros((0, 0), dtype=np.float32)
             return embedding_results.TokenEmbeddings((), nothing, truncation(item), error, call)
-        # (tokens, dimension) or (layers, tokens, dimension)
+        # (tokens or spans, dimension) or (layers, tokens or spans, dimension)
         vectors, scales = array(item.embeddings)
-        if vectors.ndim not in (2, 3) or vectors.shape[-2] != len(item.tokens):
-            raise bad_answer(f"embeddings of shape {vectors.shape} for {len(item.tokens)} tokens")
+        num_rows = len(item.tokens) + len(item.spans)
+        if vectors.ndim not in (2, 3) or vectors.shape[-2] != num_rows:
+            raise bad_answer(f"embeddings of shape {vectors.shape} for {num_rows} tokens or spans")
+        spans = tuple(
+            embedding_results.EmbeddedSpan(s.start, s.end, s.num_tokens) for s in item.spans
+        )
         return embedding_results.TokenEmbeddings(
-            tokens(item.tokens), vectors, truncation(item), error, call, scales
+            tokens(item.tokens), vectors, truncation(item), error, call, scales, spans
         )
 
     return list(map(parse, response.results, errors))

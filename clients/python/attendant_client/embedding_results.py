@@ -79,9 +79,21 @@ class Embeddings(Results[Embedding]):
         return np.asarray(self.vectors, dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddedSpan:
+    """A word or a span of a text, `start` to `end` (exclusive), and its number of tokens."""
+
+    start: int
+    end: int
+    num_tokens: int
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TokenEmbeddings(TextResult):
     """The tokens of one text and a vector for each.
+
+    With the `unit` "words" or "spans", the vectors are those of `spans`, which take the place of
+    tokens, and `tokens` is empty. Words of which the model read nothing are left out.
 
     `embeddings` has shape (tokens, dimension), or (layers, tokens, dimension) if several layers
     were requested and not combined, and (0, 0) if the text failed. With `data_type`, arrays are
@@ -95,9 +107,11 @@ class TokenEmbeddings(TextResult):
     error: TextError | None
     call: CallReport
     scales: FloatArray | None = None
+    spans: tuple[EmbeddedSpan, ...] = ()
 
     def _shown(self) -> str:
-        return f"num_tokens={len(self.tokens)}, shape={self.embeddings.shape}"
+        counts = f"num_spans={len(self.spans)}" if self.spans else f"num_tokens={len(self.tokens)}"
+        return f"{counts}, shape={self.embeddings.shape}"
 
 
 @dataclass(frozen=True, slots=True)

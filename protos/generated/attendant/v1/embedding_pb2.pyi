@@ -159,6 +159,34 @@ LAYER_COMBINATION_CONCATENATION: LayerCombination.ValueType  # 3
 """The vectors of all requested layers one after another, in the order of the request, as one vector."""
 Global___LayerCombination: typing_extensions.TypeAlias = LayerCombination
 
+class _VectorUnit:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _VectorUnitEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_VectorUnit.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VECTOR_UNIT_UNSPECIFIED: _VectorUnit.ValueType  # 0
+    """The default: the same as VECTOR_UNIT_TOKENS."""
+    VECTOR_UNIT_TOKENS: _VectorUnit.ValueType  # 1
+    """Each token that the model read."""
+    VECTOR_UNIT_WORDS: _VectorUnit.ValueType  # 2
+    """Each word: a run of letters and digits, a single character of a script without spaces, or a single other sign."""
+    VECTOR_UNIT_SPANS: _VectorUnit.ValueType  # 3
+    """Each span that the request gives."""
+
+class VectorUnit(_VectorUnit, metaclass=_VectorUnitEnumTypeWrapper):
+    """VectorUnit says which parts of a text have vectors of their own in EmbedTokens."""
+
+VECTOR_UNIT_UNSPECIFIED: VectorUnit.ValueType  # 0
+"""The default: the same as VECTOR_UNIT_TOKENS."""
+VECTOR_UNIT_TOKENS: VectorUnit.ValueType  # 1
+"""Each token that the model read."""
+VECTOR_UNIT_WORDS: VectorUnit.ValueType  # 2
+"""Each word: a run of letters and digits, a single character of a script without spaces, or a single other sign."""
+VECTOR_UNIT_SPANS: VectorUnit.ValueType  # 3
+"""Each span that the request gives."""
+Global___VectorUnit: typing_extensions.TypeAlias = VectorUnit
+
 class _TextRole:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -504,6 +532,8 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     ROLE_FIELD_NUMBER: builtins.int
     DATA_TYPE_FIELD_NUMBER: builtins.int
     LAYER_COMBINATION_FIELD_NUMBER: builtins.int
+    UNIT_FIELD_NUMBER: builtins.int
+    SPANS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
@@ -520,6 +550,11 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     """What becomes of the vectors of several layers. Default: one vector from each layer. Combinations without layers are
     INVALID_ARGUMENT.
     """
+    unit: Global___VectorUnit.ValueType
+    """Parts of each text that have vectors of their own. The vector of a word or a span is the mean of the vectors of its
+    tokens: those that share a character with it, without special ones. With layers, it is computed in each layer before
+    layers are combined. Default: VECTOR_UNIT_TOKENS.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
@@ -534,6 +569,13 @@ class EmbedTokensRequest(google.protobuf.message.Message):
         num_layers, or a layer given twice, is INVALID_ARGUMENT.
         """
 
+    @property
+    def spans(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TextSpans]:
+        """The spans of each text with VECTOR_UNIT_SPANS: as many entries as texts. Otherwise none; another number of them is
+        INVALID_ARGUMENT. A span that is empty, is not within its text, or has no token or loses one to truncation fails its
+        text with INVALID_ARGUMENT.
+        """
+
     def __init__(
         self,
         *,
@@ -545,10 +587,54 @@ class EmbedTokensRequest(google.protobuf.message.Message):
         role: Global___TextRole.ValueType = ...,
         data_type: Global___DataType.ValueType = ...,
         layer_combination: Global___LayerCombination.ValueType = ...,
+        unit: Global___VectorUnit.ValueType = ...,
+        spans: collections.abc.Iterable[Global___TextSpans] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "layer_combination", b"layer_combination", "layers", b"layers", "model", b"model", "role", b"role", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "layer_combination", b"layer_combination", "layers", b"layers", "model", b"model", "role", b"role", "spans", b"spans", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation", "unit", b"unit"]) -> None: ...
 
 Global___EmbedTokensRequest: typing_extensions.TypeAlias = EmbedTokensRequest
+
+@typing.final
+class TextSpans(google.protobuf.message.Message):
+    """TextSpans holds spans of one text."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SPANS_FIELD_NUMBER: builtins.int
+    @property
+    def spans(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """The spans, in any order; they may overlap."""
+
+    def __init__(
+        self,
+        *,
+        spans: collections.abc.Iterable[Global___Span] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["spans", b"spans"]) -> None: ...
+
+Global___TextSpans: typing_extensions.TypeAlias = TextSpans
+
+@typing.final
+class Span(google.protobuf.message.Message):
+    """Span is a part of a text."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    start: builtins.int
+    """First character, counted in Unicode code points of the text as it was sent, from 0."""
+    end: builtins.int
+    """End, exclusive, counted like start."""
+    def __init__(
+        self,
+        *,
+        start: builtins.int = ...,
+        end: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "start", b"start"]) -> None: ...
+
+Global___Span: typing_extensions.TypeAlias = Span
 
 @typing.final
 class EmbedTokensResponse(google.protobuf.message.Message):
@@ -595,17 +681,19 @@ class EmbedTokensResult(google.protobuf.message.Message):
     EMBEDDINGS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    SPANS_FIELD_NUMBER: builtins.int
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.Token]:
         """The tokens that the model read, special tokens included; of a text with a role, without the tokens that the model
-        skips. The marker of a role and the tokens that expand a query are special tokens. Empty when there is an error.
+        skips. The marker of a role and the tokens that expand a query are special tokens. Empty when there is an error, and
+        with another unit than tokens.
         """
 
     @property
     def embeddings(self) -> Global___Tensor:
         """Shape [tokens, dimension] for at most one requested layer, [layers, tokens, dimension] for several without a
-        combination, [tokens, dimension] for their mean, [tokens, layers * dimension] for their concatenation. Absent when
-        there is an error.
+        combination, [tokens, dimension] for their mean, [tokens, layers * dimension] for their concatenation. With another
+        unit, words or spans take the place of tokens. Absent when there is an error.
         """
 
     @property
@@ -616,6 +704,12 @@ class EmbedTokensResult(google.protobuf.message.Message):
     def error(self) -> google.rpc.status_pb2.Status:
         """The fault of this text. Absent when it was embedded."""
 
+    @property
+    def spans(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EmbeddedSpan]:
+        """The words in the order of the text, or the spans in the order of the request, that the vectors belong to. Words that
+        have no token, or lose one to truncation, are left out. Empty with tokens as the unit, and when there is an error.
+        """
+
     def __init__(
         self,
         *,
@@ -623,11 +717,38 @@ class EmbedTokensResult(google.protobuf.message.Message):
         embeddings: Global___Tensor | None = ...,
         truncation: attendant.v1.text_pb2.TruncationReport | None = ...,
         error: google.rpc.status_pb2.Status | None = ...,
+        spans: collections.abc.Iterable[Global___EmbeddedSpan] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["embeddings", b"embeddings", "error", b"error", "truncation", b"truncation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "error", b"error", "tokens", b"tokens", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "error", b"error", "spans", b"spans", "tokens", b"tokens", "truncation", b"truncation"]) -> None: ...
 
 Global___EmbedTokensResult: typing_extensions.TypeAlias = EmbedTokensResult
+
+@typing.final
+class EmbeddedSpan(google.protobuf.message.Message):
+    """EmbeddedSpan is a part of a text that has a vector."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    NUM_TOKENS_FIELD_NUMBER: builtins.int
+    start: builtins.int
+    """First character, counted in Unicode code points of the text as it was sent, from 0."""
+    end: builtins.int
+    """End, exclusive, counted like start."""
+    num_tokens: builtins.int
+    """Number of tokens of whose vectors the vector is the mean."""
+    def __init__(
+        self,
+        *,
+        start: builtins.int = ...,
+        end: builtins.int = ...,
+        num_tokens: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "num_tokens", b"num_tokens", "start", b"start"]) -> None: ...
+
+Global___EmbeddedSpan: typing_extensions.TypeAlias = EmbeddedSpan
 
 @typing.final
 class FillMaskRequest(google.protobuf.message.Message):

@@ -76,7 +76,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     async def EmbedTokens(
         self, request: embedding_pb2.EmbedTokensRequest, context: Context
     ) -> embedding_pb2.EmbedTokensResponse:
-        """One vector for each token of each text, from any layers or for late interaction."""
+        """One vector for each token, word or span, from any layers or for late interaction."""
         answer = await self._token_embedder.embed(
             TokenEmbeddingRequest(
                 texts=list(request.texts),
@@ -87,6 +87,8 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 role=request.role,
                 layer_combination=request.layer_combination,
                 data_type=request.data_type,
+                unit=request.unit,
+                spans=[[(s.start, s.end) for s in each.spans] for each in request.spans],
             ),
             context.time_remaining(),
         )

@@ -76,8 +76,15 @@ def embed_tokens_response(answer: TokenEmbeddingAnswer) -> embedding_pb2.EmbedTo
 def _embed_tokens_result(text: TokenEmbeddings | InvalidRequest) -> embedding_pb2.EmbedTokensResult:
     if isinstance(text, InvalidRequest):
         return embedding_pb2.EmbedTokensResult(error=fault(text))
+    groups = text.groups
     return embedding_pb2.EmbedTokensResult(
-        tokens=tokens(text.tokens),
+        tokens=tokens(text.tokens) if groups is None else (),
+        spans=()
+        if groups is None
+        else [
+            embedding_pb2.EmbeddedSpan(start=start, end=end, num_tokens=num_tokens)
+            for (start, end), num_tokens in zip(groups.spans, groups.num_tokens, strict=True)
+        ],
         embeddings=_tensor(text.vectors),
         truncation=truncation(text.truncation),
     )
