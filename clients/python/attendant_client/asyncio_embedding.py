@@ -22,6 +22,7 @@ from attendant_client.options import (
     Pooling,
     Role,
     Span,
+    TextNormalization,
     Truncation,
     VectorUnit,
 )
@@ -48,6 +49,7 @@ class AsyncEmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -68,6 +70,7 @@ class AsyncEmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -87,6 +90,7 @@ class AsyncEmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -120,6 +124,7 @@ class AsyncEmbeddingCalls(ABC):
             chunking=chunking,
             max_chunk_tokens=max_chunk_tokens,
             average_chunks=average_chunks,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)
@@ -137,6 +142,7 @@ class AsyncEmbeddingCalls(ABC):
         layer_combination: LayerCombination | None = None,
         unit: VectorUnit | None = None,
         spans: Sequence[Span] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -153,6 +159,7 @@ class AsyncEmbeddingCalls(ABC):
         layer_combination: LayerCombination | None = None,
         unit: VectorUnit | None = None,
         spans: Sequence[Sequence[Span]] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -168,6 +175,7 @@ class AsyncEmbeddingCalls(ABC):
         layer_combination: LayerCombination | None = None,
         unit: VectorUnit | None = None,
         spans: Sequence[Span] | Sequence[Sequence[Span]] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -196,6 +204,7 @@ class AsyncEmbeddingCalls(ABC):
             layer_combination=layer_combination,
             unit=unit,
             spans=spans,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)
@@ -209,6 +218,7 @@ class AsyncEmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -221,6 +231,7 @@ class AsyncEmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -232,6 +243,7 @@ class AsyncEmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -247,6 +259,7 @@ class AsyncEmbeddingCalls(ABC):
             model=model,
             max_active_dims=max_active_dims,
             return_tokens=return_tokens,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)

@@ -9,7 +9,7 @@ from typing import TypeVar, overload
 
 from attendant_client import embedding_messages, embedding_results, messages, results
 from attendant_client.calls import TextCall
-from attendant_client.options import Truncation
+from attendant_client.options import TextNormalization, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -24,6 +24,7 @@ class AsyncPredictionCalls(ABC):
         top_k: int = 5,
         *,
         model: str = "",
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -35,6 +36,7 @@ class AsyncPredictionCalls(ABC):
         top_k: int = 5,
         *,
         model: str = "",
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -45,12 +47,15 @@ class AsyncPredictionCalls(ABC):
         top_k: int = 5,
         *,
         model: str = "",
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> embedding_results.FilledText | results.Results[embedding_results.FilledText]:
         """Return the `top_k` likeliest tokens for every "[MASK]"."""
-        call = embedding_messages.fill_mask(texts, top_k, model=model, truncation=truncation)
+        call = embedding_messages.fill_mask(
+            texts, top_k, model=model, text_normalization=text_normalization, truncation=truncation
+        )
         found = await self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 
@@ -63,6 +68,7 @@ class AsyncPredictionCalls(ABC):
         model: str = "",
         top_k: int | None = None,
         raw_scores: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -76,6 +82,7 @@ class AsyncPredictionCalls(ABC):
         model: str = "",
         top_k: int | None = None,
         raw_scores: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -88,6 +95,7 @@ class AsyncPredictionCalls(ABC):
         model: str = "",
         top_k: int | None = None,
         raw_scores: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -103,6 +111,7 @@ class AsyncPredictionCalls(ABC):
             model=model,
             top_k=top_k,
             raw_scores=raw_scores,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)

@@ -67,6 +67,8 @@ class Client(TranslationCalls, EmbeddingCalls, PredictionCalls, ComparisonCalls)
     `model`: "name" or "name/version"; empty for the only one that fits.
     `truncation`: "refuse" a text that is too long (default), or drop tokens at its end ("right")
     or its beginning ("left").
+    `text_normalization`: whether texts are read as they are ("none") or normalized ("standard");
+    the model's default if absent.
     `timeout_seconds`: time limit of each call to the server, over all its attempts.
     `request_id`: the id of the calls in the server's log, 1 to 128 letters, digits and
     _ . : / + = -; by default a new one. Errors and reports of calls have it.

@@ -23,6 +23,7 @@ from attendant_client.options import (
     Pooling,
     Role,
     Span,
+    TextNormalization,
     Truncation,
     VectorUnit,
 )
@@ -49,6 +50,7 @@ class EmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -69,6 +71,7 @@ class EmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -88,6 +91,7 @@ class EmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -121,6 +125,7 @@ class EmbeddingCalls(ABC):
             chunking=chunking,
             max_chunk_tokens=max_chunk_tokens,
             average_chunks=average_chunks,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
@@ -138,6 +143,7 @@ class EmbeddingCalls(ABC):
         layer_combination: LayerCombination | None = None,
         unit: VectorUnit | None = None,
         spans: Sequence[Span] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -154,6 +160,7 @@ class EmbeddingCalls(ABC):
         layer_combination: LayerCombination | None = None,
         unit: VectorUnit | None = None,
         spans: Sequence[Sequence[Span]] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -169,6 +176,7 @@ class EmbeddingCalls(ABC):
         layer_combination: LayerCombination | None = None,
         unit: VectorUnit | None = None,
         spans: Sequence[Span] | Sequence[Sequence[Span]] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -197,6 +205,7 @@ class EmbeddingCalls(ABC):
             layer_combination=layer_combination,
             unit=unit,
             spans=spans,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
@@ -210,6 +219,7 @@ class EmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -222,6 +232,7 @@ class EmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -233,6 +244,7 @@ class EmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -248,6 +260,7 @@ class EmbeddingCalls(ABC):
             model=model,
             max_active_dims=max_active_dims,
             return_tokens=return_tokens,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)

@@ -8,7 +8,7 @@ from attendant.v1 import embedding_pb2
 
 from attendant_client import embedding_parsing, embedding_results
 from attendant_client.calls import TextCall, sendable
-from attendant_client.messages import TRUNCATIONS, chosen, of_side, text_list
+from attendant_client.messages import NORMALIZATIONS, TRUNCATIONS, chosen, of_side, text_list
 from attendant_client.options import (
     Chunking,
     DataType,
@@ -16,6 +16,7 @@ from attendant_client.options import (
     Pooling,
     Role,
     Span,
+    TextNormalization,
     Truncation,
     VectorUnit,
 )
@@ -73,6 +74,7 @@ def embed(
     chunking: Chunking | None,
     max_chunk_tokens: int | None,
     average_chunks: bool,
+    text_normalization: TextNormalization | None,
     truncation: Truncation,
 ) -> TextCall[embedding_results.Embedding]:
     """Build an Embed call."""
@@ -90,6 +92,7 @@ def embed(
         chunking=chosen(CHUNKINGS, "chunking", chunking),
         max_chunk_tokens=max_chunk_tokens,
         average_chunks=average_chunks,
+        text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(
@@ -111,6 +114,7 @@ def embed_tokens(
     layer_combination: LayerCombination | None,
     unit: VectorUnit | None,
     spans: Sequence[Span] | Sequence[Sequence[Span]] | None,
+    text_normalization: TextNormalization | None,
     truncation: Truncation,
 ) -> TextCall[embedding_results.TokenEmbeddings]:
     """Build an EmbedTokens call. Raises ValueError for spans of another number of texts."""
@@ -129,6 +133,7 @@ def embed_tokens(
         unit=chosen(VECTOR_UNITS, "unit", unit),
         spans=of_texts,
         data_type=chosen(DATA_TYPES, "data_type", data_type),
+        text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(
@@ -152,7 +157,12 @@ def _spans_of_texts(texts: str | Sequence[str], spans: Any) -> list[embedding_pb
 
 
 def fill_mask(
-    texts: str | Sequence[str], top_k: int, *, model: str, truncation: Truncation
+    texts: str | Sequence[str],
+    top_k: int,
+    *,
+    model: str,
+    text_normalization: TextNormalization | None,
+    truncation: Truncation,
 ) -> TextCall[embedding_results.FilledText]:
     """Build a FillMask call."""
     sent, faults = sendable(text_list(texts))
@@ -160,6 +170,7 @@ def fill_mask(
         model=model,
         texts=sent,
         top_k=top_k,
+        text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(
@@ -178,6 +189,7 @@ def classify(
     model: str,
     top_k: int | None,
     raw_scores: bool,
+    text_normalization: TextNormalization | None,
     truncation: Truncation,
 ) -> TextCall[embedding_results.ClassifiedText]:
     """Build a Classify call. Raises ValueError for another number of second texts than of texts."""
@@ -196,6 +208,7 @@ def classify(
         text_pairs=pairs,
         top_k=top_k,
         raw_scores=raw_scores,
+        text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(

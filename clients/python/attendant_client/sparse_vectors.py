@@ -8,8 +8,8 @@ from attendant.v1 import embedding_pb2
 from attendant_client.calls import TextCall, sendable
 from attendant_client.embedding_results import SparseEmbedding
 from attendant_client.errors import bad_answer
-from attendant_client.messages import TRUNCATIONS, chosen, text_list
-from attendant_client.options import Truncation
+from attendant_client.messages import NORMALIZATIONS, TRUNCATIONS, chosen, text_list
+from attendant_client.options import TextNormalization, Truncation
 from attendant_client.parsing import Errors, call_report, truncation
 
 
@@ -19,6 +19,7 @@ def embed_sparse(
     model: str,
     max_active_dims: int | None,
     return_tokens: bool,
+    text_normalization: TextNormalization | None,
     truncation: Truncation,
 ) -> TextCall[SparseEmbedding]:
     """Build an EmbedSparse call."""
@@ -28,6 +29,7 @@ def embed_sparse(
         texts=sent,
         max_active_dims=max_active_dims,
         return_tokens=return_tokens,
+        text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(

@@ -76,7 +76,6 @@ def _translate_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "return_tokens": arguments.tokens,
         "return_alignments": arguments.alignments,
         "splitting": arguments.split,
-        "text_normalization": arguments.normalize,
     }
 
 
@@ -116,7 +115,6 @@ def _score(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequenc
         [(source, target) for source, target in rows],
         length_penalty=arguments.length_penalty,
         return_tokens=arguments.tokens,
-        text_normalization=arguments.normalize,
         **_languages(arguments),
         **_common(arguments),
     )
@@ -178,6 +176,7 @@ def _tokenize(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequ
         [text for (text,) in rows],
         model=arguments.model,
         side=arguments.side,
+        text_normalization=arguments.text_normalization,
         request_id=arguments.request_id,
     )
 
@@ -194,6 +193,7 @@ def _weighted(pairs: Sequence[tuple[float, str]]) -> str:
 def _common(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": arguments.model,
+        "text_normalization": arguments.text_normalization,
         "truncation": arguments.truncation,
         "request_id": arguments.request_id,
     }
