@@ -32,7 +32,7 @@ KEYS = {
     "score": ["source", "target", "score", "log_probability", "num_source_tokens", "truncation"],
     "embed": ["text", "vector", "scale", "num_tokens", "truncation"],
     "embed-sparse": ["text", "token_ids", "weights", "tokens", "num_tokens", "truncation"],
-    "fill": ["text", "masks", "truncation"],
+    "fill": ["text", "masks", "fillings", "truncation"],
     "classify": ["text", "labels", "truncation"],
     "classify --pairs": ["text", "text_pair", "labels", "truncation"],
     "tokenize": ["text", "tokens"],

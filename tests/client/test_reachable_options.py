@@ -51,6 +51,7 @@ VALUES: dict[str, list[dict[str, Any]]] = {
     "prompt_name": [{"prompt_name": "b"}],
     "query_prompt_name": [{"query_prompt_name": "b"}],
     "text_prompt_name": [{"text_prompt_name": "b"}],
+    "candidates": [{"candidates": ["b"]}, {"candidates": [[["b"]]]}],
     "text_pairs": [{"text_pairs": ["b"]}],
     "model": [{"model": "b"}],
 }

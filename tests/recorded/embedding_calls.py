@@ -18,7 +18,9 @@ from attendant.v1.embedding_pb2 import (
     POOLING_UNSPECIFIED,
     VECTOR_UNIT_SPANS,
     VECTOR_UNIT_WORDS,
+    MaskTexts,
     Span,
+    TextCandidates,
     TextSpans,
 )
 from attendant.v1.text_pb2 import TEXT_NORMALIZATION_NONE, TRUNCATION_LEFT, TRUNCATION_RIGHT
@@ -143,6 +145,12 @@ def fill_mask_calls(model: str, text: str) -> Iterator[Call]:
     yield fill_mask(f"{model} only a mask", ["[MASK]"], model)
     yield fill_mask(f"{model} as sent", [text], model, text_normalization=TEXT_NORMALIZATION_NONE)
     yield fill_mask(f"{model} several masks", [f"{text} {text} [MASK][MASK]"], model, top_k=3)
+    candidates = [TextCandidates(masks=[MaskTexts(texts=["dog", "king", "."])])] * 2
+    two = [f"{text} {text}", text]
+    yield fill_mask(f"{model} given candidates", two, model, candidates=candidates)
+    yield fill_mask(f"{model} joint", two, model, joint=True, top_k=2)
+    yield fill_mask(f"{model} joint candidates", two, model, joint=True, candidates=candidates)
+    yield fill_mask(f"{model} candidates of too few texts", [text], model, candidates=candidates)
     odd = [
         "The dog.",
         "",

@@ -14,6 +14,7 @@ from attendant_client.embedding_results import (
     LabelScore,
     MaskCandidate,
     MaskFill,
+    MaskFilling,
     SparseEmbedding,
     TokenEmbeddings,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "Limits",
     "MaskCandidate",
     "MaskFill",
+    "MaskFilling",
     "Model",
     "ModelInfo",
     "NotFoundError",

@@ -104,7 +104,16 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
     fill = _add(subparsers, "fill", text_commands.fill, 'fill in every "[MASK]"')
     _add_texts(fill)
     _add_reading(fill)
-    fill.add_argument("--top-k", type=_count, default=5, metavar="N", help="candidates; default 5")
+    fill.add_argument("--top-k", type=_count, metavar="N", help="candidates; default 5")
+    fill.add_argument(
+        "--candidate",
+        action="append",
+        metavar="TEXT",
+        help="a text to rank for all masks, instead of the vocabulary; may be repeated",
+    )
+    fill.add_argument(
+        "--joint", action="store_true", help="fill the masks of a text together, one by one"
+    )
 
     classify = _add(subparsers, "classify", text_commands.classify, "score the labels of a model")
     _add_texts(classify)

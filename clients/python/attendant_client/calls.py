@@ -23,7 +23,7 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024 - 4096
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PLACE = re.compile(
     r"(?:texts|pairs|queries|documents)\[\d+\](?:\.(\w+))?: "
-    r"|(text_pairs|target_prefixes)\[\d+\]: |spans\[\d+\]\.(spans\[\d+\]): "
+    r"|(text_pairs|target_prefixes)\[\d+\]: |(?:spans|candidates)\[\d+\]\.([\w.\[\]]+): "
 )
 """The place of a text in its request, at the beginning of the server's messages."""
 _SIDES: dict[str | None, str] = {"text_pairs": "second text", "target_prefixes": "target_prefix"}

@@ -10,6 +10,7 @@ from attendant_client import embedding_parsing, embedding_results
 from attendant_client.calls import TextCall, sendable
 from attendant_client.messages import NORMALIZATIONS, TRUNCATIONS, chosen, of_side, text_list
 from attendant_client.options import (
+    Candidates,
     Chunking,
     DataType,
     LayerCombination,
@@ -158,18 +159,25 @@ def _spans_of_texts(texts: str | Sequence[str], spans: Any) -> list[embedding_pb
 
 def fill_mask(
     texts: str | Sequence[str],
-    top_k: int,
+    top_k: int | None,
     *,
     model: str,
+    candidates: Candidates | None,
+    joint: bool,
     text_normalization: TextNormalization | None,
     truncation: Truncation,
 ) -> TextCall[embedding_results.FilledText]:
-    """Build a FillMask call."""
+    """Build a FillMask call. Raises ValueError for candidates of another number of texts."""
     sent, faults = sendable(text_list(texts))
+    of_texts = [] if candidates is None else _candidates_of_texts(texts, candidates)
+    if candidates is not None and len(of_texts) != len(sent):
+        raise ValueError(f"candidates must be those of {len(sent)} texts, not of {len(of_texts)}")
     request = embedding_pb2.FillMaskRequest(
         model=model,
         texts=sent,
         top_k=top_k,
+        candidates=of_texts,
+        joint=joint,
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
@@ -178,8 +186,24 @@ def fill_mask(
         request,
         embedding_pb2.FillMaskResponse,
         embedding_parsing.filled_texts,
+        fields=("texts",) if candidates is None else ("texts", "candidates"),
         faults=faults,
     )
+
+
+def _candidates_of_texts(
+    texts: str | Sequence[str], candidates: Any
+) -> list[embedding_pb2.TextCandidates]:
+    if isinstance(candidates, str):
+        raise ValueError("candidates must be a list of texts, not a text")
+    if all(isinstance(each, str) for each in candidates):
+        of_texts = [[candidates]] * len(text_list(texts))
+    else:
+        of_texts = [candidates] if isinstance(texts, str) else candidates
+    return [
+        embedding_pb2.TextCandidates(masks=[embedding_pb2.MaskTexts(texts=mask) for mask in masks])
+        for masks in of_texts
+    ]
 
 
 def classify(

@@ -4,6 +4,7 @@ Pure functions that know no channel. They raise ServerError for responses that v
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -98,12 +99,16 @@ def filled_texts(
 ) -> list[embedding_results.FilledText]:
     """Parse the answer to FillMask."""
     call = call_report(response, request_id)
-    return [
-        embedding_results.FilledText(
-            tuple(map(_mask_fill, item.masks)), truncation(item), error, call
+
+    def parse(
+        item: embedding_pb2.FillMaskResult, error: TextError | None
+    ) -> embedding_results.FilledText:
+        masks, fillings = map(_mask_fill, item.masks), map(_filling, item.fillings)
+        return embedding_results.FilledText(
+            tuple(masks), truncation(item), error, call, tuple(fillings)
         )
-        for item, error in zip(response.results, errors, strict=True)
-    ]
+
+    return list(map(parse, response.results, errors))
 
 
 def classified_texts(
@@ -141,8 +146,16 @@ def array(
 
 
 def _mask_fill(mask: embedding_pb2.FilledMask) -> embedding_results.MaskFill:
-    candidates = tuple(
-        embedding_results.MaskCandidate(candidate.id, candidate.text, candidate.probability)
-        for candidate in mask.candidates
+    return embedding_results.MaskFill(mask.start, mask.end, _candidates(mask.candidates))
+
+
+def _filling(filling: embedding_pb2.MaskFilling) -> embedding_results.MaskFilling:
+    return embedding_results.MaskFilling(_candidates(filling.tokens), filling.log_probability)
+
+
+def _candidates(
+    candidates: Sequence[embedding_pb2.MaskCandidate],
+) -> tuple[embedding_results.MaskCandidate, ...]:
+    return tuple(
+        embedding_results.MaskCandidate(each.id, each.text, each.probability) for each in candidates
     )
-    return embedding_results.MaskFill(mask.start, mask.end, candidates)

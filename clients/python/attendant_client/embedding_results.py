@@ -124,8 +124,19 @@ class MaskCandidate:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskFilling:
+    """A token for each mask of a text; the probability of each is that after the earlier ones."""
+
+    tokens: tuple[MaskCandidate, ...]
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class MaskFill:
-    """One "[MASK]", at characters `start` to `end` of the text, and its candidates, best first."""
+    """One "[MASK]", at characters `start` to `end` of the text, and its candidates, best first.
+
+    With `joint`, there are no candidates.
+    """
 
     start: int
     end: int
@@ -134,14 +145,20 @@ class MaskFill:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FilledText(TextResult):
-    """The masks of one text, in order, or an error and no masks."""
+    """The masks of one text, in order, or an error and no masks.
+
+    With `joint`, `fillings` has the likeliest tokens of all masks together, best first.
+    """
 
     masks: tuple[MaskFill, ...]
     truncation: TruncationReport | None
     error: TextError | None
     call: CallReport
+    fillings: tuple[MaskFilling, ...] = ()
 
     def _shown(self) -> str:
+        if self.fillings:
+            return f"best={[token.text for token in self.fillings[0].tokens]}"
         best = (mask.candidates[0].text for mask in self.masks if mask.candidates)
         return f"best={list(best)}"
 

@@ -10,7 +10,7 @@ from typing import TypeVar, overload
 
 from attendant_client import embedding_messages, embedding_results, messages, results
 from attendant_client.calls import TextCall
-from attendant_client.options import TextNormalization, Truncation
+from attendant_client.options import Candidates, TextNormalization, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -22,9 +22,11 @@ class PredictionCalls(ABC):
     def fill_mask(  # type: ignore[overload-overlap]  # a str is a Sequence too
         self,
         texts: str,
-        top_k: int = 5,
+        top_k: int | None = None,
         *,
         model: str = "",
+        candidates: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        joint: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
@@ -34,9 +36,11 @@ class PredictionCalls(ABC):
     def fill_mask(
         self,
         texts: Sequence[str],
-        top_k: int = 5,
+        top_k: int | None = None,
         *,
         model: str = "",
+        candidates: Sequence[str] | Sequence[Sequence[Sequence[str]]] | None = None,
+        joint: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
@@ -45,17 +49,31 @@ class PredictionCalls(ABC):
     def fill_mask(
         self,
         texts: str | Sequence[str],
-        top_k: int = 5,
+        top_k: int | None = None,
         *,
         model: str = "",
+        candidates: Candidates | None = None,
+        joint: bool = False,
         text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> embedding_results.FilledText | results.Results[embedding_results.FilledText]:
-        """Return the `top_k` likeliest tokens for every "[MASK]"."""
+        """Return the `top_k` likeliest tokens for every "[MASK]", 5 if absent.
+
+        `candidates`: texts to rank instead, each a single token: a list for all masks, or for each
+        text a list for each of its masks. All of them are returned if `top_k` is absent.
+        `joint`: whether the masks of a text are filled together, from the first to the last one;
+        `FilledText.fillings` has the `top_k` likeliest ones.
+        """
         call = embedding_messages.fill_mask(
-            texts, top_k, model=model, text_normalization=text_normalization, truncation=truncation
+            texts,
+            top_k,
+            model=model,
+            candidates=candidates,
+            joint=joint,
+            text_normalization=text_normalization,
+            truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]

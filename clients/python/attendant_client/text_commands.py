@@ -135,10 +135,23 @@ def _embed(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequenc
 
 
 def _fill(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[FilledText]:
-    return client.fill_mask([text for (text,) in rows], arguments.top_k, **_common(arguments))
+    return client.fill_mask(
+        [text for (text,) in rows],
+        arguments.top_k,
+        candidates=arguments.candidate,
+        joint=arguments.joint,
+        **_common(arguments),
+    )
 
 
 def _fill_text(result: FilledText, arguments: argparse.Namespace) -> str:
+    if arguments.joint:
+        return _weighted(
+            [
+                (each.log_probability, " ".join(token.text for token in each.tokens))
+                for each in result.fillings
+            ]
+        )
     masks = [[(each.probability, each.text) for each in mask.candidates] for mask in result.masks]
     return "\t|\t".join(map(_weighted, masks))
 
@@ -224,7 +237,7 @@ embed = LineCommand(
     lambda result, _: " ".join(f"{x:.6g}" for x in result.vector.tolist()),
     ("vector", "scale", "num_tokens", "truncation"),
 )
-fill = LineCommand(_fill, _fill_text, ("masks", "truncation"))
+fill = LineCommand(_fill, _fill_text, ("masks", "fillings", "truncation"))
 classify = LineCommand(
     _classify,
     lambda result, _: _weighted([(each.score, each.label) for each in result.labels]),

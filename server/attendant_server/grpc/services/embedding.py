@@ -97,7 +97,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     async def FillMask(
         self, request: embedding_pb2.FillMaskRequest, context: Context
     ) -> embedding_pb2.FillMaskResponse:
-        """The likeliest tokens for every mask."""
+        """The likeliest tokens for every mask, or given candidates in their order."""
         answer = await self._mask_filler.fill(
             MaskFillingRequest(
                 texts=list(request.texts),
@@ -105,6 +105,10 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 top_k=given(request, "top_k"),
                 truncation=request.truncation,
                 text_normalization=request.text_normalization,
+                candidates=[
+                    [list(mask.texts) for mask in each.masks] for each in request.candidates
+                ],
+                joint=request.joint,
             ),
             context.time_remaining(),
         )

@@ -14,6 +14,7 @@ from attendant_server.application.embedding import (
     EmbeddedText,
     EmbeddingAnswer,
 )
+from attendant_server.application.joint_mask_filling import Filling
 from attendant_server.application.mask_filling import (
     FilledMask,
     FilledText,
@@ -113,7 +114,19 @@ def _fill_mask_result(text: FilledText | InvalidRequest) -> embedding_pb2.FillMa
     if isinstance(text, InvalidRequest):
         return embedding_pb2.FillMaskResult(error=fault(text))
     return embedding_pb2.FillMaskResult(
-        masks=map(_filled_mask, text.masks), truncation=truncation(text.truncation)
+        masks=map(_filled_mask, text.masks),
+        truncation=truncation(text.truncation),
+        fillings=map(_mask_filling, text.fillings),
+    )
+
+
+def _mask_filling(filling: Filling) -> embedding_pb2.MaskFilling:
+    return embedding_pb2.MaskFilling(
+        tokens=[
+            embedding_pb2.MaskCandidate(id=token.id, text=token.text, probability=token.probability)
+            for token in filling.tokens
+        ],
+        log_probability=filling.log_probability,
     )
 
 
