@@ -277,7 +277,7 @@ class Embedder(embedding_pb2_grpc.EmbeddingServiceServicer):
                         end=start + len("[MASK]"),
                         candidates=[
                             embedding_pb2.MaskCandidate(id=i, text=f"word{i}", probability=0.5**i)
-                            for i in range(1, request.top_k + 1)
+                            for i in range(1, (request.top_k or 5) + 1)
                         ],
                     )
                     for start in range(len(text))

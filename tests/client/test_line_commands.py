@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from attendant.v1 import text_pb2
 from attendant_client.__main__ import main
 from google.rpc import code_pb2
 
@@ -31,7 +32,7 @@ KEYS = {
     "score": ["source", "target", "score", "log_probability", "num_source_tokens", "truncation"],
     "embed": ["text", "vector", "scale", "num_tokens", "truncation"],
     "embed-sparse": ["text", "token_ids", "weights", "tokens", "num_tokens", "truncation"],
-    "fill": ["text", "masks", "truncation"],
+    "fill": ["text", "masks", "fillings", "truncation"],
     "classify": ["text", "labels", "truncation"],
     "classify --pairs": ["text", "text_pair", "labels", "truncation"],
     "tokenize": ["text", "tokens"],
@@ -194,3 +195,27 @@ def test_progress_is_shown_on_a_terminal_only(attendant, tmp_path, monkeypatch):
     attendant("translate", "--input", str(source), "--output", str(tmp_path / "out.txt"))
     last = shown.getvalue().split("\r\x1b[K")[-1]
     assert re.fullmatch(r"\[#{30}\] 3 of 3 lines, [\d,.]+ lines/s, 0 s left\n", last)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_texts_lets_texts_be_normalized_or_not(attendant, script, command):
+    text, shown = COMMANDS[command]
+    options = *command.split(), "--text-normalization", "standard"
+    assert attendant(*options, *text.split("\t")) == (0, f"{shown}\n", "")
+    assert script.requests[-1].text_normalization == text_pb2.TEXT_NORMALIZATION_STANDARD
+
+
+@pytest.mark.parametrize("command", ["similarity", "rerank"])
+def test_comparisons_let_texts_be_normalized_or_not(attendant, script, command):
+    assert attendant(command, "a", "b", "--text-normalization", "none")[0] == 0
+    assert script.requests[-1].text_normalization == text_pb2.TEXT_NORMALIZATION_NONE
+
+
+def test_prefixes_samples_and_unknown_tokens_have_flags(attendant, script):
+    flags = ["--target-prefix", "B", "--sample", "--min-p", "0.25", "--no-allow-unknown"]
+    assert attendant("translate", "a", *flags)[0] == 0
+    request = script.requests[-1]
+    assert list(request.target_prefixes) == ["B"]
+    assert request.options.sampling.min_p == 0.25
+    assert request.options.HasField("allow_unknown")
+    assert not request.options.allow_unknown

@@ -7,12 +7,11 @@ import re
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
-from typing import Any, get_overloads
+from typing import get_overloads
 
 import attendant_client
 import grpc
 import pytest
-from attendant.v1 import embedding_pb2, model_control_pb2, model_pb2, translation_pb2
 from attendant_client import (
     AsyncClient,
     AsyncTranslationStream,
@@ -20,15 +19,9 @@ from attendant_client import (
     Client,
     TextError,
     TranslationStream,
-    calls,
-    comparisons,
     errors,
-    messages,
-    model_messages,
-    sparse_vectors,
 )
 from attendant_client.connection import channel_options
-from grpc_health.v1 import health_pb2
 
 PUBLIC_NAMES = sorted(set(attendant_client.__all__) - {"__version__"})
 MODULES = {"asyncio_client", "asyncio_streams", "client", "closing", "connection", "errors"}
@@ -36,7 +29,8 @@ MODULES |= {"messages", "model_messages", "options", "parsing", "results", "retr
 MODULES |= {"asyncio_embedding", "embedding", "asyncio_translation", "translation"}
 MODULES |= {"calls", "model_parsing", "model_results", "sparse_vectors"}
 MODULES |= {"asyncio_comparison", "comparison", "comparison_results", "comparisons"}
-MODULES |= {"connection_hints", "targets"}
+MODULES |= {"connection_hints", "targets", "asyncio_prediction", "prediction"}
+MODULES |= {"embedding_messages", "embedding_parsing", "embedding_results"}
 
 
 def public_methods(cls):
@@ -66,6 +60,7 @@ def test_every_visible_name_is_exported():
     visible = {name for name in vars(attendant_client) if not name.startswith("_")}
     of_command = {"__main__", "arguments", "commands", "connection_flags", "input_lines"}
     of_command |= {"line_commands", "line_output", "model_page", "printing", "text_commands"}
+    of_command |= {"search_flags"}
     assert visible - MODULES - of_command == set(PUBLIC_NAMES)
 
 
@@ -110,61 +105,6 @@ def test_errors_survive_pickling_and_copying():
     for twin in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
         assert str(twin) == "text 3: too long"
         assert (twin.code, twin.index, twin.request_id) == (error.code, 3, "id-7")
-
-
-def test_every_rpc_of_the_contract_has_a_call():
-    model: Any = {"model": "", "truncation": "refuse"}
-    vectors: Any = {"dimensions": None, "force_dimensions": False}
-    vectors |= {"prompt_name": None, "prompt": None, "data_type": "float32"}
-    vectors |= {"chunking": None, "max_chunk_tokens": None, "average_chunks": False}
-    token_vectors: Any = {"role": None, "layer_combination": None, "data_type": "float32"}
-    languages: Any = {"source_language": "", "target_language": "", "text_normalization": None}
-    of_texts: Any = {"splitting": None, "return_sentences": False, "return_alignments": False}
-    of_scores: Any = {"return_tokens": False, "return_alignments": False}
-    options = translation_pb2.TranslateOptions()
-    all_calls: list[calls.Call[Any] | calls.TextCall[Any]] = [
-        messages.translate(
-            [], options, target_prefix=None, markup=None, **model, **languages, **of_texts
-        ),
-        messages.stream_translate(
-            "", options, target_prefix=None, **model, **languages, **of_texts
-        ),
-        messages.score([], length_penalty=None, **of_scores, **model, **languages),
-        messages.embed([], pooling=None, normalize=None, **vectors, **model),
-        messages.embed_tokens([], (), **token_vectors, **model),
-        messages.fill_mask([], 5, **model),
-        messages.classify([], None, top_k=None, raw_scores=False, **model),
-        comparisons.similarity(
-            [],
-            [],
-            top_k=None,
-            pooling=None,
-            dimensions=None,
-            force_dimensions=False,
-            query_prompt_name=None,
-            text_prompt_name=None,
-            **model,
-        ),
-        comparisons.rerank("", [], raw_scores=False, **model),
-        sparse_vectors.embed_sparse([], max_active_dims=None, return_tokens=False, **model),
-        messages.tokenize([], model="", side="source", text_normalization=None),
-        model_messages.list_models(),
-        model_messages.get_model(""),
-        model_messages.load_model(""),
-        model_messages.unload_model(""),
-    ]
-    contract = {
-        f"/{service.full_name}/{method.name}": (method.input_type, method.output_type)
-        for file in (translation_pb2, embedding_pb2, model_pb2, model_control_pb2)
-        for service in file.DESCRIPTOR.services_by_name.values()
-        for method in service.methods
-    }
-    assert contract == {
-        call.method: (call.request.DESCRIPTOR, call.response_type.DESCRIPTOR) for call in all_calls
-    }
-    health = model_messages.health("")
-    check = health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name["Check"]
-    assert health.method == f"/{check.containing_service.full_name}/{check.name}"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,12 @@ from attendant.v1.embedding_pb2 import (
     POOLING_MAX,
     POOLING_MEAN,
     POOLING_UNSPECIFIED,
+    VECTOR_UNIT_SPANS,
+    VECTOR_UNIT_WORDS,
+    MaskTexts,
+    Span,
+    TextCandidates,
+    TextSpans,
 )
 from attendant.v1.text_pb2 import TEXT_NORMALIZATION_NONE, TRUNCATION_LEFT, TRUNCATION_RIGHT
 
@@ -114,6 +120,10 @@ def embed_tokens_calls(model: str, texts: Sequence[str], num_layers: int) -> Ite
         options = {"layers": (0, -1), "layer_combination": number}
         yield embed_tokens(f"{model} {name}", texts[:1], model, **options)
     yield embed_tokens(f"{model} no layers to combine", texts[:1], model, layer_combination=2)
+    yield embed_tokens(f"{model} words", mixed, model, unit=VECTOR_UNIT_WORDS)
+    spans = [TextSpans(spans=[Span(start=0, end=3), Span(start=1, end=2)])] * len(mixed)
+    yield embed_tokens(f"{model} spans", mixed, model, unit=VECTOR_UNIT_SPANS, spans=spans)
+    yield embed_tokens(f"{model} spans without their unit", mixed, model, spans=spans)
     yield embed_tokens(f"{model} mixed texts", mixed, model)
     yield embed_tokens(f"{model} mixed texts, two layers", mixed, model, layers=(0, -1))
     yield embed_tokens(f"{model} only bad texts", ["", LONG], model)
@@ -135,6 +145,12 @@ def fill_mask_calls(model: str, text: str) -> Iterator[Call]:
     yield fill_mask(f"{model} only a mask", ["[MASK]"], model)
     yield fill_mask(f"{model} as sent", [text], model, text_normalization=TEXT_NORMALIZATION_NONE)
     yield fill_mask(f"{model} several masks", [f"{text} {text} [MASK][MASK]"], model, top_k=3)
+    candidates = [TextCandidates(masks=[MaskTexts(texts=["dog", "king", "."])])] * 2
+    two = [f"{text} {text}", text]
+    yield fill_mask(f"{model} given candidates", two, model, candidates=candidates)
+    yield fill_mask(f"{model} joint", two, model, joint=True, top_k=2)
+    yield fill_mask(f"{model} joint candidates", two, model, joint=True, candidates=candidates)
+    yield fill_mask(f"{model} candidates of too few texts", [text], model, candidates=candidates)
     odd = [
         "The dog.",
         "",

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from attendant_server.application.alignment import links, token_spans, word_spans
+from attendant_server.application.alignment import links, token_spans
 from attendant_server.application.copying import Copy, Piece
+from attendant_server.application.words import word_spans
 from attendant_server.tokenizer import TextTokenizer
 from hypothesis import given
 from hypothesis import strategies as st

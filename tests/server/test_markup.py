@@ -3,10 +3,11 @@
 import re
 
 import pytest
-from attendant_server.application.alignment import WordLink, word_spans
+from attendant_server.application.alignment import WordLink
 from attendant_server.application.markup import Segment, segments
 from attendant_server.application.markup_placement import with_elements
 from attendant_server.application.markup_tokens import Kind, tokens
+from attendant_server.application.words import word_spans
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -184,6 +184,7 @@ class FakeEmbeddingModel:
     """A model whose pooled vectors are sum of token ids and length, and hidden states are ids."""
 
     num_layers = 2
+    vocab_size = VOCAB
     reads_token_types = False
 
     def __init__(self) -> None:

@@ -4,6 +4,20 @@ from attendant_client.asyncio_client import AsyncClient
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.client import Client
 from attendant_client.comparison_results import RankedDocument, SimilarTexts
+from attendant_client.embedding_results import (
+    Chunk,
+    ClassifiedText,
+    EmbeddedSpan,
+    Embedding,
+    Embeddings,
+    FilledText,
+    LabelScore,
+    MaskCandidate,
+    MaskFill,
+    MaskFilling,
+    SparseEmbedding,
+    TokenEmbeddings,
+)
 from attendant_client.errors import (
     AttendantError,
     CallCancelledError,
@@ -30,21 +44,11 @@ from attendant_client.model_results import (
 from attendant_client.options import Sampling
 from attendant_client.results import (
     CallReport,
-    Chunk,
-    ClassifiedText,
-    Embedding,
-    Embeddings,
-    FilledText,
     Hypothesis,
-    LabelScore,
-    MaskCandidate,
-    MaskFill,
     OutputToken,
     Results,
     SentencePair,
-    SparseEmbedding,
     Token,
-    TokenEmbeddings,
     Tokenization,
     Translation,
     TranslationScore,
@@ -68,6 +72,7 @@ __all__ = [
     "ClassifiedText",
     "Client",
     "DeadlineExceededError",
+    "EmbeddedSpan",
     "Embedding",
     "Embeddings",
     "FilledText",
@@ -77,6 +82,7 @@ __all__ = [
     "Limits",
     "MaskCandidate",
     "MaskFill",
+    "MaskFilling",
     "Model",
     "ModelInfo",
     "NotFoundError",

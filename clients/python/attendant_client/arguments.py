@@ -9,11 +9,10 @@ from attendant_client import __version__, commands, connection_flags, text_comma
 from attendant_client.client import Client
 from attendant_client.connection import DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
 from attendant_client.options import DataType, Pooling
+from attendant_client.search_flags import add_search_flags, check_search_flags
 
 HEALTH_TIMEOUT_SECONDS = 3.0
 BATCH_SIZE = 32
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
-"""Options of a sample."""
 
 ENVIRONMENT = f"""\
 environment variables:
@@ -54,8 +53,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
         choices=["none", "lines", "sentences"],
         help="parts of a text that are translated alone; default: the model's, mostly sentences",
     )
-    _add_normalization(translate)
-    _add_truncation(translate)
+    _add_reading(translate)
     _add_length_penalty(translate)
     _add_languages(translate)
     translate.add_argument(
@@ -63,7 +61,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     )
     translate.add_argument("--num-hypotheses", type=_count, metavar="N", help="hypotheses per text")
     translate.add_argument("--max-output-tokens", type=_count, metavar="N", help="output limit")
-    _add_search_options(translate)
+    add_search_flags(translate)
     translate.add_argument("--scores", action="store_true", help="put the score before each line")
     translate.add_argument("--stream", action="store_true", help="print words while decoding")
     _add_tokens(translate)
@@ -79,45 +77,15 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     score = _add(subparsers, "score", text_commands.score, "score a given translation")
     _add_texts(score, "a text and its translation; default: input lines, tab-separated")
     _add_languages(score)
-    _add_normalization(score)
-    _add_truncation(score)
+    _add_reading(score)
     _add_length_penalty(score)
     _add_tokens(score)
-
-
-def _add_search_options(parser: Parser) -> None:
-    parser.add_argument(
-        "--no-repeat-ngram-size", type=int, metavar="N", help="n-grams that come once only; 0: none"
-    )
-    parser.add_argument(
-        "--suppress",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="the text of a token that must not come; may be repeated",
-    )
-    parser.add_argument(
-        "--allow-unknown",
-        action=argparse.BooleanOptionalAction,
-        help="whether the unknown token may come; default: the model's",
-    )
-    parser.add_argument("--target-prefix", metavar="TEXT", help="the beginning of each translation")
-    parser.add_argument("--repetition-penalty", type=float, metavar="X", help="1 for none")
-    parser.add_argument("--patience", type=float, metavar="X", help="of a beam search; default 1")
-    parser.add_argument("--sample", action="store_true", help="draw tokens at random")
-    for name in SAMPLING:
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=int if name in ("top_k", "seed") else float,
-            metavar="X",
-            help="of --sample; default: the server's",
-        )
 
 
 def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
     embed = _add(subparsers, "embed", text_commands.embed, "print or save one vector for each text")
     _add_texts(embed)
-    _add_truncation(embed)
+    _add_reading(embed)
     embed.add_argument(
         "--pooling",
         choices=get_args(Pooling),
@@ -135,12 +103,21 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
 
     fill = _add(subparsers, "fill", text_commands.fill, 'fill in every "[MASK]"')
     _add_texts(fill)
-    _add_truncation(fill)
-    fill.add_argument("--top-k", type=_count, default=5, metavar="N", help="candidates; default 5")
+    _add_reading(fill)
+    fill.add_argument("--top-k", type=_count, metavar="N", help="candidates; default 5")
+    fill.add_argument(
+        "--candidate",
+        action="append",
+        metavar="TEXT",
+        help="a text to rank for all masks, instead of the vocabulary; may be repeated",
+    )
+    fill.add_argument(
+        "--joint", action="store_true", help="fill the masks of a text together, one by one"
+    )
 
     classify = _add(subparsers, "classify", text_commands.classify, "score the labels of a model")
     _add_texts(classify)
-    _add_truncation(classify)
+    _add_reading(classify)
     classify.add_argument(
         "--pairs", action="store_true", help="read pairs: two texts, or lines with a tab"
     )
@@ -149,7 +126,7 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
 
     sparse = _add(subparsers, "embed-sparse", text_commands.embed_sparse, "print weights of tokens")
     _add_texts(sparse)
-    _add_truncation(sparse)
+    _add_reading(sparse)
     sparse.add_argument(
         "--max-active-dims", type=_count, metavar="N", help="tokens; default: the bundle's choice"
     )
@@ -160,7 +137,7 @@ def _add_ranking(parser: Parser, name: str, about: str) -> None:
     parser.add_argument("texts", nargs="+", metavar=name, help=about)
     parser.add_argument("--top-k", type=_count, metavar="N", help="lines to print; default all")
     _add_model(parser)
-    _add_truncation(parser)
+    _add_reading(parser)
 
 
 def _add_raw_scores(parser: Parser) -> None:
@@ -191,6 +168,7 @@ def _add_vectors(parser: Parser) -> None:
 def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
     tokenize = _add(subparsers, "tokenize", text_commands.tokenize, "show the tokens of texts")
     _add_texts(tokenize)
+    _add_normalization(tokenize)
     tokenize.add_argument("--side", choices=["source", "target"], default="source")
     tokenize.add_argument("--ids", action="store_true", help="print ids instead of tokens")
 
@@ -281,13 +259,15 @@ def _add_languages(parser: Parser) -> None:
 
 def _add_normalization(parser: Parser) -> None:
     parser.add_argument(
-        "--normalize",
+        "--text-normalization",
         choices=["none", "standard"],
         help="normalization of texts before the model reads them; default: the model's",
     )
 
 
-def _add_truncation(parser: Parser) -> None:
+def _add_reading(parser: Parser) -> None:
+    """Add the options of how a model reads texts."""
+    _add_normalization(parser)
     parser.add_argument(
         "--truncation",
         choices=["refuse", "right", "left"],
@@ -317,10 +297,8 @@ def check_together(parser: Parser, arguments: argparse.Namespace) -> None:
             parser.error(f"--{name} works with --json only")
     if "input" in arguments:
         _check_files(parser, arguments)
-    if not getattr(arguments, "sample", True):
-        given = [name for name in SAMPLING if getattr(arguments, name) is not None]
-        if given:
-            parser.error(f"--{given[0].replace('_', '-')} works with --sample only")
+    if arguments.command == "translate":
+        check_search_flags(parser, arguments)
     if arguments.command == "translate" and arguments.stream:
         further = arguments.json or arguments.scores or arguments.output or arguments.markup
         if further or (arguments.num_hypotheses or 1) > 1:

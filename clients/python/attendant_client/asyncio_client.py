@@ -12,6 +12,7 @@ import grpc
 from attendant_client import model_messages, model_results
 from attendant_client.asyncio_comparison import AsyncComparisonCalls
 from attendant_client.asyncio_embedding import AsyncEmbeddingCalls
+from attendant_client.asyncio_prediction import AsyncPredictionCalls
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.asyncio_translation import AsyncTranslationCalls
 from attendant_client.calls import Call, CallSplitter, TextCall
@@ -32,7 +33,9 @@ Value = TypeVar("Value")
 Result = TypeVar("Result", bound=TextResult)
 
 
-class AsyncClient(AsyncTranslationCalls, AsyncEmbeddingCalls, AsyncComparisonCalls):
+class AsyncClient(
+    AsyncTranslationCalls, AsyncEmbeddingCalls, AsyncPredictionCalls, AsyncComparisonCalls
+):
     """A client for asyncio; make it inside the event loop that uses it.
 
         async with AsyncClient("localhost:50051") as client:
@@ -66,6 +69,8 @@ class AsyncClient(AsyncTranslationCalls, AsyncEmbeddingCalls, AsyncComparisonCal
     `model`: "name" or "name/version"; empty for the only one that fits.
     `truncation`: "refuse" a text that is too long (default), or drop tokens at its end ("right")
     or its beginning ("left").
+    `text_normalization`: whether texts are read as they are ("none") or normalized ("standard");
+    the model's default if absent.
     `timeout_seconds`: time limit of each call to the server, over all its attempts.
     `request_id`: the id of the calls in the server's log, 1 to 128 letters, digits and
     _ . : / + = -; by default a new one. Errors and reports of calls have it.

@@ -11,7 +11,7 @@ from typing import TypeVar, overload
 from attendant_client import comparisons, results
 from attendant_client.calls import TextCall
 from attendant_client.comparison_results import RankedDocument, SimilarTexts
-from attendant_client.options import Pooling, Truncation
+from attendant_client.options import Pooling, TextNormalization, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -32,6 +32,7 @@ class AsyncComparisonCalls(ABC):
         force_dimensions: bool = False,
         query_prompt_name: str | None = None,
         text_prompt_name: str | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -49,6 +50,7 @@ class AsyncComparisonCalls(ABC):
         force_dimensions: bool = False,
         query_prompt_name: str | None = None,
         text_prompt_name: str | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -66,6 +68,7 @@ class AsyncComparisonCalls(ABC):
         force_dimensions: bool = False,
         query_prompt_name: str | None = None,
         text_prompt_name: str | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -82,6 +85,7 @@ class AsyncComparisonCalls(ABC):
         force_dimensions: bool = False,
         query_prompt_name: str | None = None,
         text_prompt_name: str | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -105,6 +109,7 @@ class AsyncComparisonCalls(ABC):
             force_dimensions=force_dimensions,
             query_prompt_name=query_prompt_name,
             text_prompt_name=text_prompt_name,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)
@@ -120,6 +125,7 @@ class AsyncComparisonCalls(ABC):
         model: str = "",
         top_k: int | None = None,
         raw_scores: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -131,7 +137,12 @@ class AsyncComparisonCalls(ABC):
         `raw_scores`: whether scores are those of the head, before the score function of the model.
         """
         call = comparisons.rerank(
-            query, documents, model=model, raw_scores=raw_scores, truncation=truncation
+            query,
+            documents,
+            model=model,
+            raw_scores=raw_scores,
+            text_normalization=text_normalization,
+            truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)
         numbered = [replace(document, index=i) for i, document in enumerate(found)]

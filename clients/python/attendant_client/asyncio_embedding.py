@@ -7,9 +7,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeVar, overload
 
-from attendant_client import messages, results, sparse_vectors
+from attendant_client import (
+    embedding_messages,
+    embedding_results,
+    messages,
+    results,
+    sparse_vectors,
+)
 from attendant_client.calls import TextCall
-from attendant_client.options import Chunking, DataType, LayerCombination, Pooling, Role, Truncation
+from attendant_client.options import (
+    Chunking,
+    DataType,
+    LayerCombination,
+    Pooling,
+    Role,
+    Span,
+    TextNormalization,
+    Truncation,
+    VectorUnit,
+)
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -33,10 +49,11 @@ class AsyncEmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Embedding: ...
+    ) -> embedding_results.Embedding: ...
     @overload
     async def embed(
         self,
@@ -53,10 +70,11 @@ class AsyncEmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Embeddings: ...
+    ) -> embedding_results.Embeddings: ...
     async def embed(
         self,
         texts: str | Sequence[str],
@@ -72,10 +90,11 @@ class AsyncEmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Embedding | results.Embeddings:
+    ) -> embedding_results.Embedding | embedding_results.Embeddings:
         """Return a vector for each text: `embed(texts).vectors` is an array (texts, dimension).
 
         `pooling`: "mean", "cls", "max", or one of the model's `additional_poolings`; the bundle's
@@ -92,7 +111,7 @@ class AsyncEmbeddingCalls(ABC):
         sentences as have `max_chunk_tokens` together; see `Embedding`. With `average_chunks`, a
         text has one vector, their average weighted by tokens.
         """
-        call = messages.embed(
+        call = embedding_messages.embed(
             texts,
             model=model,
             pooling=pooling,
@@ -105,10 +124,11 @@ class AsyncEmbeddingCalls(ABC):
             chunking=chunking,
             max_chunk_tokens=max_chunk_tokens,
             average_chunks=average_chunks,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)
-        return found[0] if isinstance(texts, str) else results.Embeddings(found)
+        return found[0] if isinstance(texts, str) else embedding_results.Embeddings(found)
 
     @overload
     async def embed_tokens(  # type: ignore[overload-overlap]  # a str is a Sequence too
@@ -120,10 +140,13 @@ class AsyncEmbeddingCalls(ABC):
         role: Role | None = None,
         data_type: DataType = "float32",
         layer_combination: LayerCombination | None = None,
+        unit: VectorUnit | None = None,
+        spans: Sequence[Span] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.TokenEmbeddings: ...
+    ) -> embedding_results.TokenEmbeddings: ...
     @overload
     async def embed_tokens(
         self,
@@ -134,10 +157,13 @@ class AsyncEmbeddingCalls(ABC):
         role: Role | None = None,
         data_type: DataType = "float32",
         layer_combination: LayerCombination | None = None,
+        unit: VectorUnit | None = None,
+        spans: Sequence[Sequence[Span]] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Results[results.TokenEmbeddings]: ...
+    ) -> results.Results[embedding_results.TokenEmbeddings]: ...
     async def embed_tokens(
         self,
         texts: str | Sequence[str],
@@ -147,11 +173,14 @@ class AsyncEmbeddingCalls(ABC):
         role: Role | None = None,
         data_type: DataType = "float32",
         layer_combination: LayerCombination | None = None,
+        unit: VectorUnit | None = None,
+        spans: Sequence[Span] | Sequence[Sequence[Span]] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.TokenEmbeddings | results.Results[results.TokenEmbeddings]:
-        """Return a vector for every token, from the given layers or else from the last one.
+    ) -> embedding_results.TokenEmbeddings | results.Results[embedding_results.TokenEmbeddings]:
+        """Return a vector for every token, word or span, from the given layers or the last one.
 
         Without layers, a model of late interaction, such as ColBERT, gives its vectors of tokens.
         Layer 0 is the output of the input embeddings; negative numbers count from the end, -1 is
@@ -162,105 +191,20 @@ class AsyncEmbeddingCalls(ABC):
         `data_type`: as for `embed`.
         `layer_combination`: one vector of each token from several layers, their "mean" or their
         "concatenation".
+        `unit`: vectors of "tokens" (default), of "words" or of "spans". That of a word or a span is
+        the mean of those of its tokens.
+        `spans`: the start and end (exclusive) of each span; for several texts, those of each text.
         """
-        call = messages.embed_tokens(
+        call = embedding_messages.embed_tokens(
             texts,
             layers,
             model=model,
             role=role,
             data_type=data_type,
             layer_combination=layer_combination,
-            truncation=truncation,
-        )
-        found = await self._texts(call, timeout_seconds, request_id)
-        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
-
-    @overload
-    async def fill_mask(  # type: ignore[overload-overlap]  # a str is a Sequence too
-        self,
-        texts: str,
-        top_k: int = 5,
-        *,
-        model: str = "",
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.FilledText: ...
-    @overload
-    async def fill_mask(
-        self,
-        texts: Sequence[str],
-        top_k: int = 5,
-        *,
-        model: str = "",
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.Results[results.FilledText]: ...
-    async def fill_mask(
-        self,
-        texts: str | Sequence[str],
-        top_k: int = 5,
-        *,
-        model: str = "",
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.FilledText | results.Results[results.FilledText]:
-        """Return the `top_k` likeliest tokens for every "[MASK]"."""
-        call = messages.fill_mask(texts, top_k, model=model, truncation=truncation)
-        found = await self._texts(call, timeout_seconds, request_id)
-        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
-
-    @overload
-    async def classify(  # type: ignore[overload-overlap]  # a str is a Sequence too
-        self,
-        texts: str,
-        text_pairs: str | None = None,
-        *,
-        model: str = "",
-        top_k: int | None = None,
-        raw_scores: bool = False,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.ClassifiedText: ...
-    @overload
-    async def classify(
-        self,
-        texts: Sequence[str],
-        text_pairs: Sequence[str] | None = None,
-        *,
-        model: str = "",
-        top_k: int | None = None,
-        raw_scores: bool = False,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.Results[results.ClassifiedText]: ...
-    async def classify(
-        self,
-        texts: str | Sequence[str],
-        text_pairs: str | Sequence[str] | None = None,
-        *,
-        model: str = "",
-        top_k: int | None = None,
-        raw_scores: bool = False,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.ClassifiedText | results.Results[results.ClassifiedText]:
-        """Return the scores of a model's labels; `text_pairs` are the second texts of pairs.
-
-        `top_k`: labels returned for each text; all if absent.
-        `raw_scores`: whether scores are those of the head, before softmax or sigmoid.
-        """
-        call = messages.classify(
-            texts,
-            text_pairs,
-            model=model,
-            top_k=top_k,
-            raw_scores=raw_scores,
+            unit=unit,
+            spans=spans,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)
@@ -274,10 +218,11 @@ class AsyncEmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.SparseEmbedding: ...
+    ) -> embedding_results.SparseEmbedding: ...
     @overload
     async def embed_sparse(
         self,
@@ -286,10 +231,11 @@ class AsyncEmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Results[results.SparseEmbedding]: ...
+    ) -> results.Results[embedding_results.SparseEmbedding]: ...
     async def embed_sparse(
         self,
         texts: str | Sequence[str],
@@ -297,10 +243,11 @@ class AsyncEmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.SparseEmbedding | results.Results[results.SparseEmbedding]:
+    ) -> embedding_results.SparseEmbedding | results.Results[embedding_results.SparseEmbedding]:
         """Return a sparse vector for each text, from a SPLADE model.
 
         `max_active_dims`: tokens that a vector keeps, those with the greatest weights; the bundle's
@@ -312,6 +259,7 @@ class AsyncEmbeddingCalls(ABC):
             model=model,
             max_active_dims=max_active_dims,
             return_tokens=return_tokens,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)

@@ -22,10 +22,11 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024 - 4096
 """The server's default limits of a request, for a call whose own limits are not known yet."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PLACE = re.compile(
-    r"(?:texts|pairs|queries|documents)\[\d+\](?:\.(\w+))?: |(text_pairs|target_prefixes)\[\d+\]: "
+    r"(?:texts|pairs|queries|documents)\[\d+\](?:\.(\w+))?: "
+    r"|(text_pairs|target_prefixes)\[\d+\]: |(?:spans|candidates)\[\d+\]\.([\w.\[\]]+): "
 )
 """The place of a text in its request, at the beginning of the server's messages."""
-_SIDES = {"text_pairs": "second text", "target_prefixes": "target_prefix"}
+_SIDES: dict[str | None, str] = {"text_pairs": "second text", "target_prefixes": "target_prefix"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class TextCall(Generic[Result]):
 
     def _error(self, status: status_pb2.Status, index: int, request_id: str) -> TextError:
         if place := _PLACE.match(status.message):
-            side = place[1] or _SIDES.get(place[2], "")
+            side = place[1] or _SIDES.get(place[2]) or place[3]
             problem = status.message[place.end() :]
             status.message = f"{side}: {problem}" if side else problem
         return text_error(status, index, request_id)

@@ -24,6 +24,7 @@ from attendant_client.connection import (
 from attendant_client.embedding import EmbeddingCalls
 from attendant_client.errors import CallTooLargeError, call_error
 from attendant_client.options import FilePath, Token
+from attendant_client.prediction import PredictionCalls
 from attendant_client.results import Results, TextResult, Translation
 from attendant_client.retries import RetryPolicy
 from attendant_client.streams import TranslationStream
@@ -33,7 +34,7 @@ Value = TypeVar("Value")
 Result = TypeVar("Result", bound=TextResult)
 
 
-class Client(TranslationCalls, EmbeddingCalls, ComparisonCalls):
+class Client(TranslationCalls, EmbeddingCalls, PredictionCalls, ComparisonCalls):
     """A client; may be used from several threads.
 
         with Client("localhost:50051") as client:
@@ -66,6 +67,8 @@ class Client(TranslationCalls, EmbeddingCalls, ComparisonCalls):
     `model`: "name" or "name/version"; empty for the only one that fits.
     `truncation`: "refuse" a text that is too long (default), or drop tokens at its end ("right")
     or its beginning ("left").
+    `text_normalization`: whether texts are read as they are ("none") or normalized ("standard");
+    the model's default if absent.
     `timeout_seconds`: time limit of each call to the server, over all its attempts.
     `request_id`: the id of the calls in the server's log, 1 to 128 letters, digits and
     _ . : / + = -; by default a new one. Errors and reports of calls have it.

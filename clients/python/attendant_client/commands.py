@@ -25,6 +25,7 @@ def similarity(client: Client, arguments: argparse.Namespace) -> int:
         texts,
         top_k=arguments.top_k,
         model=arguments.model,
+        text_normalization=arguments.text_normalization,
         truncation=arguments.truncation,
         request_id=arguments.request_id,
     ).raise_for_errors()
@@ -44,6 +45,7 @@ def rerank(client: Client, arguments: argparse.Namespace) -> int:
         top_k=arguments.top_k,
         raw_scores=arguments.raw_scores,
         model=arguments.model,
+        text_normalization=arguments.text_normalization,
         truncation=arguments.truncation,
         request_id=arguments.request_id,
     )

@@ -12,7 +12,7 @@ from typing import TypeVar, overload
 from attendant_client import comparisons, results
 from attendant_client.calls import TextCall
 from attendant_client.comparison_results import RankedDocument, SimilarTexts
-from attendant_client.options import Pooling, Truncation
+from attendant_client.options import Pooling, TextNormalization, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -33,6 +33,7 @@ class ComparisonCalls(ABC):
         force_dimensions: bool = False,
         query_prompt_name: str | None = None,
         text_prompt_name: str | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -50,6 +51,7 @@ class ComparisonCalls(ABC):
         force_dimensions: bool = False,
         query_prompt_name: str | None = None,
         text_prompt_name: str | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -67,6 +69,7 @@ class ComparisonCalls(ABC):
         force_dimensions: bool = False,
         query_prompt_name: str | None = None,
         text_prompt_name: str | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -83,6 +86,7 @@ class ComparisonCalls(ABC):
         force_dimensions: bool = False,
         query_prompt_name: str | None = None,
         text_prompt_name: str | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -106,6 +110,7 @@ class ComparisonCalls(ABC):
             force_dimensions=force_dimensions,
             query_prompt_name=query_prompt_name,
             text_prompt_name=text_prompt_name,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
@@ -121,6 +126,7 @@ class ComparisonCalls(ABC):
         model: str = "",
         top_k: int | None = None,
         raw_scores: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -132,7 +138,12 @@ class ComparisonCalls(ABC):
         `raw_scores`: whether scores are those of the head, before the score function of the model.
         """
         call = comparisons.rerank(
-            query, documents, model=model, raw_scores=raw_scores, truncation=truncation
+            query,
+            documents,
+            model=model,
+            raw_scores=raw_scores,
+            text_normalization=text_normalization,
+            truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
         numbered = [replace(document, index=i) for i, document in enumerate(found)]

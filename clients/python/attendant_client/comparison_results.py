@@ -2,14 +2,9 @@
 
 from dataclasses import dataclass
 
+from attendant_client.embedding_results import FloatArray, IntArray
 from attendant_client.errors import TextError
-from attendant_client.results import (
-    CallReport,
-    FloatArray,
-    IntArray,
-    TextResult,
-    TruncationReport,
-)
+from attendant_client.results import CallReport, TextResult, TruncationReport
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

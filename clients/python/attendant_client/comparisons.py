@@ -13,9 +13,10 @@ from attendant.v1 import embedding_pb2
 
 from attendant_client.calls import TextCall, sendable
 from attendant_client.comparison_results import RankedDocument, SimilarTexts
+from attendant_client.embedding_messages import POOLINGS
 from attendant_client.errors import TextError, bad_answer, text_error
-from attendant_client.messages import POOLINGS, TRUNCATIONS, chosen, text_list
-from attendant_client.options import Pooling, Truncation
+from attendant_client.messages import NORMALIZATIONS, TRUNCATIONS, chosen, text_list
+from attendant_client.options import Pooling, TextNormalization, Truncation
 from attendant_client.parsing import Errors, call_report, truncation
 from attendant_client.results import Results
 
@@ -31,6 +32,7 @@ def similarity(
     force_dimensions: bool,
     query_prompt_name: str | None,
     text_prompt_name: str | None,
+    text_normalization: TextNormalization | None,
     truncation: Truncation,
 ) -> TextCall[SimilarTexts]:
     """Build a Similarity call. Only queries are sent in several calls."""
@@ -46,6 +48,7 @@ def similarity(
         force_dimensions=force_dimensions,
         query_prompt_name=query_prompt_name,
         text_prompt_name=text_prompt_name,
+        text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
 
@@ -87,7 +90,13 @@ class RerankCall(TextCall[RankedDocument]):
 
 
 def rerank(
-    query: str, documents: Sequence[str], *, model: str, raw_scores: bool, truncation: Truncation
+    query: str,
+    documents: Sequence[str],
+    *,
+    model: str,
+    raw_scores: bool,
+    text_normalization: TextNormalization | None,
+    truncation: Truncation,
 ) -> RerankCall:
     """Build a Rerank call for the scores of all documents.
 
@@ -102,6 +111,7 @@ def rerank(
         query=sent_query,
         documents=sent,
         raw_scores=raw_scores,
+        text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return RerankCall(

@@ -8,9 +8,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeVar, overload
 
-from attendant_client import messages, results, sparse_vectors
+from attendant_client import (
+    embedding_messages,
+    embedding_results,
+    messages,
+    results,
+    sparse_vectors,
+)
 from attendant_client.calls import TextCall
-from attendant_client.options import Chunking, DataType, LayerCombination, Pooling, Role, Truncation
+from attendant_client.options import (
+    Chunking,
+    DataType,
+    LayerCombination,
+    Pooling,
+    Role,
+    Span,
+    TextNormalization,
+    Truncation,
+    VectorUnit,
+)
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -34,10 +50,11 @@ class EmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Embedding: ...
+    ) -> embedding_results.Embedding: ...
     @overload
     def embed(
         self,
@@ -54,10 +71,11 @@ class EmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Embeddings: ...
+    ) -> embedding_results.Embeddings: ...
     def embed(
         self,
         texts: str | Sequence[str],
@@ -73,10 +91,11 @@ class EmbeddingCalls(ABC):
         chunking: Chunking | None = None,
         max_chunk_tokens: int | None = None,
         average_chunks: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Embedding | results.Embeddings:
+    ) -> embedding_results.Embedding | embedding_results.Embeddings:
         """Return a vector for each text: `embed(texts).vectors` is an array (texts, dimension).
 
         `pooling`: "mean", "cls", "max", or one of the model's `additional_poolings`; the bundle's
@@ -93,7 +112,7 @@ class EmbeddingCalls(ABC):
         sentences as have `max_chunk_tokens` together; see `Embedding`. With `average_chunks`, a
         text has one vector, their average weighted by tokens.
         """
-        call = messages.embed(
+        call = embedding_messages.embed(
             texts,
             model=model,
             pooling=pooling,
@@ -106,10 +125,11 @@ class EmbeddingCalls(ABC):
             chunking=chunking,
             max_chunk_tokens=max_chunk_tokens,
             average_chunks=average_chunks,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
-        return found[0] if isinstance(texts, str) else results.Embeddings(found)
+        return found[0] if isinstance(texts, str) else embedding_results.Embeddings(found)
 
     @overload
     def embed_tokens(  # type: ignore[overload-overlap]  # a str is a Sequence too
@@ -121,10 +141,13 @@ class EmbeddingCalls(ABC):
         role: Role | None = None,
         data_type: DataType = "float32",
         layer_combination: LayerCombination | None = None,
+        unit: VectorUnit | None = None,
+        spans: Sequence[Span] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.TokenEmbeddings: ...
+    ) -> embedding_results.TokenEmbeddings: ...
     @overload
     def embed_tokens(
         self,
@@ -135,10 +158,13 @@ class EmbeddingCalls(ABC):
         role: Role | None = None,
         data_type: DataType = "float32",
         layer_combination: LayerCombination | None = None,
+        unit: VectorUnit | None = None,
+        spans: Sequence[Sequence[Span]] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Results[results.TokenEmbeddings]: ...
+    ) -> results.Results[embedding_results.TokenEmbeddings]: ...
     def embed_tokens(
         self,
         texts: str | Sequence[str],
@@ -148,11 +174,14 @@ class EmbeddingCalls(ABC):
         role: Role | None = None,
         data_type: DataType = "float32",
         layer_combination: LayerCombination | None = None,
+        unit: VectorUnit | None = None,
+        spans: Sequence[Span] | Sequence[Sequence[Span]] | None = None,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.TokenEmbeddings | results.Results[results.TokenEmbeddings]:
-        """Return a vector for every token, from the given layers or else from the last one.
+    ) -> embedding_results.TokenEmbeddings | results.Results[embedding_results.TokenEmbeddings]:
+        """Return a vector for every token, word or span, from the given layers or the last one.
 
         Without layers, a model of late interaction, such as ColBERT, gives its vectors of tokens.
         Layer 0 is the output of the input embeddings; negative numbers count from the end, -1 is
@@ -163,105 +192,20 @@ class EmbeddingCalls(ABC):
         `data_type`: as for `embed`.
         `layer_combination`: one vector of each token from several layers, their "mean" or their
         "concatenation".
+        `unit`: vectors of "tokens" (default), of "words" or of "spans". That of a word or a span is
+        the mean of those of its tokens.
+        `spans`: the start and end (exclusive) of each span; for several texts, those of each text.
         """
-        call = messages.embed_tokens(
+        call = embedding_messages.embed_tokens(
             texts,
             layers,
             model=model,
             role=role,
             data_type=data_type,
             layer_combination=layer_combination,
-            truncation=truncation,
-        )
-        found = self._texts(call, timeout_seconds, request_id)
-        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
-
-    @overload
-    def fill_mask(  # type: ignore[overload-overlap]  # a str is a Sequence too
-        self,
-        texts: str,
-        top_k: int = 5,
-        *,
-        model: str = "",
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.FilledText: ...
-    @overload
-    def fill_mask(
-        self,
-        texts: Sequence[str],
-        top_k: int = 5,
-        *,
-        model: str = "",
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.Results[results.FilledText]: ...
-    def fill_mask(
-        self,
-        texts: str | Sequence[str],
-        top_k: int = 5,
-        *,
-        model: str = "",
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.FilledText | results.Results[results.FilledText]:
-        """Return the `top_k` likeliest tokens for every "[MASK]"."""
-        call = messages.fill_mask(texts, top_k, model=model, truncation=truncation)
-        found = self._texts(call, timeout_seconds, request_id)
-        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
-
-    @overload
-    def classify(  # type: ignore[overload-overlap]  # a str is a Sequence too
-        self,
-        texts: str,
-        text_pairs: str | None = None,
-        *,
-        model: str = "",
-        top_k: int | None = None,
-        raw_scores: bool = False,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.ClassifiedText: ...
-    @overload
-    def classify(
-        self,
-        texts: Sequence[str],
-        text_pairs: Sequence[str] | None = None,
-        *,
-        model: str = "",
-        top_k: int | None = None,
-        raw_scores: bool = False,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.Results[results.ClassifiedText]: ...
-    def classify(
-        self,
-        texts: str | Sequence[str],
-        text_pairs: str | Sequence[str] | None = None,
-        *,
-        model: str = "",
-        top_k: int | None = None,
-        raw_scores: bool = False,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> results.ClassifiedText | results.Results[results.ClassifiedText]:
-        """Return the scores of a model's labels; `text_pairs` are the second texts of pairs.
-
-        `top_k`: labels returned for each text; all if absent.
-        `raw_scores`: whether scores are those of the head, before softmax or sigmoid.
-        """
-        call = messages.classify(
-            texts,
-            text_pairs,
-            model=model,
-            top_k=top_k,
-            raw_scores=raw_scores,
+            unit=unit,
+            spans=spans,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
@@ -275,10 +219,11 @@ class EmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.SparseEmbedding: ...
+    ) -> embedding_results.SparseEmbedding: ...
     @overload
     def embed_sparse(
         self,
@@ -287,10 +232,11 @@ class EmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.Results[results.SparseEmbedding]: ...
+    ) -> results.Results[embedding_results.SparseEmbedding]: ...
     def embed_sparse(
         self,
         texts: str | Sequence[str],
@@ -298,10 +244,11 @@ class EmbeddingCalls(ABC):
         model: str = "",
         max_active_dims: int | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
-    ) -> results.SparseEmbedding | results.Results[results.SparseEmbedding]:
+    ) -> embedding_results.SparseEmbedding | results.Results[embedding_results.SparseEmbedding]:
         """Return a sparse vector for each text, from a SPLADE model.
 
         `max_active_dims`: tokens that a vector keeps, those with the greatest weights; the bundle's
@@ -313,6 +260,7 @@ class EmbeddingCalls(ABC):
             model=model,
             max_active_dims=max_active_dims,
             return_tokens=return_tokens,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)

@@ -1,23 +1,17 @@
-"""Builds the requests of the methods that take texts. Knows no channel."""
+"""Builds the requests of translation and tokenization. Knows no channel."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, TypeVar
 
 import grpc
-from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
+from attendant.v1 import model_pb2, text_pb2, translation_pb2
 
 from attendant_client import parsing, results
 from attendant_client.calls import Call, TextCall, sendable
 from attendant_client.errors import TextError
 from attendant_client.options import (
-    Chunking,
-    DataType,
-    LayerCombination,
     Markup,
-    Pooling,
-    Role,
     Sampling,
     Side,
     Splitting,
@@ -48,37 +42,6 @@ NORMALIZATIONS: dict[str | None, text_pb2.TextNormalization.ValueType] = {
     None: text_pb2.TEXT_NORMALIZATION_UNSPECIFIED,
     "none": text_pb2.TEXT_NORMALIZATION_NONE,
     "standard": text_pb2.TEXT_NORMALIZATION_STANDARD,
-}
-POOLINGS: dict[str | None, embedding_pb2.Pooling.ValueType] = {
-    None: embedding_pb2.POOLING_UNSPECIFIED,
-    "mean": embedding_pb2.POOLING_MEAN,
-    "cls": embedding_pb2.POOLING_CLS,
-    "max": embedding_pb2.POOLING_MAX,
-    "last": embedding_pb2.POOLING_LAST,
-    "weighted_mean": embedding_pb2.POOLING_WEIGHTED_MEAN,
-    "mean_sqrt_length": embedding_pb2.POOLING_MEAN_SQRT_LENGTH,
-}
-CHUNKINGS: dict[str | None, embedding_pb2.Chunking.ValueType] = {
-    None: embedding_pb2.CHUNKING_NONE,
-    "sentences": embedding_pb2.CHUNKING_SENTENCES,
-    "tokens": embedding_pb2.CHUNKING_TOKENS,
-}
-DATA_TYPES: dict[str, embedding_pb2.DataType.ValueType] = {
-    "float32": embedding_pb2.DATA_TYPE_FLOAT32,
-    "float16": embedding_pb2.DATA_TYPE_FLOAT16,
-    "int8": embedding_pb2.DATA_TYPE_INT8,
-    "uint8": embedding_pb2.DATA_TYPE_UINT8,
-    "binary": embedding_pb2.DATA_TYPE_BINARY,
-}
-LAYER_COMBINATIONS: dict[str | None, embedding_pb2.LayerCombination.ValueType] = {
-    None: embedding_pb2.LAYER_COMBINATION_NONE,
-    "mean": embedding_pb2.LAYER_COMBINATION_MEAN,
-    "concatenation": embedding_pb2.LAYER_COMBINATION_CONCATENATION,
-}
-ROLES: dict[str | None, embedding_pb2.TextRole.ValueType] = {
-    None: embedding_pb2.TEXT_ROLE_UNSPECIFIED,
-    "query": embedding_pb2.TEXT_ROLE_QUERY,
-    "document": embedding_pb2.TEXT_ROLE_DOCUMENT,
 }
 SIDES: dict[str, model_pb2.TextSide.ValueType] = {
     "source": model_pb2.TEXT_SIDE_SOURCE,
@@ -114,7 +77,7 @@ def translate(
         prefixes, prefix_faults = sendable(text_list(target_prefix))
         if len(prefixes) != len(sent):
             raise ValueError(f"target_prefix must be {len(sent)} texts, as many as texts")
-        faults = _of_side("target_prefix", prefix_faults) | faults
+        faults = of_side("target_prefix", prefix_faults) | faults
         fields = ("texts", "target_prefixes")
     request = translation_pb2.TranslateRequest(
         model=model,
@@ -219,136 +182,7 @@ def score(
         parsing.scores,
         fields=("pairs",),
         results_field="scores",
-        faults=_of_side("target", target_faults) | _of_side("source", faults),
-    )
-
-
-def embed(
-    texts: str | Sequence[str],
-    *,
-    model: str,
-    pooling: Pooling | None,
-    normalize: bool | None,
-    dimensions: int | None,
-    force_dimensions: bool,
-    prompt_name: str | None,
-    prompt: str | None,
-    data_type: DataType,
-    chunking: Chunking | None,
-    max_chunk_tokens: int | None,
-    average_chunks: bool,
-    truncation: Truncation,
-) -> TextCall[results.Embedding]:
-    """Build an Embed call."""
-    sent, faults = sendable(text_list(texts))
-    request = embedding_pb2.EmbedRequest(
-        model=model,
-        texts=sent,
-        pooling=chosen(POOLINGS, "pooling", pooling),
-        normalize=normalize,
-        dimensions=dimensions,
-        force_dimensions=force_dimensions,
-        prompt_name=prompt_name,
-        prompt=prompt,
-        data_type=chosen(DATA_TYPES, "data_type", data_type),
-        chunking=chosen(CHUNKINGS, "chunking", chunking),
-        max_chunk_tokens=max_chunk_tokens,
-        average_chunks=average_chunks,
-        truncation=chosen(TRUNCATIONS, "truncation", truncation),
-    )
-    return TextCall(
-        "/attendant.v1.EmbeddingService/Embed",
-        request,
-        embedding_pb2.EmbedResponse,
-        partial(parsing.embeddings, has_chunks=bool(chunking) and not average_chunks),
-        faults=faults,
-    )
-
-
-def embed_tokens(
-    texts: str | Sequence[str],
-    layers: Sequence[int],
-    *,
-    model: str,
-    role: Role | None,
-    data_type: DataType,
-    layer_combination: LayerCombination | None,
-    truncation: Truncation,
-) -> TextCall[results.TokenEmbeddings]:
-    """Build an EmbedTokens call."""
-    sent, faults = sendable(text_list(texts))
-    request = embedding_pb2.EmbedTokensRequest(
-        model=model,
-        texts=sent,
-        layers=layers,
-        role=chosen(ROLES, "role", role),
-        layer_combination=chosen(LAYER_COMBINATIONS, "layer_combination", layer_combination),
-        data_type=chosen(DATA_TYPES, "data_type", data_type),
-        truncation=chosen(TRUNCATIONS, "truncation", truncation),
-    )
-    return TextCall(
-        "/attendant.v1.EmbeddingService/EmbedTokens",
-        request,
-        embedding_pb2.EmbedTokensResponse,
-        parsing.token_embeddings,
-        faults=faults,
-    )
-
-
-def fill_mask(
-    texts: str | Sequence[str], top_k: int, *, model: str, truncation: Truncation
-) -> TextCall[results.FilledText]:
-    """Build a FillMask call."""
-    sent, faults = sendable(text_list(texts))
-    request = embedding_pb2.FillMaskRequest(
-        model=model,
-        texts=sent,
-        top_k=top_k,
-        truncation=chosen(TRUNCATIONS, "truncation", truncation),
-    )
-    return TextCall(
-        "/attendant.v1.EmbeddingService/FillMask",
-        request,
-        embedding_pb2.FillMaskResponse,
-        parsing.filled_texts,
-        faults=faults,
-    )
-
-
-def classify(
-    texts: str | Sequence[str],
-    text_pairs: str | Sequence[str] | None,
-    *,
-    model: str,
-    top_k: int | None,
-    raw_scores: bool,
-    truncation: Truncation,
-) -> TextCall[results.ClassifiedText]:
-    """Build a Classify call. Raises ValueError for another number of second texts than of texts."""
-    sent, faults = sendable(text_list(texts))
-    fields: tuple[str, ...] = ("texts",)
-    pairs: list[str] = []
-    if text_pairs is not None:
-        pairs, pair_faults = sendable(text_list(text_pairs))
-        if len(pairs) != len(sent):
-            raise ValueError(f"text_pairs must be {len(sent)} texts, as many as texts")
-        faults = _of_side("second text", pair_faults) | faults
-        fields = ("texts", "text_pairs")
-    request = embedding_pb2.ClassifyRequest(
-        model=model,
-        texts=sent,
-        text_pairs=pairs,
-        top_k=top_k,
-        raw_scores=raw_scores,
-        truncation=chosen(TRUNCATIONS, "truncation", truncation),
-    )
-    return TextCall(
-        "/attendant.v1.EmbeddingService/Classify",
-        request,
-        embedding_pb2.ClassifyResponse,
-        parsing.classified_texts,
-        fields=fields,
-        faults=faults,
+        faults=of_side("target", target_faults) | of_side("source", faults),
     )
 
 
@@ -393,5 +227,6 @@ def chosen(choices: dict[Any, Choice], name: str, value: object) -> Choice:
     return choices[value]
 
 
-def _of_side(name: str, faults: dict[int, str]) -> dict[int, str]:
+def of_side(name: str, faults: dict[int, str]) -> dict[int, str]:
+    """Return the problems of texts with the name of their side of a pair before them."""
     return {index: f"{name}: {problem}" for index, problem in faults.items()}

@@ -1,7 +1,7 @@
 """The types of the values that options of the clients take."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -12,6 +12,9 @@ Pooling = Literal["mean", "cls", "max", "last", "weighted_mean", "mean_sqrt_leng
 DataType = Literal["float32", "float16", "int8", "uint8", "binary"]
 Chunking = Literal["sentences", "tokens"]
 LayerCombination = Literal["mean", "concatenation"]
+VectorUnit = Literal["tokens", "words", "spans"]
+Span = tuple[int, int]
+Candidates = Sequence[str] | Sequence[Sequence[str]] | Sequence[Sequence[Sequence[str]]]
 Side = Literal["source", "target"]
 Splitting = Literal["none", "lines", "sentences"]
 Markup = Literal["none", "html", "xml"]

@@ -6,20 +6,18 @@ from dataclasses import asdict
 from typing import Any
 
 from attendant_client.client import Client
+from attendant_client.embedding_results import (
+    ClassifiedText,
+    Embedding,
+    FilledText,
+    SparseEmbedding,
+)
 from attendant_client.errors import InvalidRequestError, TextError
 from attendant_client.input_lines import opened_lines
 from attendant_client.line_commands import LineCommand, Rows, one_line
 from attendant_client.line_output import complain
 from attendant_client.options import Sampling
-from attendant_client.results import (
-    ClassifiedText,
-    Embedding,
-    FilledText,
-    SparseEmbedding,
-    Tokenization,
-    Translation,
-    TranslationScore,
-)
+from attendant_client.results import Tokenization, Translation, TranslationScore
 
 
 def stream(client: Client, arguments: argparse.Namespace) -> int:
@@ -78,7 +76,6 @@ def _translate_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "return_tokens": arguments.tokens,
         "return_alignments": arguments.alignments,
         "splitting": arguments.split,
-        "text_normalization": arguments.normalize,
     }
 
 
@@ -118,7 +115,6 @@ def _score(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequenc
         [(source, target) for source, target in rows],
         length_penalty=arguments.length_penalty,
         return_tokens=arguments.tokens,
-        text_normalization=arguments.normalize,
         **_languages(arguments),
         **_common(arguments),
     )
@@ -139,10 +135,23 @@ def _embed(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequenc
 
 
 def _fill(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[FilledText]:
-    return client.fill_mask([text for (text,) in rows], arguments.top_k, **_common(arguments))
+    return client.fill_mask(
+        [text for (text,) in rows],
+        arguments.top_k,
+        candidates=arguments.candidate,
+        joint=arguments.joint,
+        **_common(arguments),
+    )
 
 
 def _fill_text(result: FilledText, arguments: argparse.Namespace) -> str:
+    if arguments.joint:
+        return _weighted(
+            [
+                (each.log_probability, " ".join(token.text for token in each.tokens))
+                for each in result.fillings
+            ]
+        )
     masks = [[(each.probability, each.text) for each in mask.candidates] for mask in result.masks]
     return "\t|\t".join(map(_weighted, masks))
 
@@ -180,6 +189,7 @@ def _tokenize(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequ
         [text for (text,) in rows],
         model=arguments.model,
         side=arguments.side,
+        text_normalization=arguments.text_normalization,
         request_id=arguments.request_id,
     )
 
@@ -196,6 +206,7 @@ def _weighted(pairs: Sequence[tuple[float, str]]) -> str:
 def _common(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": arguments.model,
+        "text_normalization": arguments.text_normalization,
         "truncation": arguments.truncation,
         "request_id": arguments.request_id,
     }
@@ -226,7 +237,7 @@ embed = LineCommand(
     lambda result, _: " ".join(f"{x:.6g}" for x in result.vector.tolist()),
     ("vector", "scale", "num_tokens", "truncation"),
 )
-fill = LineCommand(_fill, _fill_text, ("masks", "truncation"))
+fill = LineCommand(_fill, _fill_text, ("masks", "fillings", "truncation"))
 classify = LineCommand(
     _classify,
     lambda result, _: _weighted([(each.score, each.label) for each in result.labels]),

@@ -158,8 +158,6 @@ class TranslationCalls(ABC):
         `return_sentences`: whether hypotheses have the places of their sentences.
         `return_alignments`: whether hypotheses have the links of their words to words of the text;
         for models that can align words.
-        `text_normalization`: whether texts are read as they are ("none") or normalized
-        ("standard"); the model's default if absent.
         `markup`: whether texts are "html" or "xml", whose tags are put around the right words; for
         models that can align words.
         """
@@ -281,8 +279,7 @@ class TranslationCalls(ABC):
         `return_tokens`: whether scores have the tokens of their targets with log-probabilities.
         `return_alignments`: whether scores have the links between the words of their pairs; for
         models that can align words.
-        `source_language`, `target_language`, `length_penalty`, `text_normalization`: as for
-        `translate`.
+        `source_language`, `target_language`, `length_penalty`: as for `translate`.
         """
         call = messages.score(
             pairs,
@@ -333,7 +330,6 @@ class TranslationCalls(ABC):
 
         `side`: whether texts are read as a "source" (default) or as a "target" of a translation
         model.
-        `text_normalization`: as for `translate`.
         """
         call = messages.tokenize(
             texts, model=model, side=side, text_normalization=text_normalization

@@ -4,7 +4,6 @@ Words are taken from attention weights between tokens. Places are spans of chara
 """
 
 import os.path
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ from attendant_server.application.descriptions import ModelDescription
 from attendant_server.application.splitting import Span, trimmed
 from attendant_server.engine.pair_calls import AttentionWeights
 from attendant_server.errors import ModelWithoutHead
-from attendant_server.streamed_text import UNSPACED
 from attendant_server.tokenizer import TextTokenizer
 
 LEAST_WEIGHT = 0.15
@@ -24,9 +22,6 @@ LEAST_SHARE = 0.75
 """Least share of the best source word's score that the score of a further one must have."""
 LEAST_ATTENTION = 0.2
 """Attention to a source word, from all target words together, that counts at least."""
-_UNSPACED = UNSPACED.pattern
-_WORDS = re.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+(?:['\u2019](?!{_UNSPACED})\w+)*|[^\w\s]")
-"""Words with apostrophes, single characters of scripts without spaces, and single other signs."""
 
 
 def check_aligner(model: ModelDescription) -> None:
@@ -42,11 +37,6 @@ class WordLink(NamedTuple):
     target: Span
     weight: float
     """The part of the attention of the target word, between 0 and 1."""
-
-
-def word_spans(text: str) -> list[Span]:
-    """The places of the words of a text, in order."""
-    return [match.span() for match in _WORDS.finditer(text)]
 
 
 def token_spans(tokenizer: TextTokenizer, token_ids: Sequence[int], text: str) -> list[Span]:

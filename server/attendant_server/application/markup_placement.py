@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from attendant_server.application.alignment import WordLink, word_spans
+from attendant_server.application.alignment import WordLink
 from attendant_server.application.markup import Element, Segment, escaped
 from attendant_server.application.splitting import Span
+from attendant_server.application.words import word_spans
 
 UNLINKED = -0.05
 """The worth of a word without a link within a run: it may fill gaps, and extends no run."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from attendant_server.application.alignment import WordLink, links, token_spans, word_spans
+from attendant_server.application.alignment import WordLink, links, token_spans
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.splitting import Span
+from attendant_server.application.words import word_spans
 from attendant_server.engine.pair_calls import AttentionWeights
 from attendant_server.tokenizer import TextTokenizer
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from attendant_server import records
-from attendant_server.application.alignment import WordLink, check_aligner, links, word_spans
+from attendant_server.application.alignment import WordLink, check_aligner, links
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.jobs import JobRunner
@@ -27,6 +27,7 @@ from attendant_server.application.tokenization_options import (
 )
 from attendant_server.application.translation_options import checked_length_penalty
 from attendant_server.application.validation import TOKEN_BYTES, RequestLimits
+from attendant_server.application.words import word_spans
 from attendant_server.engine.calls import joined_timings
 from attendant_server.engine.pair_calls import (
     AlignCall,

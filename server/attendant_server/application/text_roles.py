@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-import numpy as np
-from numpy.typing import NDArray
-
 from attendant_server.application.descriptions import LateInteraction, ModelDescription
 from attendant_server.application.tokenization_options import TokenizationOptions
 from attendant_server.application.validation import known_value
@@ -59,16 +56,14 @@ class RoleOfTexts:
             return []
         return [len(text) - len(text.after) for text in texts]
 
-    def kept(
-        self, text: TokenizedText, vectors: list[NDArray[np.float32]]
-    ) -> tuple[TokenizedText, list[NDArray[np.float32]]]:
-        """The tokens and vectors (tokens, d) of a text, without those that documents skip."""
+    def kept(self, text: TokenizedText) -> tuple[TokenizedText, Sequence[int] | slice]:
+        """The tokens of a text, without those that documents skip, and their rows in the text."""
         text = text.without_prompt(len(self.marker))
         if self.role is TextRole.QUERY or not self.part.skipped_token_ids:
-            return text, vectors
+            return text, slice(None)
         skipped = self.part.skipped_token_ids
         rows = [row for row, token_id in enumerate(text.token_ids) if token_id not in skipped]
-        return text.keeping(rows), [each[rows] for each in vectors]
+        return text.keeping(rows), rows
 
 
 def role_of_texts(requested: int, model: ModelDescription) -> RoleOfTexts | None:

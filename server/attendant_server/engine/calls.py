@@ -316,23 +316,32 @@ class EmbedCall(Call[dict[str, NDArray[np.float32]]]):
 
 @dataclass(frozen=True, slots=True)
 class MaskCandidates:
-    """The likeliest tokens of each mask of one text, best first."""
+    """The likeliest tokens of each mask of one text, best first, or the given ones, in their order.
 
-    token_ids: NDArray[np.int64]  # (masks, top_k)
-    probabilities: NDArray[np.float32]  # (masks, top_k)
+    If masks have different numbers of given tokens, shorter rows end in padding of probability 0.
+    """
+
+    token_ids: NDArray[np.int64]  # (masks, top_k or given tokens)
+    probabilities: NDArray[np.float32]  # the same
 
 
 class FillMaskCall(Call[MaskCandidates]):
-    """Predict the tokens at ``mask_positions`` (indices into the token ids) of each text."""
+    """Predict the tokens at ``mask_positions`` (indices into the token ids) of each text.
+
+    ``candidate_ids`` has tokens for each mask of each text, whose probabilities are the result;
+    empty for the ``top_k`` likeliest tokens.
+    """
 
     def __init__(
         self,
         texts: Sequence[TokenIds],
         mask_positions: Sequence[Sequence[int]],
-        top_k: int,
+        top_k: int = 1,
         deadline: float | None = None,
+        candidate_ids: Sequence[Sequence[Sequence[int]]] = (),
     ) -> None:
         super().__init__(len(texts), deadline)
         self.texts = texts
         self.mask_positions = mask_positions
         self.top_k = top_k
+        self.candidate_ids = candidate_ids

@@ -7,7 +7,7 @@ well, which bounds the delay of decoding steps.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from attendant_server.engine.calls import (
     FillMaskCall,
     MaskCandidates,
 )
+from attendant_server.engine.mask_predictions import MaskedText, predictions
 from attendant_server.engine.models import EmbeddingModel
 from attendant_server.engine.reports import Observer
 from attendant_server.engine.scheduler import Scheduler
@@ -45,14 +46,6 @@ OF_TOKENS = "hidden_", TOKEN_VECTORS
 """Beginnings of the names of outputs with a vector for each token."""
 EncoderCall: TypeAlias = EmbedCall | FillMaskCall
 """The calls that an embedding model can run."""
-
-
-class MaskedText(NamedTuple):
-    """A text of a `FillMaskCall` after the encoder's run."""
-
-    call: FillMaskCall
-    text_index: int
-    hidden: NDArray[np.float32]  # (masks, d)
 
 
 class EmbeddingScheduler(Scheduler):
@@ -164,18 +157,14 @@ class EmbeddingScheduler(Scheduler):
         return False
 
     def _fill_together(self, texts: Sequence[MaskedText]) -> bool:
-        top_k = max(text.call.top_k for text in texts)
         try:
-            found = self._model.fill(np.concatenate([text.hidden for text in texts]), top_k)
+            found = predictions(self._model, texts)
         except Exception:
             if len(texts) == 1:
                 self._fail_run("mlm_head", [texts[0].call])
             return False
-        stop = 0
-        for call, index, hidden in texts:
-            start, stop = stop, stop + len(hidden)
-            own = slice(start, stop), slice(call.top_k)
-            self._put(call, index, MaskCandidates(found.token_ids[own], found.probabilities[own]))
+        for (call, index, _), candidates in zip(texts, found, strict=True):
+            self._put(call, index, candidates)
         return True
 
     def _put(self, call: Call[Any], index: int, result: Any) -> None:

@@ -196,6 +196,7 @@ class EmbeddingModel(Protocol):
     """An encoder with pooled and per-token outputs."""
 
     num_layers: int
+    vocab_size: int
     reads_token_types: bool
     """Whether the model distinguishes the texts of a pair by the types of their tokens."""
 

@@ -48,6 +48,7 @@ class OnnxEmbeddingModel:
             else None
         )
         architecture = manifest.architecture
+        self.vocab_size = architecture.source_embeddings.vocab_size
         self._widths = {
             "mean_pooled": ("architecture.text_vectors", text_dimension(architecture)),
             TOKEN_VECTORS: ("architecture.token_vectors", token_dimension(architecture)),

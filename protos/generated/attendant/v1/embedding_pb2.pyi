@@ -159,6 +159,34 @@ LAYER_COMBINATION_CONCATENATION: LayerCombination.ValueType  # 3
 """The vectors of all requested layers one after another, in the order of the request, as one vector."""
 Global___LayerCombination: typing_extensions.TypeAlias = LayerCombination
 
+class _VectorUnit:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _VectorUnitEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_VectorUnit.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VECTOR_UNIT_UNSPECIFIED: _VectorUnit.ValueType  # 0
+    """The default: the same as VECTOR_UNIT_TOKENS."""
+    VECTOR_UNIT_TOKENS: _VectorUnit.ValueType  # 1
+    """Each token that the model read."""
+    VECTOR_UNIT_WORDS: _VectorUnit.ValueType  # 2
+    """Each word: a run of letters and digits, a single character of a script without spaces, or a single other sign."""
+    VECTOR_UNIT_SPANS: _VectorUnit.ValueType  # 3
+    """Each span that the request gives."""
+
+class VectorUnit(_VectorUnit, metaclass=_VectorUnitEnumTypeWrapper):
+    """VectorUnit says which parts of a text have vectors of their own in EmbedTokens."""
+
+VECTOR_UNIT_UNSPECIFIED: VectorUnit.ValueType  # 0
+"""The default: the same as VECTOR_UNIT_TOKENS."""
+VECTOR_UNIT_TOKENS: VectorUnit.ValueType  # 1
+"""Each token that the model read."""
+VECTOR_UNIT_WORDS: VectorUnit.ValueType  # 2
+"""Each word: a run of letters and digits, a single character of a script without spaces, or a single other sign."""
+VECTOR_UNIT_SPANS: VectorUnit.ValueType  # 3
+"""Each span that the request gives."""
+Global___VectorUnit: typing_extensions.TypeAlias = VectorUnit
+
 class _TextRole:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -504,6 +532,8 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     ROLE_FIELD_NUMBER: builtins.int
     DATA_TYPE_FIELD_NUMBER: builtins.int
     LAYER_COMBINATION_FIELD_NUMBER: builtins.int
+    UNIT_FIELD_NUMBER: builtins.int
+    SPANS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
@@ -520,6 +550,11 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     """What becomes of the vectors of several layers. Default: one vector from each layer. Combinations without layers are
     INVALID_ARGUMENT.
     """
+    unit: Global___VectorUnit.ValueType
+    """Parts of each text that have vectors of their own. The vector of a word or a span is the mean of the vectors of its
+    tokens: those that share a character with it, without special ones. With layers, it is computed in each layer before
+    layers are combined. Default: VECTOR_UNIT_TOKENS.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
@@ -534,6 +569,13 @@ class EmbedTokensRequest(google.protobuf.message.Message):
         num_layers, or a layer given twice, is INVALID_ARGUMENT.
         """
 
+    @property
+    def spans(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TextSpans]:
+        """The spans of each text with VECTOR_UNIT_SPANS: as many entries as texts. Otherwise none; another number of them is
+        INVALID_ARGUMENT. A span that is empty, is not within its text, or has no token or loses one to truncation fails its
+        text with INVALID_ARGUMENT.
+        """
+
     def __init__(
         self,
         *,
@@ -545,10 +587,54 @@ class EmbedTokensRequest(google.protobuf.message.Message):
         role: Global___TextRole.ValueType = ...,
         data_type: Global___DataType.ValueType = ...,
         layer_combination: Global___LayerCombination.ValueType = ...,
+        unit: Global___VectorUnit.ValueType = ...,
+        spans: collections.abc.Iterable[Global___TextSpans] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "layer_combination", b"layer_combination", "layers", b"layers", "model", b"model", "role", b"role", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "layer_combination", b"layer_combination", "layers", b"layers", "model", b"model", "role", b"role", "spans", b"spans", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation", "unit", b"unit"]) -> None: ...
 
 Global___EmbedTokensRequest: typing_extensions.TypeAlias = EmbedTokensRequest
+
+@typing.final
+class TextSpans(google.protobuf.message.Message):
+    """TextSpans holds spans of one text."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SPANS_FIELD_NUMBER: builtins.int
+    @property
+    def spans(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """The spans, in any order; they may overlap."""
+
+    def __init__(
+        self,
+        *,
+        spans: collections.abc.Iterable[Global___Span] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["spans", b"spans"]) -> None: ...
+
+Global___TextSpans: typing_extensions.TypeAlias = TextSpans
+
+@typing.final
+class Span(google.protobuf.message.Message):
+    """Span is a part of a text."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    start: builtins.int
+    """First character, counted in Unicode code points of the text as it was sent, from 0."""
+    end: builtins.int
+    """End, exclusive, counted like start."""
+    def __init__(
+        self,
+        *,
+        start: builtins.int = ...,
+        end: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "start", b"start"]) -> None: ...
+
+Global___Span: typing_extensions.TypeAlias = Span
 
 @typing.final
 class EmbedTokensResponse(google.protobuf.message.Message):
@@ -595,17 +681,19 @@ class EmbedTokensResult(google.protobuf.message.Message):
     EMBEDDINGS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    SPANS_FIELD_NUMBER: builtins.int
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.Token]:
         """The tokens that the model read, special tokens included; of a text with a role, without the tokens that the model
-        skips. The marker of a role and the tokens that expand a query are special tokens. Empty when there is an error.
+        skips. The marker of a role and the tokens that expand a query are special tokens. Empty when there is an error, and
+        with another unit than tokens.
         """
 
     @property
     def embeddings(self) -> Global___Tensor:
         """Shape [tokens, dimension] for at most one requested layer, [layers, tokens, dimension] for several without a
-        combination, [tokens, dimension] for their mean, [tokens, layers * dimension] for their concatenation. Absent when
-        there is an error.
+        combination, [tokens, dimension] for their mean, [tokens, layers * dimension] for their concatenation. With another
+        unit, words or spans take the place of tokens. Absent when there is an error.
         """
 
     @property
@@ -616,6 +704,12 @@ class EmbedTokensResult(google.protobuf.message.Message):
     def error(self) -> google.rpc.status_pb2.Status:
         """The fault of this text. Absent when it was embedded."""
 
+    @property
+    def spans(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EmbeddedSpan]:
+        """The words in the order of the text, or the spans in the order of the request, that the vectors belong to. Words that
+        have no token, or lose one to truncation, are left out. Empty with tokens as the unit, and when there is an error.
+        """
+
     def __init__(
         self,
         *,
@@ -623,11 +717,38 @@ class EmbedTokensResult(google.protobuf.message.Message):
         embeddings: Global___Tensor | None = ...,
         truncation: attendant.v1.text_pb2.TruncationReport | None = ...,
         error: google.rpc.status_pb2.Status | None = ...,
+        spans: collections.abc.Iterable[Global___EmbeddedSpan] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["embeddings", b"embeddings", "error", b"error", "truncation", b"truncation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "error", b"error", "tokens", b"tokens", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "error", b"error", "spans", b"spans", "tokens", b"tokens", "truncation", b"truncation"]) -> None: ...
 
 Global___EmbedTokensResult: typing_extensions.TypeAlias = EmbedTokensResult
+
+@typing.final
+class EmbeddedSpan(google.protobuf.message.Message):
+    """EmbeddedSpan is a part of a text that has a vector."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    NUM_TOKENS_FIELD_NUMBER: builtins.int
+    start: builtins.int
+    """First character, counted in Unicode code points of the text as it was sent, from 0."""
+    end: builtins.int
+    """End, exclusive, counted like start."""
+    num_tokens: builtins.int
+    """Number of tokens of whose vectors the vector is the mean."""
+    def __init__(
+        self,
+        *,
+        start: builtins.int = ...,
+        end: builtins.int = ...,
+        num_tokens: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "num_tokens", b"num_tokens", "start", b"start"]) -> None: ...
+
+Global___EmbeddedSpan: typing_extensions.TypeAlias = EmbeddedSpan
 
 @typing.final
 class FillMaskRequest(google.protobuf.message.Message):
@@ -638,20 +759,35 @@ class FillMaskRequest(google.protobuf.message.Message):
     TOP_K_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    CANDIDATES_FIELD_NUMBER: builtins.int
+    JOINT_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     top_k: builtins.int
-    """Candidates for each mask. Default 5. 0 and more than RequestLimits.max_top_k are INVALID_ARGUMENT."""
+    """Candidates for each mask, or with joint, fillings of each text. Default 5, but all given candidates without joint. 0 and more than
+    RequestLimits.max_top_k are INVALID_ARGUMENT, with joint more than RequestLimits.max_beam_size.
+    """
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it.
     A text that loses all its masks to truncation fails with INVALID_ARGUMENT.
     """
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
     """Normalization of the texts. Default: that of the model."""
+    joint: builtins.bool
+    """Whether the masks of a text are filled together: from the first to the last one, each with the earlier ones filled. A
+    beam search keeps the top_k likeliest fillings. A text with more than 16 masks fails with INVALID_ARGUMENT. Default
+    false.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts, each with one "[MASK]" or more. At least 1 text, at most RequestLimits.max_texts; otherwise the call fails
         with INVALID_ARGUMENT. A text of more than RequestLimits.max_text_characters fails alone.
+        """
+
+    @property
+    def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TextCandidates]:
+        """Candidates for the masks of each text, which are ranked instead of the whole vocabulary: as many entries as texts, or
+        none. Another number of them is INVALID_ARGUMENT.
         """
 
     def __init__(
@@ -662,12 +798,59 @@ class FillMaskRequest(google.protobuf.message.Message):
         top_k: builtins.int | None = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+        candidates: collections.abc.Iterable[Global___TextCandidates] | None = ...,
+        joint: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_top_k", b"_top_k", "model", b"model", "text_normalization", b"text_normalization", "texts", b"texts", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_top_k", b"_top_k", "candidates", b"candidates", "joint", b"joint", "model", b"model", "text_normalization", b"text_normalization", "texts", b"texts", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_top_k", b"_top_k"]) -> typing.Literal["top_k"] | None: ...
 
 Global___FillMaskRequest: typing_extensions.TypeAlias = FillMaskRequest
+
+@typing.final
+class TextCandidates(google.protobuf.message.Message):
+    """TextCandidates holds the candidates for the masks of one text."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MASKS_FIELD_NUMBER: builtins.int
+    @property
+    def masks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___MaskTexts]:
+        """The candidates for each mask that the model reads, or one entry for all masks. Another number of them fails the text
+        with INVALID_ARGUMENT.
+        """
+
+    def __init__(
+        self,
+        *,
+        masks: collections.abc.Iterable[Global___MaskTexts] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["masks", b"masks"]) -> None: ...
+
+Global___TextCandidates: typing_extensions.TypeAlias = TextCandidates
+
+@typing.final
+class MaskTexts(google.protobuf.message.Message):
+    """MaskTexts holds texts that may stand in place of a mask."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: builtins.int
+    @property
+    def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """At least 1, at most RequestLimits.max_top_k. Each must be a single token: probabilities of candidates with different
+        numbers of tokens cannot be compared. A text of several tokens, or one that the vocabulary lacks, fails the text of
+        the mask with INVALID_ARGUMENT. Score several words by a mask for each, with joint.
+        """
+
+    def __init__(
+        self,
+        *,
+        texts: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["texts", b"texts"]) -> None: ...
+
+Global___MaskTexts: typing_extensions.TypeAlias = MaskTexts
 
 @typing.final
 class FillMaskResponse(google.protobuf.message.Message):
@@ -713,10 +896,11 @@ class FillMaskResult(google.protobuf.message.Message):
     MASKS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    FILLINGS_FIELD_NUMBER: builtins.int
     @property
     def masks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FilledMask]:
         """One entry for each "[MASK]" that the model read, in the order of the text. Every mask is predicted with the other
-        masks left in place. Empty when there is an error.
+        masks left in place, unless joint is set. Empty when there is an error.
         """
 
     @property
@@ -727,17 +911,48 @@ class FillMaskResult(google.protobuf.message.Message):
     def error(self) -> google.rpc.status_pb2.Status:
         """The fault of this text. Absent when its masks were filled."""
 
+    @property
+    def fillings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___MaskFilling]:
+        """With joint, the likeliest fillings of all masks, best first; top_k of them, or fewer if there are fewer candidates.
+        Otherwise empty.
+        """
+
     def __init__(
         self,
         *,
         masks: collections.abc.Iterable[Global___FilledMask] | None = ...,
         truncation: attendant.v1.text_pb2.TruncationReport | None = ...,
         error: google.rpc.status_pb2.Status | None = ...,
+        fillings: collections.abc.Iterable[Global___MaskFilling] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["error", b"error", "truncation", b"truncation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "masks", b"masks", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "fillings", b"fillings", "masks", b"masks", "truncation", b"truncation"]) -> None: ...
 
 Global___FillMaskResult: typing_extensions.TypeAlias = FillMaskResult
+
+@typing.final
+class MaskFilling(google.protobuf.message.Message):
+    """MaskFilling is a token for each mask of a text."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: builtins.int
+    LOG_PROBABILITY_FIELD_NUMBER: builtins.int
+    log_probability: builtins.float
+    """Sum of the natural logarithms of these probabilities."""
+    @property
+    def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___MaskCandidate]:
+        """The tokens, in the order of the masks. Their probabilities are those with the earlier masks filled."""
+
+    def __init__(
+        self,
+        *,
+        tokens: collections.abc.Iterable[Global___MaskCandidate] | None = ...,
+        log_probability: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["log_probability", b"log_probability", "tokens", b"tokens"]) -> None: ...
+
+Global___MaskFilling: typing_extensions.TypeAlias = MaskFilling
 
 @typing.final
 class FilledMask(google.protobuf.message.Message):
@@ -754,7 +969,7 @@ class FilledMask(google.protobuf.message.Message):
     """End of the mask, exclusive, counted like start."""
     @property
     def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___MaskCandidate]:
-        """The likeliest tokens, highest probability first; top_k of them."""
+        """The likeliest tokens, highest probability first; top_k of them. Empty with joint."""
 
     def __init__(
         self,
@@ -779,7 +994,7 @@ class MaskCandidate(google.protobuf.message.Message):
     id: builtins.int
     """Index in the model's vocabulary, from 0."""
     text: builtins.str
-    """The token as readable text, without markers of word boundaries."""
+    """The token as readable text, without markers of word boundaries; a given candidate as it was sent."""
     probability: builtins.float
     """The model's probability of this token here, over the whole vocabulary, between 0 and 1."""
     def __init__(

@@ -124,7 +124,7 @@ class EmbeddingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def FillMask(self, request, context):
-        """FillMask returns the likeliest tokens for every "[MASK]" in the texts.
+        """FillMask returns the likeliest tokens for every "[MASK]" in the texts, or ranks given candidates.
 
         A text without "[MASK]" is a fault of that text: INVALID_ARGUMENT. A model without a masked-language-model head
         fails the call with FAILED_PRECONDITION.

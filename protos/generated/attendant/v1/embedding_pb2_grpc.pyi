@@ -235,7 +235,7 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     """
 
     FillMask: _EmbeddingServiceFillMaskType
-    """FillMask returns the likeliest tokens for every "[MASK]" in the texts.
+    """FillMask returns the likeliest tokens for every "[MASK]" in the texts, or ranks given candidates.
 
     A text without "[MASK]" is a fault of that text: INVALID_ARGUMENT. A model without a masked-language-model head
     fails the call with FAILED_PRECONDITION.
@@ -352,7 +352,7 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
         request: attendant.v1.embedding_pb2.FillMaskRequest,
         context: _ServicerContext,
     ) -> typing.Union[attendant.v1.embedding_pb2.FillMaskResponse, collections.abc.Awaitable[attendant.v1.embedding_pb2.FillMaskResponse]]:
-        """FillMask returns the likeliest tokens for every "[MASK]" in the texts.
+        """FillMask returns the likeliest tokens for every "[MASK]" in the texts, or ranks given candidates.
 
         A text without "[MASK]" is a fault of that text: INVALID_ARGUMENT. A model without a masked-language-model head
         fails the call with FAILED_PRECONDITION.

@@ -76,7 +76,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     async def EmbedTokens(
         self, request: embedding_pb2.EmbedTokensRequest, context: Context
     ) -> embedding_pb2.EmbedTokensResponse:
-        """One vector for each token of each text, from any layers or for late interaction."""
+        """One vector for each token, word or span, from any layers or for late interaction."""
         answer = await self._token_embedder.embed(
             TokenEmbeddingRequest(
                 texts=list(request.texts),
@@ -87,6 +87,8 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 role=request.role,
                 layer_combination=request.layer_combination,
                 data_type=request.data_type,
+                unit=request.unit,
+                spans=[[(s.start, s.end) for s in each.spans] for each in request.spans],
             ),
             context.time_remaining(),
         )
@@ -95,7 +97,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     async def FillMask(
         self, request: embedding_pb2.FillMaskRequest, context: Context
     ) -> embedding_pb2.FillMaskResponse:
-        """The likeliest tokens for every mask."""
+        """The likeliest tokens for every mask, or given candidates in their order."""
         answer = await self._mask_filler.fill(
             MaskFillingRequest(
                 texts=list(request.texts),
@@ -103,6 +105,10 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 top_k=given(request, "top_k"),
                 truncation=request.truncation,
                 text_normalization=request.text_normalization,
+                candidates=[
+                    [list(mask.texts) for mask in each.masks] for each in request.candidates
+                ],
+                joint=request.joint,
             ),
             context.time_remaining(),
         )

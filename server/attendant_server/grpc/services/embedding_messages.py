@@ -14,6 +14,7 @@ from attendant_server.application.embedding import (
     EmbeddedText,
     EmbeddingAnswer,
 )
+from attendant_server.application.joint_mask_filling import Filling
 from attendant_server.application.mask_filling import (
     FilledMask,
     FilledText,
@@ -76,8 +77,15 @@ def embed_tokens_response(answer: TokenEmbeddingAnswer) -> embedding_pb2.EmbedTo
 def _embed_tokens_result(text: TokenEmbeddings | InvalidRequest) -> embedding_pb2.EmbedTokensResult:
     if isinstance(text, InvalidRequest):
         return embedding_pb2.EmbedTokensResult(error=fault(text))
+    groups = text.groups
     return embedding_pb2.EmbedTokensResult(
-        tokens=tokens(text.tokens),
+        tokens=tokens(text.tokens) if groups is None else (),
+        spans=()
+        if groups is None
+        else [
+            embedding_pb2.EmbeddedSpan(start=start, end=end, num_tokens=num_tokens)
+            for (start, end), num_tokens in zip(groups.spans, groups.num_tokens, strict=True)
+        ],
         embeddings=_tensor(text.vectors),
         truncation=truncation(text.truncation),
     )
@@ -106,7 +114,19 @@ def _fill_mask_result(text: FilledText | InvalidRequest) -> embedding_pb2.FillMa
     if isinstance(text, InvalidRequest):
         return embedding_pb2.FillMaskResult(error=fault(text))
     return embedding_pb2.FillMaskResult(
-        masks=map(_filled_mask, text.masks), truncation=truncation(text.truncation)
+        masks=map(_filled_mask, text.masks),
+        truncation=truncation(text.truncation),
+        fillings=map(_mask_filling, text.fillings),
+    )
+
+
+def _mask_filling(filling: Filling) -> embedding_pb2.MaskFilling:
+    return embedding_pb2.MaskFilling(
+        tokens=[
+            embedding_pb2.MaskCandidate(id=token.id, text=token.text, probability=token.probability)
+            for token in filling.tokens
+        ],
+        log_probability=filling.log_probability,
     )
 
 
