@@ -34,5 +34,6 @@ def test_a_stream_has_the_options_of_a_translation_and_those_are_all_of_the_cont
         set(inspect.signature(form).parameters) - {"self", "texts", "text"}
         for form in (Client.translate, Client.stream_translate)
     )
-    assert translate == stream
+    assert translate - stream == {"markup"}  # whose places are known at the end only
+    assert stream <= translate
     assert set(translation_pb2.TranslateOptions.DESCRIPTOR.fields_by_name) <= translate
