@@ -1,12 +1,15 @@
 """Few texts go to few workers while processors are scarce, and to all workers otherwise."""
 
+import threading
 import time
 
 import pytest
 from attendant_server.engine.calls import SearchOptions, TranslateCall
+from attendant_server.engine.engine import Engine
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.engine.worker_use import WorkerUse
 
+from tests.support.engines import TIMEOUT
 from tests.support.fake_model import FakeTranslationModel, RecordingObserver
 from tests.support.limits import translation_limits
 
@@ -76,8 +79,8 @@ class Machine:
         self.now += 0.001
         return self.now
 
-    def submit(self, num_texts: int) -> None:
-        options = SearchOptions(4, min_output_tokens=4)
+    def submit(self, num_texts: int, beam_size: int = 1) -> None:
+        options = SearchOptions(4, beam_size=beam_size, min_output_tokens=4)
         call = TranslateCall([(5, 6)] * num_texts, options)
         self.calls.append(call)
         self.schedulers[0].submit(call)
@@ -116,3 +119,49 @@ def test_a_waiting_text_is_never_left_to_a_worker_without_texts(monkeypatch: pyt
     machine.submit(1)
     assert machine.have_work() == [True, True]
     machine.finish()
+
+
+def test_beams_fill_a_worker_by_all_their_rows(monkeypatch: pytest.MonkeyPatch):
+    """Ten texts would be one worker's. With beams of four, they are forty rows."""
+    machine = Machine(monkeypatch)
+    machine.schedulers[0]._use.full_rows = 16
+    machine.schedulers[0]._use.measure(SCARCE, 1.0, True)
+    machine.submit(10, beam_size=1)
+    assert machine.schedulers[0].num_wanted == 1
+    machine.finish()
+    machine.submit(10, beam_size=4)
+    assert machine.schedulers[0].num_wanted == 2
+    machine.schedulers[0].advance(True)
+    assert machine.schedulers[0].num_active_sentences == 5
+    machine.finish()
+
+
+def test_an_idle_worker_is_woken_when_processors_are_no_longer_scarce(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The texts that wait for a working worker are then for an idle one, too."""
+    monkeypatch.setattr(time, "thread_time", time.monotonic)
+    model, steppers = FakeTranslationModel(), set[int]()
+    can_end = threading.Event()
+
+    def wait_for_both() -> None:
+        steppers.add(threading.get_ident())
+        if len(steppers) == 2:
+            can_end.set()
+        if len(model.steps) > 300:
+            can_end.wait(TIMEOUT)
+
+    monkeypatch.setattr(model, "before_step", wait_for_both)
+    limits = translation_limits(full_rows=16, max_sentences=1, max_encode_tokens=2)
+    observer, clock = RecordingObserver(), time.monotonic
+    first = TranslationScheduler("mt", model, limits, observer, clock)
+    schedulers = [first, TranslationScheduler("mt", model, limits, observer, clock, first)]
+    first._use.measure(SCARCE * 1e-6, 1e-6, True)
+    engine = Engine(2, clock, idle_seconds=1000.0)
+    engine.add("mt", schedulers)
+    engine.start()
+    call = TranslateCall([(5, 6)] * 8, SearchOptions(400, min_output_tokens=400))
+    engine.submit("mt", call)
+    assert len(call.future.result(TIMEOUT)) == 8
+    assert engine.drain(TIMEOUT)
+    assert len(steppers) == 2

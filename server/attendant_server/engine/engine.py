@@ -211,6 +211,9 @@ class Engine:
         worker.turn = scheduler, self.clock()
         worker.fair_share.take(scheduler, partial(self._advance, scheduler, is_alone))
         worker.turn = None
+        if scheduler.num_waiting:
+            with self._changed:  # texts that were left to this worker may now be for another one
+                self._changed.notify(scheduler.num_wanted)
         return True
 
     def _release_memory(self, own: Sequence[Scheduler]) -> None:

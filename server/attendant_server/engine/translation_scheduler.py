@@ -118,6 +118,7 @@ class TranslationScheduler(PairScheduler):
             assert call.options.beam_size <= self.max_rows
             lengths = [len(source) for source in call.sources]
             self._budget.check(call, lengths)
+            self._use.width = call.options.beam_size
             self._enqueue(self._queue, call, lengths)
         else:
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
@@ -191,7 +192,8 @@ class TranslationScheduler(PairScheduler):
 
     def _num_used(self) -> int:
         """Workers that should decode all the texts that wait or run."""
-        num_rows = len(self._queue) + sum(each.num_active for each in self._siblings)
+        num_waiting = len(self._queue) + sum(each._slots.num_encoded for each in self._siblings)
+        num_rows = num_waiting * self._use.width + sum(each.num_active for each in self._siblings)
         return self._use.num_workers(num_rows, len(self._siblings))
 
     @property

@@ -23,6 +23,8 @@ class WorkerUse:
         """A worker with ``full_rows`` rows is full enough; 0: all workers always decode."""
         self.full_rows = full_rows
         self.are_processors_scarce = False
+        self.width = 1
+        """Rows of each text of the latest call, which stands for those of all waiting texts."""
         self._seconds = self._processor_seconds = 0.0
 
     def measure(self, seconds: float, processor_seconds: float, is_alone: bool) -> None:
