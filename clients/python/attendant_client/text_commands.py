@@ -76,6 +76,7 @@ def _translate_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "return_tokens": arguments.tokens,
         "return_alignments": arguments.alignments,
         "splitting": arguments.split,
+        "offset_unit": arguments.offset_unit,
     }
 
 
@@ -115,6 +116,7 @@ def _score(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequenc
         [(source, target) for source, target in rows],
         length_penalty=arguments.length_penalty,
         return_tokens=arguments.tokens,
+        offset_unit=arguments.offset_unit,
         **_languages(arguments),
         **_common(arguments),
     )
@@ -139,6 +141,7 @@ def _fill(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence
         [text for (text,) in rows],
         arguments.top_k,
         candidates=arguments.candidate,
+        offset_unit=arguments.offset_unit,
         joint=arguments.joint,
         **_common(arguments),
     )
@@ -189,6 +192,7 @@ def _tokenize(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequ
         [text for (text,) in rows],
         model=arguments.model,
         side=arguments.side,
+        offset_unit=arguments.offset_unit,
         text_normalization=arguments.text_normalization,
         request_id=arguments.request_id,
     )
