@@ -1,5 +1,6 @@
 """Builds the requests of translation and tokenization. Knows no channel."""
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -78,6 +79,8 @@ def translate(
 ) -> TextCall[results.Translation]:
     """Build a Translate call. Raises ValueError for another number of prefixes than of texts."""
     sent, faults = sendable(text_list(texts))
+    if len(sent) > 1 and options.HasField("sampling") and not options.sampling.HasField("seed"):
+        options.sampling.seed = secrets.randbits(32)  # the same for all parts of a large call
     fields: tuple[str, ...] = ("texts",)
     prefixes: list[str] = []
     if target_prefix is not None:

@@ -204,6 +204,7 @@ class Sampling(google.protobuf.message.Message):
     TOP_P_FIELD_NUMBER: builtins.int
     MIN_P_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
+    FIRST_INDEX_FIELD_NUMBER: builtins.int
     temperature: builtins.float
     """Temperature: log-probabilities are divided by it. Less than 1 makes likely tokens likelier. Default 1. Must be more
     than 0 and at most 100.
@@ -221,7 +222,11 @@ class Sampling(google.protobuf.message.Message):
     seed: builtins.int
     """Seed of the random numbers. The same request with the same seed to the same model gives the same translations,
     whatever else the server does, unless rounding, which depends on the batch, decides between two tokens. The place of
-    a text in its request counts. Default: a random seed, which the answer has.
+    a text in its request counts, see first_index. Default: a random seed, which the answer has.
+    """
+    first_index: builtins.int
+    """Index of the first text of this call among all texts, for a call that sends a part of them. Text i of the call gets
+    the translations that text first_index + i of one large call with the same seed gets. Default 0.
     """
     def __init__(
         self,
@@ -231,9 +236,10 @@ class Sampling(google.protobuf.message.Message):
         top_p: builtins.float | None = ...,
         min_p: builtins.float | None = ...,
         seed: builtins.int | None = ...,
+        first_index: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "first_index", b"first_index", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_p", b"_min_p"]) -> typing.Literal["min_p"] | None: ...
     @typing.overload

@@ -149,6 +149,7 @@ def _sampling(sampling: translation_pb2.Sampling) -> SamplingOptions:
         top_p=given(sampling, "top_p"),
         min_p=given(sampling, "min_p"),
         seed=given(sampling, "seed"),
+        first_index=sampling.first_index,
     )
 
 
