@@ -85,6 +85,19 @@ def test_the_seed_of_samples_is_reported(client, script):
     assert [each.name for each, _ in sent.ListFields()] == ["temperature", "top_k", "seed"]
 
 
+def test_parts_of_a_call_have_one_seed_and_the_places_of_their_texts(client, script):
+    script.max_texts = 2
+    client.translate(["a", "b", "c"], sampling=Sampling(first_index=5))
+    client.translate("a", sampling=Sampling())
+    *parts, alone = [request.options.sampling for request in script.requests]
+    assert [(each.first_index, each.HasField("seed")) for each in parts[1:]] == [
+        (5, True),
+        (7, True),
+    ]
+    assert len({each.seed for each in parts}) == 1
+    assert not alone.HasField("seed")
+
+
 def test_target_prefixes_are_sent_with_their_texts(client, script):
     client.translate(["a", "b"], target_prefix=["", "B"])
     client.translate("a", target_prefix="A")

@@ -219,3 +219,19 @@ def test_prefixes_samples_and_unknown_tokens_have_flags(attendant, script):
     assert request.options.sampling.min_p == 0.25
     assert request.options.HasField("allow_unknown")
     assert not request.options.allow_unknown
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_the_samples_of_a_line_depend_on_its_place_only(attendant, script, size):
+    options = "--sample", "--seed", "7", "--batch-size", str(size)
+    lines = b"a\nb\n\nd\n\xff\nf\ng\n"
+    assert attendant("translate", *options, stdin=lines)[0] == 1
+    places = {
+        text: request.options.sampling.first_index + i
+        for request in script.requests
+        for i, text in enumerate(request.texts)
+    }
+    assert places == {"a": 0, "b": 1, "d": 3, "f": 5, "g": 6}
+    script.requests.clear()
+    assert attendant("translate", "--stream", *options, stdin=b"a\n\nc\n")[0] == 0
+    assert [each.options.sampling.first_index for each in script.requests] == [0, 2]

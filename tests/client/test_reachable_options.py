@@ -39,7 +39,11 @@ TEXTS: dict[str, Any] = {
 """The parameters without a default."""
 VALUES: dict[str, list[dict[str, Any]]] = {
     "sampling": [
-        {"sampling": Sampling(temperature=0.5, top_k=2, top_p=0.5, min_p=0.5, seed=7)},
+        {
+            "sampling": Sampling(
+                temperature=0.5, top_k=2, top_p=0.5, min_p=0.5, seed=7, first_index=3
+            )
+        },
     ],
     "spans": [{"unit": "spans", "spans": [[(1, 2)]]}],
     "unit": [{"unit": "words"}, {"unit": "tokens"}, {"unit": "spans", "spans": [[(1, 2)]]}],

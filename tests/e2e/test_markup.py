@@ -8,7 +8,12 @@ from typing import Any, cast
 import grpc
 import pytest
 from attendant.v1.text_pb2 import MARKUP_HTML, MARKUP_XML
-from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest, Translation
+from attendant.v1.translation_pb2 import (
+    Sampling,
+    TranslateOptions,
+    TranslateRequest,
+    Translation,
+)
 
 from tests.support.application import TINY_BUNDLES
 from tests.support.serving import Running, failure_of, running_server
@@ -132,3 +137,14 @@ def test_a_translation_without_markup_is_that_of_before(running: Running):
     text = "The <b>dog</b> sees me."
     found: Translation = translated(running, text, markup=0)[0]
     assert found.hypotheses[0].text != best(running, text)
+
+
+def test_samples_do_not_depend_on_the_segments_of_other_texts(running: Running):
+    def samples(first: int, *texts: str) -> list[str]:
+        sampling = Sampling(seed=3, temperature=2, first_index=first)
+        options = TranslateOptions(sampling=sampling)
+        return [each.hypotheses[0].text for each in translated(running, *texts, options=options)]
+
+    texts = PAGE, "<p>The dog.</p><p>The cat.</p>", "<p>The dog.</p>"
+    together = samples(0, *texts)
+    assert [samples(place, text)[0] for place, text in enumerate(texts)] == together

@@ -12,6 +12,8 @@ from attendant.v1.translation_pb2 import (
     TranslateRequest,
     TranslateResponse,
 )
+from attendant_client import Client
+from attendant_client import Sampling as ClientSampling
 
 from tests.support.bundles import sentence_pairs
 from tests.support.serving import Running, failure_of, running_server
@@ -147,3 +149,36 @@ def test_bad_options_name_their_field(running: Running, options: dict[str, Any],
     failure = failure_of(translate, running, SENTENCES, **options)
     assert failure.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert failure.details().startswith(message)
+
+
+def test_texts_have_the_same_samples_in_one_call_and_in_several(running: Running):
+    expected = samples(translate(running, TEXTS, num_hypotheses=2))
+    for size in (1, 3):
+        found: list[list[str]] = []
+        for first in range(0, len(TEXTS), size):
+            sampling = Sampling(temperature=3, seed=11, first_index=first)
+            part = TEXTS[first : first + size]
+            found += samples(translate(running, part, sampling=sampling, num_hypotheses=2))
+        assert found == expected
+    options = TranslateOptions(
+        sampling=Sampling(temperature=3, seed=11, first_index=4), max_output_tokens=20
+    )
+    request = StreamTranslateRequest(text=TEXTS[4], options=options)
+    *_, last = running.translation.StreamTranslate(request)
+    assert last.translation.hypotheses[0].text == expected[4][0]
+
+
+def test_a_client_splits_sampled_texts_into_calls_without_changing_them(running: Running):
+    texts = TEXTS * 40
+    sampling = ClientSampling(temperature=3, seed=11)
+    whole = samples(translate(running, texts[:250]))
+    with Client(f"127.0.0.1:{running.server.port}") as client:
+        found = client.translate(texts, sampling=sampling, max_output_tokens=20)
+        assert [[each.text] for each in found[:250]] == whole
+        assert len({each.call.request_id for each in found}) == 1
+        chosen = client.translate(texts, sampling=ClientSampling(), max_output_tokens=2)
+        (seed,) = {each.call.seed for each in chosen}
+        again = client.translate(
+            texts[270:], sampling=ClientSampling(seed=seed, first_index=270), max_output_tokens=2
+        )
+        assert [each.text for each in again] == [each.text for each in chosen[270:]]

@@ -23,7 +23,13 @@ from attendant.v1.embedding_pb2 import (
     TextCandidates,
     TextSpans,
 )
-from attendant.v1.text_pb2 import TEXT_NORMALIZATION_NONE, TRUNCATION_LEFT, TRUNCATION_RIGHT
+from attendant.v1.text_pb2 import (
+    OFFSET_UNIT_UTF8_BYTES,
+    OFFSET_UNIT_UTF16_UNITS,
+    TEXT_NORMALIZATION_NONE,
+    TRUNCATION_LEFT,
+    TRUNCATION_RIGHT,
+)
 
 from tests.recorded.call import (
     Call,
@@ -123,6 +129,8 @@ def embed_tokens_calls(model: str, texts: Sequence[str], num_layers: int) -> Ite
     yield embed_tokens(f"{model} words", mixed, model, unit=VECTOR_UNIT_WORDS)
     spans = [TextSpans(spans=[Span(start=0, end=3), Span(start=1, end=2)])] * len(mixed)
     yield embed_tokens(f"{model} spans", mixed, model, unit=VECTOR_UNIT_SPANS, spans=spans)
+    for unit in (OFFSET_UNIT_UTF8_BYTES, OFFSET_UNIT_UTF16_UNITS):
+        yield embed_tokens(f"{model} offset unit {unit}", [ODD["emoji"]], model, offset_unit=unit)
     yield embed_tokens(f"{model} spans without their unit", mixed, model, spans=spans)
     yield embed_tokens(f"{model} mixed texts", mixed, model)
     yield embed_tokens(f"{model} mixed texts, two layers", mixed, model, layers=(0, -1))

@@ -8,7 +8,7 @@ from typing import get_args
 from attendant_client import __version__, commands, connection_flags, text_commands
 from attendant_client.client import Client
 from attendant_client.connection import DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
-from attendant_client.options import DataType, Pooling
+from attendant_client.options import DataType, OffsetUnit, Pooling
 from attendant_client.search_flags import add_search_flags, check_search_flags
 
 HEALTH_TIMEOUT_SECONDS = 3.0
@@ -65,6 +65,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     translate.add_argument("--scores", action="store_true", help="put the score before each line")
     translate.add_argument("--stream", action="store_true", help="print words while decoding")
     _add_tokens(translate)
+    _add_offset_unit(translate)
     translate.add_argument(
         "--markup", choices=["none", "html", "xml"], help="what tags in texts are; default: none"
     )
@@ -80,6 +81,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     _add_reading(score)
     _add_length_penalty(score)
     _add_tokens(score)
+    _add_offset_unit(score)
 
 
 def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
@@ -103,6 +105,7 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
 
     fill = _add(subparsers, "fill", text_commands.fill, 'fill in every "[MASK]"')
     _add_texts(fill)
+    _add_offset_unit(fill)
     _add_reading(fill)
     fill.add_argument("--top-k", type=_count, metavar="N", help="candidates; default 5")
     fill.add_argument(
@@ -168,6 +171,7 @@ def _add_vectors(parser: Parser) -> None:
 def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
     tokenize = _add(subparsers, "tokenize", text_commands.tokenize, "show the tokens of texts")
     _add_texts(tokenize)
+    _add_offset_unit(tokenize)
     _add_normalization(tokenize)
     tokenize.add_argument("--side", choices=["source", "target"], default="source")
     tokenize.add_argument("--ids", action="store_true", help="print ids instead of tokens")
@@ -262,6 +266,15 @@ def _add_normalization(parser: Parser) -> None:
         "--text-normalization",
         choices=["none", "standard"],
         help="normalization of texts before the model reads them; default: the model's",
+    )
+
+
+def _add_offset_unit(parser: Parser) -> None:
+    parser.add_argument(
+        "--offset-unit",
+        choices=get_args(OffsetUnit),
+        default="code_points",
+        help="with --json: the unit of places in texts; default code_points",
     )
 
 

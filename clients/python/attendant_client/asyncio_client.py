@@ -71,6 +71,8 @@ class AsyncClient(
     or its beginning ("left").
     `text_normalization`: whether texts are read as they are ("none") or normalized ("standard");
     the model's default if absent.
+    `offset_unit`: the unit of offsets in texts: "code_points" (default), which are indices of a
+    `str`, "utf8_bytes" or "utf16_units".
     `timeout_seconds`: time limit of each call to the server, over all its attempts.
     `request_id`: the id of the calls in the server's log, 1 to 128 letters, digits and
     _ . : / + = -; by default a new one. Errors and reports of calls have it.

@@ -9,7 +9,7 @@ from typing import TypeVar, overload
 
 from attendant_client import embedding_messages, embedding_results, messages, results
 from attendant_client.calls import TextCall
-from attendant_client.options import Candidates, TextNormalization, Truncation
+from attendant_client.options import Candidates, OffsetUnit, TextNormalization, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -27,6 +27,7 @@ class AsyncPredictionCalls(ABC):
         candidates: Sequence[str] | Sequence[Sequence[str]] | None = None,
         joint: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -41,6 +42,7 @@ class AsyncPredictionCalls(ABC):
         candidates: Sequence[str] | Sequence[Sequence[Sequence[str]]] | None = None,
         joint: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -54,6 +56,7 @@ class AsyncPredictionCalls(ABC):
         candidates: Candidates | None = None,
         joint: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -72,6 +75,7 @@ class AsyncPredictionCalls(ABC):
             candidates=candidates,
             joint=joint,
             text_normalization=text_normalization,
+            offset_unit=offset_unit,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)

@@ -14,6 +14,7 @@ from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.calls import Call, TextCall
 from attendant_client.options import (
     Markup,
+    OffsetUnit,
     Sampling,
     Side,
     Splitting,
@@ -54,6 +55,7 @@ class AsyncTranslationCalls(ABC):
         return_sentences: bool = False,
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         markup: Markup | None = None,
         timeout_seconds: float | None = None,
@@ -86,6 +88,7 @@ class AsyncTranslationCalls(ABC):
         return_sentences: bool = False,
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         markup: Markup | None = None,
         timeout_seconds: float | None = None,
@@ -117,6 +120,7 @@ class AsyncTranslationCalls(ABC):
         return_sentences: bool = False,
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         markup: Markup | None = None,
         timeout_seconds: float | None = None,
@@ -186,6 +190,7 @@ class AsyncTranslationCalls(ABC):
             return_sentences=return_sentences,
             return_alignments=return_alignments,
             text_normalization=text_normalization,
+            offset_unit=offset_unit,
             truncation=truncation,
             markup=markup,
             target_prefix=target_prefix,
@@ -219,6 +224,7 @@ class AsyncTranslationCalls(ABC):
         return_sentences: bool = False,
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -253,6 +259,7 @@ class AsyncTranslationCalls(ABC):
             return_sentences=return_sentences,
             return_alignments=return_alignments,
             text_normalization=text_normalization,
+            offset_unit=offset_unit,
             truncation=truncation,
             target_prefix=target_prefix,
         )
@@ -269,6 +276,7 @@ class AsyncTranslationCalls(ABC):
         return_tokens: bool = False,
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -289,6 +297,7 @@ class AsyncTranslationCalls(ABC):
             return_tokens=return_tokens,
             return_alignments=return_alignments,
             text_normalization=text_normalization,
+            offset_unit=offset_unit,
             truncation=truncation,
         )
         return await self._texts(call, timeout_seconds, request_id)
@@ -301,6 +310,7 @@ class AsyncTranslationCalls(ABC):
         model: str = "",
         side: Side = "source",
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Tokenization: ...
@@ -312,6 +322,7 @@ class AsyncTranslationCalls(ABC):
         model: str = "",
         side: Side = "source",
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Results[results.Tokenization]: ...
@@ -322,6 +333,7 @@ class AsyncTranslationCalls(ABC):
         model: str = "",
         side: Side = "source",
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Tokenization | results.Results[results.Tokenization]:
@@ -331,7 +343,11 @@ class AsyncTranslationCalls(ABC):
         model.
         """
         call = messages.tokenize(
-            texts, model=model, side=side, text_normalization=text_normalization
+            texts,
+            model=model,
+            side=side,
+            text_normalization=text_normalization,
+            offset_unit=offset_unit,
         )
         found = await self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Self, TypeVar
 
+from attendant.v1 import translation_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 
@@ -76,6 +77,8 @@ class TextCall(Generic[Result]):
         for name in self.fields:
             values = getattr(request, name)
             del values[end:], values[:begin]
+        if isinstance(request, translation_pb2.TranslateRequest):
+            _move_samples(request.options, begin)
         faults = {i - begin: problem for i, problem in self.faults.items() if begin <= i < end}
         return replace(self, request=request, faults=faults, first=self.first + begin)
 
@@ -136,6 +139,12 @@ class CallSplitter:
             self._max_texts = min(self._max_texts, error.max_texts)
             return self.parts(call)
         return _halves(call)
+
+
+def _move_samples(options: translation_pb2.TranslateOptions, begin: int) -> None:
+    """Let texts after the first `begin` ones have the samples that they have in the whole call."""
+    if options.HasField("sampling"):
+        options.sampling.first_index += begin
 
 
 def _halves(call: TextCall[Result]) -> Iterator[TextCall[Result]]:

@@ -8,12 +8,20 @@ from attendant.v1 import embedding_pb2
 
 from attendant_client import embedding_parsing, embedding_results
 from attendant_client.calls import TextCall, sendable
-from attendant_client.messages import NORMALIZATIONS, TRUNCATIONS, chosen, of_side, text_list
+from attendant_client.messages import (
+    NORMALIZATIONS,
+    OFFSET_UNITS,
+    TRUNCATIONS,
+    chosen,
+    of_side,
+    text_list,
+)
 from attendant_client.options import (
     Candidates,
     Chunking,
     DataType,
     LayerCombination,
+    OffsetUnit,
     Pooling,
     Role,
     Span,
@@ -76,6 +84,7 @@ def embed(
     max_chunk_tokens: int | None,
     average_chunks: bool,
     text_normalization: TextNormalization | None,
+    offset_unit: OffsetUnit,
     truncation: Truncation,
 ) -> TextCall[embedding_results.Embedding]:
     """Build an Embed call."""
@@ -93,6 +102,7 @@ def embed(
         chunking=chosen(CHUNKINGS, "chunking", chunking),
         max_chunk_tokens=max_chunk_tokens,
         average_chunks=average_chunks,
+        offset_unit=chosen(OFFSET_UNITS, "offset_unit", offset_unit),
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
@@ -116,6 +126,7 @@ def embed_tokens(
     unit: VectorUnit | None,
     spans: Sequence[Span] | Sequence[Sequence[Span]] | None,
     text_normalization: TextNormalization | None,
+    offset_unit: OffsetUnit,
     truncation: Truncation,
 ) -> TextCall[embedding_results.TokenEmbeddings]:
     """Build an EmbedTokens call. Raises ValueError for spans of another number of texts."""
@@ -134,6 +145,7 @@ def embed_tokens(
         unit=chosen(VECTOR_UNITS, "unit", unit),
         spans=of_texts,
         data_type=chosen(DATA_TYPES, "data_type", data_type),
+        offset_unit=chosen(OFFSET_UNITS, "offset_unit", offset_unit),
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
@@ -165,6 +177,7 @@ def fill_mask(
     candidates: Candidates | None,
     joint: bool,
     text_normalization: TextNormalization | None,
+    offset_unit: OffsetUnit,
     truncation: Truncation,
 ) -> TextCall[embedding_results.FilledText]:
     """Build a FillMask call. Raises ValueError for candidates of another number of texts."""
@@ -178,6 +191,7 @@ def fill_mask(
         top_k=top_k,
         candidates=of_texts,
         joint=joint,
+        offset_unit=chosen(OFFSET_UNITS, "offset_unit", offset_unit),
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )

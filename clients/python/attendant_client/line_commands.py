@@ -22,15 +22,13 @@ from attendant_client.input_lines import Line, batches, num_lines, opened_lines
 from attendant_client.line_output import OutputFile, Progress, StandardOutput, complain
 from attendant_client.printing import json_text
 
-Rows = Sequence[tuple[str, ...]]
-
 
 @dataclass(frozen=True, slots=True)
 class LineCommand:
     """A subcommand that answers each line by itself."""
 
-    ask: Callable[[Client, argparse.Namespace, Rows], Sequence[Any]]
-    """Send texts, and return their results."""
+    ask: Callable[[Client, argparse.Namespace, Sequence[Line]], Sequence[Any]]
+    """Send the texts of lines, and return their results."""
     text: Callable[[Any, argparse.Namespace], str]
     """The line for a good result."""
     keys: tuple[str, ...]
@@ -77,7 +75,7 @@ class LineCommand:
         self, client: Client, arguments: argparse.Namespace, batch: Sequence[Line]
     ) -> list["_Answer"]:
         sent = [line for line in batch if not (line.is_blank or line.fault)]
-        found = iter(self.ask(client, arguments, [line.texts for line in sent]) if sent else ())
+        found = iter(self.ask(client, arguments, sent) if sent else ())
         return [
             _Answer(line, None, None)
             if line.is_blank or line.fault

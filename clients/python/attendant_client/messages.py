@@ -1,5 +1,6 @@
 """Builds the requests of translation and tokenization. Knows no channel."""
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from attendant_client.calls import Call, TextCall, sendable
 from attendant_client.errors import TextError
 from attendant_client.options import (
     Markup,
+    OffsetUnit,
     Sampling,
     Side,
     Splitting,
@@ -43,6 +45,11 @@ NORMALIZATIONS: dict[str | None, text_pb2.TextNormalization.ValueType] = {
     "none": text_pb2.TEXT_NORMALIZATION_NONE,
     "standard": text_pb2.TEXT_NORMALIZATION_STANDARD,
 }
+OFFSET_UNITS: dict[str, text_pb2.OffsetUnit.ValueType] = {
+    "code_points": text_pb2.OFFSET_UNIT_CODE_POINTS,
+    "utf8_bytes": text_pb2.OFFSET_UNIT_UTF8_BYTES,
+    "utf16_units": text_pb2.OFFSET_UNIT_UTF16_UNITS,
+}
 SIDES: dict[str, model_pb2.TextSide.ValueType] = {
     "source": model_pb2.TEXT_SIDE_SOURCE,
     "target": model_pb2.TEXT_SIDE_TARGET,
@@ -65,12 +72,15 @@ def translate(
     return_sentences: bool,
     return_alignments: bool,
     text_normalization: TextNormalization | None,
+    offset_unit: OffsetUnit,
     truncation: Truncation,
     markup: Markup | None,
     target_prefix: str | Sequence[str] | None,
 ) -> TextCall[results.Translation]:
     """Build a Translate call. Raises ValueError for another number of prefixes than of texts."""
     sent, faults = sendable(text_list(texts))
+    if len(sent) > 1 and options.HasField("sampling") and not options.sampling.HasField("seed"):
+        options.sampling.seed = secrets.randbits(32)  # the same for all parts of a large call
     fields: tuple[str, ...] = ("texts",)
     prefixes: list[str] = []
     if target_prefix is not None:
@@ -88,6 +98,7 @@ def translate(
         splitting=chosen(SPLITTINGS, "splitting", splitting),
         return_sentences=return_sentences,
         return_alignments=return_alignments,
+        offset_unit=chosen(OFFSET_UNITS, "offset_unit", offset_unit),
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
         markup=chosen(MARKUPS, "markup", markup),
@@ -115,6 +126,7 @@ def stream_translate(
     return_sentences: bool,
     return_alignments: bool,
     text_normalization: TextNormalization | None,
+    offset_unit: OffsetUnit,
     truncation: Truncation,
     target_prefix: str | None,
 ) -> Call[results.Translation | None]:
@@ -134,6 +146,7 @@ def stream_translate(
         splitting=chosen(SPLITTINGS, "splitting", splitting),
         return_sentences=return_sentences,
         return_alignments=return_alignments,
+        offset_unit=chosen(OFFSET_UNITS, "offset_unit", offset_unit),
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
         target_prefix=prefix,
@@ -156,6 +169,7 @@ def score(
     return_tokens: bool,
     return_alignments: bool,
     text_normalization: TextNormalization | None,
+    offset_unit: OffsetUnit,
     truncation: Truncation,
 ) -> TextCall[results.TranslationScore]:
     """Build a Score call."""
@@ -170,6 +184,7 @@ def score(
         length_penalty=length_penalty,
         return_tokens=return_tokens,
         return_alignments=return_alignments,
+        offset_unit=chosen(OFFSET_UNITS, "offset_unit", offset_unit),
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
         source_language=source_language,
@@ -192,6 +207,7 @@ def tokenize(
     model: str,
     side: Side,
     text_normalization: TextNormalization | None,
+    offset_unit: OffsetUnit,
 ) -> TextCall[results.Tokenization]:
     """Build a Tokenize call."""
     sent, faults = sendable(text_list(texts))
@@ -199,6 +215,7 @@ def tokenize(
         model=model,
         texts=sent,
         side=chosen(SIDES, "side", side),
+        offset_unit=chosen(OFFSET_UNITS, "offset_unit", offset_unit),
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
     )
     return TextCall(

@@ -15,6 +15,7 @@ LayerCombination = Literal["mean", "concatenation"]
 VectorUnit = Literal["tokens", "words", "spans"]
 Span = tuple[int, int]
 Candidates = Sequence[str] | Sequence[Sequence[str]] | Sequence[Sequence[Sequence[str]]]
+OffsetUnit = Literal["code_points", "utf8_bytes", "utf16_units"]
 Side = Literal["source", "target"]
 Splitting = Literal["none", "lines", "sentences"]
 Markup = Literal["none", "html", "xml"]
@@ -31,8 +32,9 @@ class Sampling:
     `top_p`: only the likeliest tokens with this probability together are drawn; 1 if absent.
     `min_p`: only tokens with at least this times the probability of the likeliest one are drawn; 0
     if absent.
-    `seed`: the same seed gives the same translations of the same texts. If absent, the server
-    chooses one (`CallReport.seed`).
+    `seed`: the same seed gives the same translations of the same texts in the same order, however
+    many calls they need. If absent, one is chosen (`CallReport.seed`).
+    `first_index`: the index of the first text among all texts, if a call has a part of them.
     """
 
     temperature: float | None = None
@@ -40,6 +42,7 @@ class Sampling:
     top_p: float | None = None
     min_p: float | None = None
     seed: int | None = None
+    first_index: int = 0
 
 
 class ConnectionOptions(TypedDict):

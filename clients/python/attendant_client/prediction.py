@@ -10,7 +10,7 @@ from typing import TypeVar, overload
 
 from attendant_client import embedding_messages, embedding_results, messages, results
 from attendant_client.calls import TextCall
-from attendant_client.options import Candidates, TextNormalization, Truncation
+from attendant_client.options import Candidates, OffsetUnit, TextNormalization, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -28,6 +28,7 @@ class PredictionCalls(ABC):
         candidates: Sequence[str] | Sequence[Sequence[str]] | None = None,
         joint: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -42,6 +43,7 @@ class PredictionCalls(ABC):
         candidates: Sequence[str] | Sequence[Sequence[Sequence[str]]] | None = None,
         joint: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -55,6 +57,7 @@ class PredictionCalls(ABC):
         candidates: Candidates | None = None,
         joint: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -73,6 +76,7 @@ class PredictionCalls(ABC):
             candidates=candidates,
             joint=joint,
             text_normalization=text_normalization,
+            offset_unit=offset_unit,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)

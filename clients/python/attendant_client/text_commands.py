@@ -13,8 +13,8 @@ from attendant_client.embedding_results import (
     SparseEmbedding,
 )
 from attendant_client.errors import InvalidRequestError, TextError
-from attendant_client.input_lines import opened_lines
-from attendant_client.line_commands import LineCommand, Rows, one_line
+from attendant_client.input_lines import Line, opened_lines
+from attendant_client.line_commands import LineCommand, one_line
 from attendant_client.line_output import complain
 from attendant_client.options import Sampling
 from attendant_client.results import Tokenization, Translation, TranslationScore
@@ -27,7 +27,7 @@ def stream(client: Client, arguments: argparse.Namespace) -> int:
         for line in lines:
             fault = line.fault
             if not (fault or line.is_blank):
-                fault = _stream_line(client, line.texts[0], arguments)
+                fault = _stream_line(client, line, arguments)
             print(flush=True)
             if fault:
                 complain(f"{name} {line.number}: {fault}")
@@ -35,11 +35,11 @@ def stream(client: Client, arguments: argparse.Namespace) -> int:
     return 0 if all_good else 1
 
 
-def _stream_line(client: Client, text: str, arguments: argparse.Namespace) -> str:
+def _stream_line(client: Client, line: Line, arguments: argparse.Namespace) -> str:
     """Print one translation without an end of line; return the fault of the text."""
     try:
-        options = _translate_options(arguments) | {"target_prefix": arguments.target_prefix}
-        with client.stream_translate(text, **options) as deltas:
+        options = _translate_options(arguments, line) | {"target_prefix": arguments.target_prefix}
+        with client.stream_translate(line.texts[0], **options) as deltas:
             for delta in deltas:
                 print(one_line(delta), end="", flush=True)
     except TextError as error:
@@ -52,14 +52,44 @@ def _stream_line(client: Client, text: str, arguments: argparse.Namespace) -> st
     return ""
 
 
-def _translate(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[Translation]:
-    texts = [text for (text,) in rows]
-    prefixes = None if arguments.target_prefix is None else [arguments.target_prefix] * len(texts)
-    options = _translate_options(arguments) | {"markup": arguments.markup}
-    return client.translate(texts, target_prefix=prefixes, **options)
+def _translate(
+    client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
+) -> Sequence[Translation]:
+    if not arguments.sample:
+        return _translate_run(client, arguments, lines)
+    # The place of a line in its input decides about its samples, whatever lines share its call.
+    found: list[Translation] = []
+    for run in _runs(lines):
+        found += _translate_run(client, arguments, run)
+    return found
 
 
-def _translate_options(arguments: argparse.Namespace) -> dict[str, Any]:
+def _translate_run(
+    client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
+) -> Sequence[Translation]:
+    prefix = arguments.target_prefix
+    prefixes = None if prefix is None else [prefix] * len(lines)
+    options = _translate_options(arguments, lines[0])
+    return client.translate(_texts(lines), target_prefix=prefixes, **options)
+
+
+def _runs(lines: Sequence[Line]) -> list[list[Line]]:
+    """The lines in runs without gaps between their numbers."""
+    runs: list[list[Line]] = []
+    for line in lines:
+        if runs and runs[-1][-1].number + 1 == line.number:
+            runs[-1].append(line)
+        else:
+            runs.append([line])
+    return runs
+
+
+def _texts(lines: Sequence[Line]) -> list[str]:
+    """The first text of each line."""
+    return [line.texts[0] for line in lines]
+
+
+def _translate_options(arguments: argparse.Namespace, first: Line) -> dict[str, Any]:
     return {
         **_languages(arguments),
         **_common(arguments),
@@ -72,14 +102,15 @@ def _translate_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "allow_unknown": arguments.allow_unknown,
         "repetition_penalty": arguments.repetition_penalty,
         "patience": arguments.patience,
-        "sampling": _sampling(arguments),
+        "sampling": _sampling(arguments, first),
         "return_tokens": arguments.tokens,
         "return_alignments": arguments.alignments,
         "splitting": arguments.split,
+        "offset_unit": arguments.offset_unit,
     }
 
 
-def _sampling(arguments: argparse.Namespace) -> Sampling | None:
+def _sampling(arguments: argparse.Namespace, first: Line) -> Sampling | None:
     if not arguments.sample:
         return None
     return Sampling(
@@ -88,6 +119,7 @@ def _sampling(arguments: argparse.Namespace) -> Sampling | None:
         top_p=arguments.top_p,
         min_p=arguments.min_p,
         seed=arguments.seed,
+        first_index=first.number - 1,
     )
 
 
@@ -110,19 +142,24 @@ def _translation_fields(result: Translation, arguments: argparse.Namespace) -> d
     return fields
 
 
-def _score(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[TranslationScore]:
+def _score(
+    client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
+) -> Sequence[TranslationScore]:
     return client.score(
-        [(source, target) for source, target in rows],
+        [(line.texts[0], line.texts[1]) for line in lines],
         length_penalty=arguments.length_penalty,
         return_tokens=arguments.tokens,
+        offset_unit=arguments.offset_unit,
         **_languages(arguments),
         **_common(arguments),
     )
 
 
-def _embed(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[Embedding]:
+def _embed(
+    client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
+) -> Sequence[Embedding]:
     return client.embed(
-        [text for (text,) in rows],
+        _texts(lines),
         pooling=arguments.pooling,
         normalize=arguments.normalize,
         dimensions=arguments.dimensions,
@@ -134,11 +171,14 @@ def _embed(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequenc
     )
 
 
-def _fill(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[FilledText]:
+def _fill(
+    client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
+) -> Sequence[FilledText]:
     return client.fill_mask(
-        [text for (text,) in rows],
+        _texts(lines),
         arguments.top_k,
         candidates=arguments.candidate,
+        offset_unit=arguments.offset_unit,
         joint=arguments.joint,
         **_common(arguments),
     )
@@ -157,11 +197,11 @@ def _fill_text(result: FilledText, arguments: argparse.Namespace) -> str:
 
 
 def _classify(
-    client: Client, arguments: argparse.Namespace, rows: Rows
+    client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
 ) -> Sequence[ClassifiedText]:
     return client.classify(
-        [row[0] for row in rows],
-        [row[1] for row in rows] if arguments.pairs else None,
+        _texts(lines),
+        [line.texts[1] for line in lines] if arguments.pairs else None,
         top_k=arguments.top_k,
         raw_scores=arguments.raw_scores,
         **_common(arguments),
@@ -169,10 +209,10 @@ def _classify(
 
 
 def _embed_sparse(
-    client: Client, arguments: argparse.Namespace, rows: Rows
+    client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
 ) -> Sequence[SparseEmbedding]:
     return client.embed_sparse(
-        [text for (text,) in rows],
+        _texts(lines),
         max_active_dims=arguments.max_active_dims,
         return_tokens=True,
         **_common(arguments),
@@ -184,11 +224,14 @@ def _sparse_text(result: SparseEmbedding, arguments: argparse.Namespace) -> str:
     return _weighted(sorted(weights, key=lambda weight: -weight[0]))
 
 
-def _tokenize(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[Tokenization]:
+def _tokenize(
+    client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
+) -> Sequence[Tokenization]:
     return client.tokenize(
-        [text for (text,) in rows],
+        _texts(lines),
         model=arguments.model,
         side=arguments.side,
+        offset_unit=arguments.offset_unit,
         text_normalization=arguments.text_normalization,
         request_id=arguments.request_id,
     )

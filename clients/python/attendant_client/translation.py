@@ -14,6 +14,7 @@ from attendant_client import messages, results
 from attendant_client.calls import Call, TextCall
 from attendant_client.options import (
     Markup,
+    OffsetUnit,
     Sampling,
     Side,
     Splitting,
@@ -55,6 +56,7 @@ class TranslationCalls(ABC):
         return_sentences: bool = False,
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         markup: Markup | None = None,
         timeout_seconds: float | None = None,
@@ -87,6 +89,7 @@ class TranslationCalls(ABC):
         return_sentences: bool = False,
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         markup: Markup | None = None,
         timeout_seconds: float | None = None,
@@ -118,6 +121,7 @@ class TranslationCalls(ABC):
         return_sentences: bool = False,
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         markup: Markup | None = None,
         timeout_seconds: float | None = None,
@@ -187,6 +191,7 @@ class TranslationCalls(ABC):
             return_sentences=return_sentences,
             return_alignments=return_alignments,
             text_normalization=text_normalization,
+            offset_unit=offset_unit,
             truncation=truncation,
             markup=markup,
             target_prefix=target_prefix,
@@ -220,6 +225,7 @@ class TranslationCalls(ABC):
         return_sentences: bool = False,
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -254,6 +260,7 @@ class TranslationCalls(ABC):
             return_sentences=return_sentences,
             return_alignments=return_alignments,
             text_normalization=text_normalization,
+            offset_unit=offset_unit,
             truncation=truncation,
             target_prefix=target_prefix,
         )
@@ -270,6 +277,7 @@ class TranslationCalls(ABC):
         return_tokens: bool = False,
         return_alignments: bool = False,
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -290,6 +298,7 @@ class TranslationCalls(ABC):
             return_tokens=return_tokens,
             return_alignments=return_alignments,
             text_normalization=text_normalization,
+            offset_unit=offset_unit,
             truncation=truncation,
         )
         return self._texts(call, timeout_seconds, request_id)
@@ -302,6 +311,7 @@ class TranslationCalls(ABC):
         model: str = "",
         side: Side = "source",
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Tokenization: ...
@@ -313,6 +323,7 @@ class TranslationCalls(ABC):
         model: str = "",
         side: Side = "source",
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Results[results.Tokenization]: ...
@@ -323,6 +334,7 @@ class TranslationCalls(ABC):
         model: str = "",
         side: Side = "source",
         text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Tokenization | results.Results[results.Tokenization]:
@@ -332,7 +344,11 @@ class TranslationCalls(ABC):
         model.
         """
         call = messages.tokenize(
-            texts, model=model, side=side, text_normalization=text_normalization
+            texts,
+            model=model,
+            side=side,
+            text_normalization=text_normalization,
+            offset_unit=offset_unit,
         )
         found = self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ from attendant_server.application.hypotheses import Translation, TranslationHypo
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.markup import Part, Segment, segments
 from attendant_server.application.markup_placement import with_elements
+from attendant_server.application.sampling import places_of
 from attendant_server.application.tokenization import MAX_INLINE_CHARACTERS
 from attendant_server.application.translation import (
     TranslationAnswer,
@@ -63,7 +64,12 @@ class MarkupTranslator:
         self._check(request)
         documents = await self._read(request.texts, kind is Markup.HTML)
         found = [s for each in documents if isinstance(each, _Document) for s in each.segments]
-        plain = replace(request, texts=[segment.text for segment in found], return_alignments=True)
+        plain = replace(
+            request,
+            texts=[segment.text for segment in found],
+            places=_places(request, documents),
+            return_alignments=True,
+        )
         plain = replace(plain, options=replace(request.options, return_tokens=True))
         plan = await self._translator.planner.plan(plain)
         answer = await self._translator.translate_all(plain, seconds_left)
@@ -95,6 +101,19 @@ class MarkupTranslator:
             problem = f"at most {limit} characters, got {len(text)}"
             return InvalidRequest(TEXTS.format(number), problem)
         return _Document(segments(text, is_html))
+
+
+def _places(
+    request: TranslationRequest, documents: Sequence[_Document | InvalidRequest]
+) -> Sequence[str]:
+    """The place of each segment, which does not depend on the segments of other texts."""
+    places = places_of(request.options.sampling, len(documents))
+    return [
+        f"{place}.{number}"
+        for place, document in zip(places, documents, strict=False)
+        if isinstance(document, _Document)
+        for number in range(len(document.segments))
+    ]
 
 
 @dataclass(frozen=True, slots=True)

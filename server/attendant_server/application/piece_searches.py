@@ -24,16 +24,22 @@ long text must not need more places in the queue than there are."""
 
 
 async def search_pieces(
-    plan: TranslationPlan, texts: Sequence[PiecedText | InvalidRequest], deadline: float
+    plan: TranslationPlan,
+    texts: Sequence[PiecedText | InvalidRequest],
+    places: Sequence[str],
+    deadline: float,
 ) -> list[list[Hypothesis]]:
-    """The hypotheses of the pieces of all texts without a fault; raises SearchTooLarge."""
+    """The hypotheses of the pieces of all texts without a fault; raises SearchTooLarge.
+
+    ``places`` are those of the texts, for seeds (`places_of`).
+    """
     num_samples = plan.num_samples
     pieces = [token_ids for text in good(texts) for token_ids in text.token_ids]
     size = max(MAX_RUNNING_SENTENCES, len(texts))
     if plan.seed is None and not plan.read_pieces.whole and len(pieces) <= size:
         return await plan.model.answer(TranslateCall(pieces, plan.options, deadline))
     sources = [token_ids for token_ids in pieces for _ in range(num_samples)]
-    seeds = list(seeds_of(plan.seed, texts, num_samples))
+    seeds = list(seeds_of(plan.seed, places, texts, num_samples))
     prefixes: list[tuple[int, ...]] = []
     if plan.read_pieces.whole:
         prefixes = [

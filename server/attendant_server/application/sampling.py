@@ -23,6 +23,8 @@ class SamplingOptions:
     top_p: float | None = None
     min_p: float | None = None
     seed: int | None = None
+    first_index: int = 0
+    """Index of the call's first text, for calls that are parts of a larger one."""
 
 
 def checked_sampling(options: SamplingOptions) -> Sampling:
@@ -48,8 +50,17 @@ def chosen_seed(options: SamplingOptions | None) -> int | None:
     return secrets.randbits(32) if options.seed is None else options.seed
 
 
+def places_of(options: SamplingOptions | None, num_texts: int) -> Sequence[str]:
+    """The places of a call's texts, for their seeds; none without sampling."""
+    first = None if options is None else options.first_index
+    return [] if first is None else [str(first + i) for i in range(num_texts)]
+
+
 def seeds_of(
-    seed: int | None, texts: Sequence[PiecedText | InvalidRequest], num_samples: int
+    seed: int | None,
+    places: Sequence[str],
+    texts: Sequence[PiecedText | InvalidRequest],
+    num_samples: int,
 ) -> Iterator[str]:
     """The seed of each sample of each piece of the good texts; none without sampling.
 
@@ -58,10 +69,10 @@ def seeds_of(
     """
     if seed is None:
         return
-    for i, text in enumerate(texts):
+    for place, text in zip(places, texts, strict=True):
         for piece in range(0 if isinstance(text, InvalidRequest) else len(text.pieces)):
             for sample in range(num_samples):
-                yield f"{seed}/{i}/{piece}/{sample}"
+                yield f"{seed}/{place}/{piece}/{sample}"
 
 
 def _invalid(name: str, problem: str) -> InvalidRequest:

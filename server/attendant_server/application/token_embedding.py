@@ -14,6 +14,7 @@ from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.data_types import ConvertedVectors, DataType, converted
 from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.offset_units import OffsetUnit, TextOffsets
 from attendant_server.application.splitting import Span
 from attendant_server.application.text_roles import RoleOfTexts, role_of_texts
 from attendant_server.application.tokenization import (
@@ -84,6 +85,8 @@ class TokenEmbeddingRequest:
     """Number of a `VectorUnit`, 0 for tokens."""
     spans: Sequence[Sequence[Span]] = ()
     """The spans of each text, with spans as the unit."""
+    offset_unit: int = 0
+    """The unit of ``spans``: a number of `OffsetUnit`, 0 for code points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,7 @@ class _Plan(NamedTuple):
     data_type: DataType
     combination: LayerCombination
     unit: VectorUnit
+    offset_unit: OffsetUnit
     role: RoleOfTexts | None
     tokenization: TokenizationOptions
 
@@ -192,6 +196,7 @@ class TokenEmbedder:
         combination = _combination(request)
         num_vectors = 1 if combination is LayerCombination.MEAN else len(outputs)
         unit = chosen_unit(request.unit, request.spans, len(request.texts))
+        offset_unit = known_value("offset_unit", request.offset_unit, OffsetUnit.CODE_POINTS)
         role = role_of_texts(request.role, description)
         tokenization = tokenization_options(
             model.source_tokenizer,
@@ -203,7 +208,17 @@ class TokenEmbedder:
         if role is not None:
             tokenization = role.tokenization(tokenization, description.mask_id)
         vector_bytes = TOKEN_BYTES + num_vectors * data_type.row_bytes(dimension)
-        return _Plan(model, outputs, vector_bytes, data_type, combination, unit, role, tokenization)
+        return _Plan(
+            model,
+            outputs,
+            vector_bytes,
+            data_type,
+            combination,
+            unit,
+            offset_unit,
+            role,
+            tokenization,
+        )
 
     async def _read(
         self, plan: _Plan, request: TokenEmbeddingRequest
@@ -242,7 +257,8 @@ def _read(
     if plan.unit is VectorUnit.TOKENS:
         return _ReadText(text, shown, rows, groups=None)
     spans = request.spans[number] if plan.unit is VectorUnit.SPANS else None
-    groups = GroupedText(request.texts[number], text, shown).groups(number, spans)
+    offsets = TextOffsets(request.texts[number], plan.offset_unit)
+    groups = GroupedText(request.texts[number], text, shown, offsets).groups(number, spans)
     return _ReadText(text, shown, rows, groups)
 
 

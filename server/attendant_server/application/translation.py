@@ -11,7 +11,7 @@ from attendant_server.application.hypotheses import Joiner, Translation
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.piece_searches import align_pieces, search_pieces, with_faults
 from attendant_server.application.pieced_text import PiecedText
-from attendant_server.application.sampling import seeds_of
+from attendant_server.application.sampling import places_of, seeds_of
 from attendant_server.application.streaming import TextStream
 from attendant_server.application.target_prefixes import PrefixOptions, with_prefixes
 from attendant_server.application.tokenization import (
@@ -42,6 +42,8 @@ class TranslationRequest(PlannedRequest):
     texts: Sequence[str]
     target_prefixes: Sequence[str] = ()
     """The beginning of each translation, "" for none; empty if no text has any."""
+    places: Sequence[str] = ()
+    """The place of each text, for seeds; empty for those of `places_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,10 @@ class Translator:
         if plan.read_pieces.whole:
             options = self._prefix_options(plan, "target_prefixes[{}]")
             texts = await with_prefixes(self._jobs, options, texts, prefixes)
+        places = request.places or places_of(request.options.sampling, num_texts)
         while True:
             try:
-                results = await search_pieces(plan, texts, deadline)
+                results = await search_pieces(plan, texts, places, deadline)
                 break
             except SearchTooLarge as error:
                 texts = with_faults(texts, error.problems)
@@ -133,7 +136,9 @@ class Translator:
             [text] = await with_prefixes(self._jobs, options, [text], prefixes)
         if isinstance(text, InvalidRequest):
             raise text
-        seeds = list(seeds_of(plan.seed, [text], plan.num_samples))
+        seeds = list(
+            seeds_of(plan.seed, places_of(request.options.sampling, 1), [text], plan.num_samples)
+        )
         stream, num_sent = TextStream(plan.model, text, plan.options, deadline, seeds), 0
         try:
             async with aclosing(stream.deltas()) as deltas:

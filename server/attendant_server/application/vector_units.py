@@ -9,6 +9,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from attendant_server.application.offset_units import TextOffsets
 from attendant_server.application.splitting import Span
 from attendant_server.application.validation import known_value
 from attendant_server.application.words import word_spans
@@ -81,12 +82,14 @@ class GroupedText:
     """The tokens that the model reads."""
     shown: TokenizedText
     """The tokens with vectors, which may be fewer."""
+    offsets: TextOffsets
+    """Converts the offsets of given spans."""
 
     def groups(self, number: int, spans: Sequence[Span] | None) -> TokenGroups:
         """The tokens of the given spans, or of all words; raises InvalidRequest.
 
-        ``number`` is that of the text, for messages. Words without a token, or of which truncation
-        dropped a token, are left out.
+        ``number`` is that of the text, for messages. The spans of the result are in code points.
+        Words without a token, or of which truncation dropped a token, are left out.
         """
         shown, lost = TokenPlaces(self.shown), self._lost()
         if spans is not None:
@@ -106,12 +109,15 @@ class GroupedText:
         shown: TokenPlaces,
         lost: TokenPlaces | None,
     ) -> Iterator[Span]:
-        length = len(self.sent)
-        for i, span in enumerate(spans):
-            start, end = span
+        length = self.offsets.length
+        for i, (start, end) in enumerate(spans):
             if not start < end <= length:
                 problem = f"must have start < end <= {length}, got {start} and {end}"
                 raise InvalidRequest(f"{field}[{i}]", problem)
+            begin, stop = map(self.offsets.in_code_points, (start, end))
+            if begin is None or stop is None:
+                raise InvalidRequest(f"{field}[{i}]", "must not begin or end inside a character")
+            span = begin, stop
             if _has_lost(span, lost):
                 raise InvalidRequest(f"{field}[{i}]", "lost tokens to truncation")
             if not shown.within(span):

@@ -170,7 +170,7 @@ class _VectorUnitEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     VECTOR_UNIT_TOKENS: _VectorUnit.ValueType  # 1
     """Each token that the model read."""
     VECTOR_UNIT_WORDS: _VectorUnit.ValueType  # 2
-    """Each word: a run of letters and digits, a single character of a script without spaces, or a single other sign."""
+    """Each word: a run of letters and digits with their marks, a single character of a script without spaces, or a single other sign."""
     VECTOR_UNIT_SPANS: _VectorUnit.ValueType  # 3
     """Each span that the request gives."""
 
@@ -182,7 +182,7 @@ VECTOR_UNIT_UNSPECIFIED: VectorUnit.ValueType  # 0
 VECTOR_UNIT_TOKENS: VectorUnit.ValueType  # 1
 """Each token that the model read."""
 VECTOR_UNIT_WORDS: VectorUnit.ValueType  # 2
-"""Each word: a run of letters and digits, a single character of a script without spaces, or a single other sign."""
+"""Each word: a run of letters and digits with their marks, a single character of a script without spaces, or a single other sign."""
 VECTOR_UNIT_SPANS: VectorUnit.ValueType  # 3
 """Each span that the request gives."""
 Global___VectorUnit: typing_extensions.TypeAlias = VectorUnit
@@ -329,6 +329,7 @@ class EmbedRequest(google.protobuf.message.Message):
     CHUNKING_FIELD_NUMBER: builtins.int
     MAX_CHUNK_TOKENS_FIELD_NUMBER: builtins.int
     AVERAGE_CHUNKS_FIELD_NUMBER: builtins.int
+    OFFSET_UNIT_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     pooling: Global___Pooling.ValueType
@@ -374,6 +375,8 @@ class EmbedRequest(google.protobuf.message.Message):
     """Whether each text has one vector: the average of those of its chunks, each weighted by EmbedChunk.num_tokens. It is
     computed of vectors before they are scaled to length 1. Default: no average. INVALID_ARGUMENT without chunking.
     """
+    offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType
+    """Unit of the offsets of chunks. Default: OFFSET_UNIT_CODE_POINTS."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
@@ -397,9 +400,10 @@ class EmbedRequest(google.protobuf.message.Message):
         chunking: Global___Chunking.ValueType = ...,
         max_chunk_tokens: builtins.int | None = ...,
         average_chunks: builtins.bool = ...,
+        offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_max_chunk_tokens", b"_max_chunk_tokens", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "dimensions", b"dimensions", "max_chunk_tokens", b"max_chunk_tokens", "normalize", b"normalize", "prompt", b"prompt", "prompt_name", b"prompt_name"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_max_chunk_tokens", b"_max_chunk_tokens", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "average_chunks", b"average_chunks", "chunking", b"chunking", "data_type", b"data_type", "dimensions", b"dimensions", "force_dimensions", b"force_dimensions", "max_chunk_tokens", b"max_chunk_tokens", "model", b"model", "normalize", b"normalize", "pooling", b"pooling", "prompt", b"prompt", "prompt_name", b"prompt_name", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_max_chunk_tokens", b"_max_chunk_tokens", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "average_chunks", b"average_chunks", "chunking", b"chunking", "data_type", b"data_type", "dimensions", b"dimensions", "force_dimensions", b"force_dimensions", "max_chunk_tokens", b"max_chunk_tokens", "model", b"model", "normalize", b"normalize", "offset_unit", b"offset_unit", "pooling", b"pooling", "prompt", b"prompt", "prompt_name", b"prompt_name", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_dimensions", b"_dimensions"]) -> typing.Literal["dimensions"] | None: ...
     @typing.overload
@@ -504,7 +508,7 @@ class EmbedChunk(google.protobuf.message.Message):
     END_FIELD_NUMBER: builtins.int
     NUM_TOKENS_FIELD_NUMBER: builtins.int
     start: builtins.int
-    """First character, counted in Unicode code points of the text as it was sent, from 0."""
+    """Offset of the first character in the text as it was sent, from 0, in the offset_unit of the request."""
     end: builtins.int
     """End, exclusive, counted like start."""
     num_tokens: builtins.int
@@ -534,6 +538,7 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     LAYER_COMBINATION_FIELD_NUMBER: builtins.int
     UNIT_FIELD_NUMBER: builtins.int
     SPANS_FIELD_NUMBER: builtins.int
+    OFFSET_UNIT_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
@@ -554,6 +559,10 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     """Parts of each text that have vectors of their own. The vector of a word or a span is the mean of the vectors of its
     tokens: those that share a character with it, without special ones. With layers, it is computed in each layer before
     layers are combined. Default: VECTOR_UNIT_TOKENS.
+    """
+    offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType
+    """Unit of all offsets of the call. A span that begins or ends inside a character fails its text with
+    INVALID_ARGUMENT. Default: OFFSET_UNIT_CODE_POINTS.
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -589,8 +598,9 @@ class EmbedTokensRequest(google.protobuf.message.Message):
         layer_combination: Global___LayerCombination.ValueType = ...,
         unit: Global___VectorUnit.ValueType = ...,
         spans: collections.abc.Iterable[Global___TextSpans] | None = ...,
+        offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "layer_combination", b"layer_combination", "layers", b"layers", "model", b"model", "role", b"role", "spans", b"spans", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation", "unit", b"unit"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "layer_combination", b"layer_combination", "layers", b"layers", "model", b"model", "offset_unit", b"offset_unit", "role", b"role", "spans", b"spans", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation", "unit", b"unit"]) -> None: ...
 
 Global___EmbedTokensRequest: typing_extensions.TypeAlias = EmbedTokensRequest
 
@@ -623,7 +633,7 @@ class Span(google.protobuf.message.Message):
     START_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
     start: builtins.int
-    """First character, counted in Unicode code points of the text as it was sent, from 0."""
+    """Offset of the first character in the text as it was sent, from 0, in the offset_unit of the request."""
     end: builtins.int
     """End, exclusive, counted like start."""
     def __init__(
@@ -734,7 +744,7 @@ class EmbeddedSpan(google.protobuf.message.Message):
     END_FIELD_NUMBER: builtins.int
     NUM_TOKENS_FIELD_NUMBER: builtins.int
     start: builtins.int
-    """First character, counted in Unicode code points of the text as it was sent, from 0."""
+    """Offset of the first character in the text as it was sent, from 0, in the offset_unit of the request."""
     end: builtins.int
     """End, exclusive, counted like start."""
     num_tokens: builtins.int
@@ -761,11 +771,12 @@ class FillMaskRequest(google.protobuf.message.Message):
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     CANDIDATES_FIELD_NUMBER: builtins.int
     JOINT_FIELD_NUMBER: builtins.int
+    OFFSET_UNIT_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     top_k: builtins.int
-    """Candidates for each mask, or with joint, fillings of each text. Default 5, but all given candidates without joint. 0 and more than
-    RequestLimits.max_top_k are INVALID_ARGUMENT, with joint more than RequestLimits.max_beam_size.
+    """Candidates for each mask, or with joint, fillings of each text. Default 5, but all given candidates without joint. 0
+    and more than RequestLimits.max_top_k, with joint more than RequestLimits.max_beam_size, are INVALID_ARGUMENT.
     """
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it.
@@ -778,6 +789,8 @@ class FillMaskRequest(google.protobuf.message.Message):
     beam search keeps the top_k likeliest fillings. A text with more than 16 masks fails with INVALID_ARGUMENT. Default
     false.
     """
+    offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType
+    """Unit of the offsets of masks. Default: OFFSET_UNIT_CODE_POINTS."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts, each with one "[MASK]" or more. At least 1 text, at most RequestLimits.max_texts; otherwise the call fails
@@ -800,9 +813,10 @@ class FillMaskRequest(google.protobuf.message.Message):
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         candidates: collections.abc.Iterable[Global___TextCandidates] | None = ...,
         joint: builtins.bool = ...,
+        offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_top_k", b"_top_k", "candidates", b"candidates", "joint", b"joint", "model", b"model", "text_normalization", b"text_normalization", "texts", b"texts", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_top_k", b"_top_k", "candidates", b"candidates", "joint", b"joint", "model", b"model", "offset_unit", b"offset_unit", "text_normalization", b"text_normalization", "texts", b"texts", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_top_k", b"_top_k"]) -> typing.Literal["top_k"] | None: ...
 
 Global___FillMaskRequest: typing_extensions.TypeAlias = FillMaskRequest
@@ -964,7 +978,7 @@ class FilledMask(google.protobuf.message.Message):
     END_FIELD_NUMBER: builtins.int
     CANDIDATES_FIELD_NUMBER: builtins.int
     start: builtins.int
-    """First character of the mask, counted in Unicode code points of the text as it was sent, from 0."""
+    """Offset of the mask's first character in the text as it was sent, from 0, in the offset_unit of the request."""
     end: builtins.int
     """End of the mask, exclusive, counted like start."""
     @property

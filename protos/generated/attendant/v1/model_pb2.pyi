@@ -434,12 +434,15 @@ class TokenizeRequest(google.protobuf.message.Message):
     TEXTS_FIELD_NUMBER: builtins.int
     SIDE_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    OFFSET_UNIT_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all models of the server have the same name."""
     side: Global___TextSide.ValueType
     """Side of a translation model whose tokenizer reads the texts. Default: source."""
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
     """Normalization of the texts. Default: that of the model."""
+    offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType
+    """Unit of the offsets of tokens. Default: OFFSET_UNIT_CODE_POINTS."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
@@ -454,8 +457,9 @@ class TokenizeRequest(google.protobuf.message.Message):
         texts: collections.abc.Iterable[builtins.str] | None = ...,
         side: Global___TextSide.ValueType = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+        offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "side", b"side", "text_normalization", b"text_normalization", "texts", b"texts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "offset_unit", b"offset_unit", "side", b"side", "text_normalization", b"text_normalization", "texts", b"texts"]) -> None: ...
 
 Global___TokenizeRequest: typing_extensions.TypeAlias = TokenizeRequest
 

@@ -158,6 +158,34 @@ with translate="no" stay as they are.
 """
 Global___Markup: typing_extensions.TypeAlias = Markup
 
+class _OffsetUnit:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _OffsetUnitEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_OffsetUnit.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    OFFSET_UNIT_UNSPECIFIED: _OffsetUnit.ValueType  # 0
+    """The default: the same as OFFSET_UNIT_CODE_POINTS."""
+    OFFSET_UNIT_CODE_POINTS: _OffsetUnit.ValueType  # 1
+    """Unicode code points, as strings of Python and runes of Go count."""
+    OFFSET_UNIT_UTF8_BYTES: _OffsetUnit.ValueType  # 2
+    """Bytes of the text in UTF-8, as strings of Go, Rust and C++ count."""
+    OFFSET_UNIT_UTF16_UNITS: _OffsetUnit.ValueType  # 3
+    """16-bit units of the text in UTF-16, as strings of Java, JavaScript and C# count. A code point beyond U+FFFF has two."""
+
+class OffsetUnit(_OffsetUnit, metaclass=_OffsetUnitEnumTypeWrapper):
+    """OffsetUnit is the unit of all offsets of a call: places in texts, in requests and answers."""
+
+OFFSET_UNIT_UNSPECIFIED: OffsetUnit.ValueType  # 0
+"""The default: the same as OFFSET_UNIT_CODE_POINTS."""
+OFFSET_UNIT_CODE_POINTS: OffsetUnit.ValueType  # 1
+"""Unicode code points, as strings of Python and runes of Go count."""
+OFFSET_UNIT_UTF8_BYTES: OffsetUnit.ValueType  # 2
+"""Bytes of the text in UTF-8, as strings of Go, Rust and C++ count."""
+OFFSET_UNIT_UTF16_UNITS: OffsetUnit.ValueType  # 3
+"""16-bit units of the text in UTF-16, as strings of Java, JavaScript and C# count. A code point beyond U+FFFF has two."""
+Global___OffsetUnit: typing_extensions.TypeAlias = OffsetUnit
+
 @typing.final
 class TruncationReport(google.protobuf.message.Message):
     """TruncationReport counts the tokens before and after truncation. It is present only if tokens were dropped."""
@@ -200,7 +228,7 @@ class Token(google.protobuf.message.Message):
     text: builtins.str
     """The token as the vocabulary writes it; markers of word boundaries are left in."""
     start: builtins.int
-    """First character of the token, counted in Unicode code points of the text as it was sent, from 0."""
+    """Offset of the token's first character in the text as it was sent, from 0, in the offset_unit of the request."""
     end: builtins.int
     """End of the token, exclusive, counted like start. Equal to start for a token that the model added."""
     special: builtins.bool

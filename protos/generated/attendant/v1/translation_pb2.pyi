@@ -204,6 +204,7 @@ class Sampling(google.protobuf.message.Message):
     TOP_P_FIELD_NUMBER: builtins.int
     MIN_P_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
+    FIRST_INDEX_FIELD_NUMBER: builtins.int
     temperature: builtins.float
     """Temperature: log-probabilities are divided by it. Less than 1 makes likely tokens likelier. Default 1. Must be more
     than 0 and at most 100.
@@ -221,7 +222,11 @@ class Sampling(google.protobuf.message.Message):
     seed: builtins.int
     """Seed of the random numbers. The same request with the same seed to the same model gives the same translations,
     whatever else the server does, unless rounding, which depends on the batch, decides between two tokens. The place of
-    a text in its request counts. Default: a random seed, which the answer has.
+    a text in its request counts, see first_index. Default: a random seed, which the answer has.
+    """
+    first_index: builtins.int
+    """Index of the first text of this call among all texts, for a call that sends a part of them. Text i of the call gets
+    the translations that text first_index + i of one large call with the same seed gets. Default 0.
     """
     def __init__(
         self,
@@ -231,9 +236,10 @@ class Sampling(google.protobuf.message.Message):
         top_p: builtins.float | None = ...,
         min_p: builtins.float | None = ...,
         seed: builtins.int | None = ...,
+        first_index: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "first_index", b"first_index", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_p", b"_min_p"]) -> typing.Literal["min_p"] | None: ...
     @typing.overload
@@ -263,6 +269,7 @@ class TranslateRequest(google.protobuf.message.Message):
     TARGET_PREFIXES_FIELD_NUMBER: builtins.int
     RETURN_ALIGNMENTS_FIELD_NUMBER: builtins.int
     MARKUP_FIELD_NUMBER: builtins.int
+    OFFSET_UNIT_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -298,6 +305,8 @@ class TranslateRequest(google.protobuf.message.Message):
     as a text for quotas. A model without an aligner (GetModelResponse.aligns_words) is FAILED_PRECONDITION;
     return_sentences, return_alignments and target_prefixes are INVALID_ARGUMENT.
     """
+    offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType
+    """Unit of the offsets of sentences and of links of words. Default: OFFSET_UNIT_CODE_POINTS."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts, translated independently of each other. At least 1, at most RequestLimits.max_texts; otherwise the call
@@ -334,9 +343,10 @@ class TranslateRequest(google.protobuf.message.Message):
         target_prefixes: collections.abc.Iterable[builtins.str] | None = ...,
         return_alignments: builtins.bool = ...,
         markup: attendant.v1.text_pb2.Markup.ValueType = ...,
+        offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["markup", b"markup", "model", b"model", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["markup", b"markup", "model", b"model", "offset_unit", b"offset_unit", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___TranslateRequest: typing_extensions.TypeAlias = TranslateRequest
 
@@ -481,8 +491,8 @@ Global___Hypothesis: typing_extensions.TypeAlias = Hypothesis
 @typing.final
 class WordAlignment(google.protobuf.message.Message):
     """WordAlignment links a word of a translation to the word of the text that it comes from, by the attention of the model.
-    A word is a run of letters and digits, a single character of a script without spaces, or a single other sign. Places
-    are counted in Unicode code points, from 0.
+    A word is a run of letters and digits with their marks, a single character of a script without spaces, or a single
+    other sign. Places are offsets from 0, in the offset_unit of the request.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -517,8 +527,8 @@ Global___WordAlignment: typing_extensions.TypeAlias = WordAlignment
 
 @typing.final
 class SentencePair(google.protobuf.message.Message):
-    """SentencePair is a part of a text that was translated alone, and the place of its translation. Places are counted in
-    Unicode code points, from 0.
+    """SentencePair is a part of a text that was translated alone, and the place of its translation. Places are offsets
+    from 0, in the offset_unit of the request.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -591,6 +601,7 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     RETURN_SENTENCES_FIELD_NUMBER: builtins.int
     TARGET_PREFIX_FIELD_NUMBER: builtins.int
     RETURN_ALIGNMENTS_FIELD_NUMBER: builtins.int
+    OFFSET_UNIT_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -622,6 +633,8 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     """The beginning of the translation, by the rules of TranslateRequest.target_prefixes. Default: none."""
     return_alignments: builtins.bool
     """Whether each hypothesis has the links of its words, as in TranslateRequest. Default false."""
+    offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType
+    """Unit of the offsets of sentences and of links of words. Default: OFFSET_UNIT_CODE_POINTS."""
     @property
     def options(self) -> Global___TranslateOptions:
         """Options of the search. Absent: all defaults."""
@@ -640,9 +653,10 @@ class StreamTranslateRequest(google.protobuf.message.Message):
         return_sentences: builtins.bool = ...,
         target_prefix: builtins.str = ...,
         return_alignments: builtins.bool = ...,
+        offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefix", b"target_prefix", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "offset_unit", b"offset_unit", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefix", b"target_prefix", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
 
 Global___StreamTranslateRequest: typing_extensions.TypeAlias = StreamTranslateRequest
 
@@ -712,6 +726,7 @@ class ScoreRequest(google.protobuf.message.Message):
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     RETURN_TOKENS_FIELD_NUMBER: builtins.int
     RETURN_ALIGNMENTS_FIELD_NUMBER: builtins.int
+    OFFSET_UNIT_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -741,6 +756,8 @@ class ScoreRequest(google.protobuf.message.Message):
     """Whether each result has the links between the words of its target and of its source (TranslationScore.alignments).
     Default false. A model without an aligner (GetModelResponse.aligns_words) is FAILED_PRECONDITION.
     """
+    offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType
+    """Unit of the offsets of tokens and of links of words. Default: OFFSET_UNIT_CODE_POINTS."""
     @property
     def pairs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TranslationPair]:
         """The pairs to score. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A
@@ -759,9 +776,10 @@ class ScoreRequest(google.protobuf.message.Message):
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         return_tokens: builtins.bool = ...,
         return_alignments: builtins.bool = ...,
+        offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "pairs", b"pairs", "return_alignments", b"return_alignments", "return_tokens", b"return_tokens", "source_language", b"source_language", "target_language", b"target_language", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "offset_unit", b"offset_unit", "pairs", b"pairs", "return_alignments", b"return_alignments", "return_tokens", b"return_tokens", "source_language", b"source_language", "target_language", b"target_language", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_length_penalty", b"_length_penalty"]) -> typing.Literal["length_penalty"] | None: ...
 
 Global___ScoreRequest: typing_extensions.TypeAlias = ScoreRequest

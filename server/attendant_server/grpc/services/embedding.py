@@ -33,6 +33,7 @@ from attendant_server.grpc.services.embedding_messages import (
     similarity_response,
 )
 from attendant_server.grpc.services.messages import given
+from attendant_server.grpc.services.offset_units import OffsetConverter
 
 
 class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
@@ -53,6 +54,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request: embedding_pb2.EmbedRequest, context: Context
     ) -> embedding_pb2.EmbedResponse:
         """One vector for each text."""
+        offsets = OffsetConverter(request)
         answer = await self._embedder.embed(
             EmbeddingRequest(
                 texts=list(request.texts),
@@ -71,12 +73,15 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
             ),
             context.time_remaining(),
         )
-        return await self._jobs.run_for(answer.size, lambda: embed_response(answer))
+        return await self._jobs.run_for(
+            answer.size, lambda: offsets.of_texts(embed_response(answer), request.texts)
+        )
 
     async def EmbedTokens(
         self, request: embedding_pb2.EmbedTokensRequest, context: Context
     ) -> embedding_pb2.EmbedTokensResponse:
         """One vector for each token, word or span, from any layers or for late interaction."""
+        offsets = OffsetConverter(request)
         answer = await self._token_embedder.embed(
             TokenEmbeddingRequest(
                 texts=list(request.texts),
@@ -89,15 +94,19 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 data_type=request.data_type,
                 unit=request.unit,
                 spans=[[(s.start, s.end) for s in each.spans] for each in request.spans],
+                offset_unit=request.offset_unit,
             ),
             context.time_remaining(),
         )
-        return await self._jobs.run_for(answer.size, lambda: embed_tokens_response(answer))
+        return await self._jobs.run_for(
+            answer.size, lambda: offsets.of_texts(embed_tokens_response(answer), request.texts)
+        )
 
     async def FillMask(
         self, request: embedding_pb2.FillMaskRequest, context: Context
     ) -> embedding_pb2.FillMaskResponse:
         """The likeliest tokens for every mask, or given candidates in their order."""
+        offsets = OffsetConverter(request)
         answer = await self._mask_filler.fill(
             MaskFillingRequest(
                 texts=list(request.texts),
@@ -112,7 +121,9 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
             ),
             context.time_remaining(),
         )
-        return await self._jobs.run_for(answer.size, lambda: fill_mask_response(answer))
+        return await self._jobs.run_for(
+            answer.size, lambda: offsets.of_texts(fill_mask_response(answer), request.texts)
+        )
 
     async def Classify(
         self, request: embedding_pb2.ClassifyRequest, context: Context

@@ -22,6 +22,7 @@ from attendant_server.application.validation import RequestLimits
 from attendant_server.errors import InvalidRequest
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.services.messages import fault, tokens
+from attendant_server.grpc.services.offset_units import OffsetConverter
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
@@ -46,6 +47,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.TokenizeRequest, context: Context
     ) -> model_pb2.TokenizeResponse:
         """The tokens that the model would read."""
+        offsets = OffsetConverter(request)
         answer = await self._models.tokenize(
             TokenizationRequest(
                 texts=list(request.texts),
@@ -54,7 +56,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
                 text_normalization=request.text_normalization,
             )
         )
-        return await self._jobs.run_for(answer.size, lambda: _tokenize_response(answer))
+        return await self._jobs.run_for(
+            answer.size, lambda: offsets.of_texts(_tokenize_response(answer), request.texts)
+        )
 
 
 def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.GetModelResponse:

@@ -20,6 +20,7 @@ from attendant_server.application.translation_options import DEFAULT_OPTIONS, Tr
 from attendant_server.errors import InvalidRequest
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.services.messages import fault, given, timings, tokens, truncation
+from attendant_server.grpc.services.offset_units import OffsetConverter
 
 Response: TypeAlias = translation_pb2.TranslateResponse | translation_pb2.StreamTranslateResponse
 
@@ -35,6 +36,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         self, request: translation_pb2.TranslateRequest, context: Context
     ) -> translation_pb2.TranslateResponse:
         """Translate all texts and answer when all are done."""
+        offsets = OffsetConverter(request)
         answer = await self._markup_translator.translate(
             TranslationRequest(
                 texts=list(request.texts),
@@ -52,12 +54,15 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             request.markup,
             context.time_remaining(),
         )
-        return await self._jobs.run_for(answer.size, lambda: _translate_response(answer))
+        return await self._jobs.run_for(
+            answer.size, lambda: offsets.of_translations(_translate_response(answer), request.texts)
+        )
 
     async def StreamTranslate(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
         self, request: translation_pb2.StreamTranslateRequest, context: Context
     ) -> None:
         """Translate one text and send complete words as soon as they are settled."""
+        offsets = OffsetConverter(request)
         pieces = self._translator.stream(
             StreamRequest(
                 text=request.text,
@@ -76,12 +81,13 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         )
         async with aclosing(pieces):
             async for piece in pieces:
-                await context.write(await self._stream_response(piece))
+                await context.write(await self._stream_response(piece, offsets, request.text))
 
     async def Score(
         self, request: translation_pb2.ScoreRequest, context: Context
     ) -> translation_pb2.ScoreResponse:
         """Score all pairs and answer when all are done."""
+        offsets = OffsetConverter(request)
         answer = await self._scorer.score(
             ScoringRequest(
                 sources=[pair.source for pair in request.pairs],
@@ -97,13 +103,19 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             ),
             context.time_remaining(),
         )
-        return await self._jobs.run_for(answer.size, lambda: _score_response(answer))
+        return await self._jobs.run_for(
+            answer.size, lambda: offsets.of_scores(_score_response(answer), request.pairs)
+        )
 
-    async def _stream_response(self, piece: StreamPiece) -> translation_pb2.StreamTranslateResponse:
+    async def _stream_response(
+        self, piece: StreamPiece, offsets: OffsetConverter, text: str
+    ) -> translation_pb2.StreamTranslateResponse:
         answer = piece.answer
         if answer is None:
             return translation_pb2.StreamTranslateResponse(delta=piece.delta)
-        return await self._jobs.run_for(answer.size, lambda: _last_response(piece.delta, answer))
+        return await self._jobs.run_for(
+            answer.size, lambda: offsets.of_stream(_last_response(piece.delta, answer), text)
+        )
 
 
 def _options(
@@ -137,6 +149,7 @@ def _sampling(sampling: translation_pb2.Sampling) -> SamplingOptions:
         top_p=given(sampling, "top_p"),
         min_p=given(sampling, "min_p"),
         seed=given(sampling, "seed"),
+        first_index=sampling.first_index,
     )
 
 
