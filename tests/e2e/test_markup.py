@@ -97,6 +97,13 @@ def test_a_text_that_is_too_long_fails_alone(running: Running):
         assert translation.hypotheses[0].text == best(running, text)
 
 
+def test_pages_may_have_more_blocks_than_the_queue_has_places(running: Running):
+    text = "<ul>" + "<li>Yes.</li>\n" * 1250 + "</ul>"
+    expected = text.replace("Yes.", best(running, "Yes."))
+    found = translated(running, text, text)
+    assert [translation.hypotheses[0].text for translation in found] == [expected] * 2
+
+
 def test_texts_with_markup_do_not_depend_on_each_other(running: Running):
     texts = [PAGE, "<hr>", "<b>The dog</b> sees me.", "The cat sleeps."]
     for text, found in zip(texts, translated(running, *texts), strict=True):

@@ -58,11 +58,6 @@ class Segment:
     source: str
     """The segment as sent."""
 
-    @property
-    def has_text(self) -> bool:
-        """Whether there is anything to translate."""
-        return bool(self.text.strip())
-
 
 Part: TypeAlias = str | Segment
 """Markup between segments, as it is, or a segment."""

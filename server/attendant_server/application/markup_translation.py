@@ -72,7 +72,7 @@ class MarkupTranslator:
         )
         plain = replace(plain, options=replace(request.options, return_tokens=True))
         plan = await self._translator.planner.plan(plain)
-        answer = await self._translator.translate_all(plain, seconds_left)
+        answer = await self._translator.translate_all(plain, seconds_left, len(request.texts))
         joiner = _Joiner(plan.options.length_penalty, request.options.return_tokens)
 
         def join() -> list[Translation | InvalidRequest]:

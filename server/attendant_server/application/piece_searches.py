@@ -28,14 +28,16 @@ async def search_pieces(
     texts: Sequence[PiecedText | InvalidRequest],
     places: Sequence[str],
     deadline: float,
+    num_texts: int,
 ) -> list[list[Hypothesis]]:
     """The hypotheses of the pieces of all texts without a fault; raises SearchTooLarge.
 
-    ``places`` are those of the texts, for seeds (`places_of`).
+    ``places`` are those of the texts, for seeds (`places_of`). The caller has sent ``num_texts``
+    texts, of which these texts may be parts.
     """
     num_samples = plan.num_samples
     pieces = [token_ids for text in good(texts) for token_ids in text.token_ids]
-    size = max(MAX_RUNNING_SENTENCES, len(texts))
+    size = max(MAX_RUNNING_SENTENCES, num_texts)
     if plan.seed is None and not plan.read_pieces.whole and len(pieces) <= size:
         return await plan.model.answer(TranslateCall(pieces, plan.options, deadline))
     sources = [token_ids for token_ids in pieces for _ in range(num_samples)]
@@ -79,10 +81,10 @@ async def align_pieces(
         for source, hypotheses in zip(sources, results, strict=True)
         for hypothesis in hypotheses
     ]
-    size, found = max(MAX_RUNNING_SENTENCES, len(texts)), []
+    found: list[AttentionWeights] = []
     timings = records.current().engine
-    for first in range(0, len(pairs), size):
-        call = AlignCall(pairs[first : first + size], deadline)
+    for first in range(0, len(pairs), MAX_RUNNING_SENTENCES):
+        call = AlignCall(pairs[first : first + MAX_RUNNING_SENTENCES], deadline)
         found += await plan.model.answer(call, may_wait=True)
         timings = joined_timings([timings, call.timings])
     records.current().engine = timings

@@ -94,13 +94,13 @@ class Translator:
         if prefixes and len(prefixes) != num_texts:
             problem = f"as many as texts, which are {num_texts}, or none, got {len(prefixes)}"
             raise InvalidRequest("target_prefixes", problem)
-        return await self.translate_all(request, seconds_left)
+        return await self.translate_all(request, seconds_left, num_texts)
 
     async def translate_all(
-        self, request: TranslationRequest, seconds_left: float | None
+        self, request: TranslationRequest, seconds_left: float | None, num_texts: int
     ) -> TranslationAnswer:
-        """Like `translate`, for any number of texts that the caller has checked."""
-        num_texts, prefixes = len(request.texts), request.target_prefixes
+        """Like `translate`, without a limit of texts, which may be parts of ``num_texts`` texts."""
+        prefixes = request.target_prefixes
         whole = frozenset(i for i, prefix in enumerate(prefixes) if prefix.strip())
         plan = await self.planner.plan(request, whole)
         self._check_size(plan, num_texts)
@@ -111,10 +111,10 @@ class Translator:
         if plan.read_pieces.whole:
             options = self._prefix_options(plan, "target_prefixes[{}]")
             texts = await with_prefixes(self._jobs, options, texts, prefixes)
-        places = request.places or places_of(request.options.sampling, num_texts)
+        places = request.places or places_of(request.options.sampling, len(request.texts))
         while True:
             try:
-                results = await search_pieces(plan, texts, places, deadline)
+                results = await search_pieces(plan, texts, places, deadline, num_texts)
                 break
             except SearchTooLarge as error:
                 texts = with_faults(texts, error.problems)
