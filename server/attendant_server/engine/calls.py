@@ -198,6 +198,12 @@ class SearchOptions(NamedTuple):
     early_stopping: bool = False
     """Whether a beam search ends when ``patience`` x ``beam_size`` hypotheses have finished."""
     patience: float = 1.0
+    num_beam_groups: int = 1
+    """Groups of a diverse beam search, a divisor of ``beam_size``. 1 for other searches."""
+    diversity_penalty: float = 0.0
+    """Penalty of a token for each beam of an earlier group that has it at the same position."""
+    num_alternatives: int = 1
+    """Different tokens after the forced ones that are continued, each with ``beam_size`` beams."""
     no_repeat_ngram_size: int = 0
     """Size of the n-grams that no hypothesis may have twice. 0 for no such rule."""
     repetition_penalty: float = 1.0
@@ -210,6 +216,11 @@ class SearchOptions(NamedTuple):
     """If given, output tokens are also limited to this times the source tokens, plus
     ``extra_output_tokens``."""
     extra_output_tokens: int = 0
+
+    @property
+    def width(self) -> int:
+        """Rows of the search."""
+        return self.beam_size * self.num_alternatives
 
     def for_source(self, num_source_tokens: int, prefix: tuple[int, ...] = ()) -> "SearchOptions":
         """These options with the output limit of one text and the prefix of its hypotheses."""
@@ -260,7 +271,7 @@ class TranslateCall(Call[list[Hypothesis]]):
         the engine's threads and must be quick.
         """
         super().__init__(len(sources), deadline)
-        self.width = options.beam_size
+        self.width = options.width
         self.sources = sources
         self.options = options
         self.on_prefix = on_prefix

@@ -221,6 +221,10 @@ class BeamSearch:
             return (*self._prefixes[beam.parent], beam.token)
         return beam.token_ids()
 
+    def running_tokens(self) -> list[int]:
+        """The last tokens of the beams that run on."""
+        return [beam.token for beam in self._possible()]
+
     def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
         """All candidates."""
         return len(token_ids[0])

@@ -95,7 +95,7 @@ class ForcedTokens:
 def rules_of(options: SearchOptions, start_token_id: int, eos_id: int) -> tuple[TokenRule, ...]:
     """The rules that ``options`` require."""
     rules: list[TokenRule] = []
-    if options.forced_token_ids and options.beam_size == 1:
+    if options.forced_token_ids and options.width == 1:
         rules.append(ForcedTokens(options.forced_token_ids))
     if options.min_output_tokens:
         rules.append(MinimumLength(options.min_output_tokens, eos_id))

@@ -24,8 +24,7 @@ from attendant_server.engine.pair_scheduler import PairScheduler
 from attendant_server.engine.repetition_guard import RepetitionGuard, num_settled
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
-from attendant_server.engine.sampling import SampledSearch
-from attendant_server.engine.search import Search, new_search
+from attendant_server.engine.searches import search_of
 from attendant_server.engine.slots import Slots
 from attendant_server.engine.token_rules import rules_of
 from attendant_server.engine.translation_limits import TranslationLimits
@@ -115,7 +114,7 @@ class TranslationScheduler(PairScheduler):
         if isinstance(call, PairCall):
             self._enqueue(self._pairs, call, (max(map(len, pair)) for pair in call.pairs))
         elif isinstance(call, TranslateCall):
-            assert call.options.beam_size <= self.max_rows
+            assert call.width <= self.max_rows
             lengths = [len(source) for source in call.sources]
             self._budget.check(call, lengths)
             self._use.width = call.options.beam_size
@@ -216,11 +215,8 @@ class TranslationScheduler(PairScheduler):
     def _sentence(self, text: QueuedText[TranslateCall]) -> Sentence:
         options = text.call.options_for(text.index, text.num_tokens)
         ends = self._model.start_token_id, self._model.eos_id
-        search: Search
-        if options.sampling is None:
-            search = new_search(options, *ends)
-        else:
-            search = SampledSearch(options, text.call.seeds[text.index], *ends)
+        seed = text.call.seeds[text.index] if options.sampling is not None else ""
+        search = search_of(options, seed, *ends)
         rules = rules_of(options, *ends)
         guard = None
         if options.repetition_guard:
