@@ -73,6 +73,17 @@ def test_every_hypothesis_begins_with_any_prefix(running: Running, beam_size: in
         assert all(hypothesis.text.startswith(prefix) for hypothesis in translation.hypotheses)
 
 
+def test_words_that_no_source_suggests_are_continued_alike_by_steps_of_several_tokens(
+    running: Running,
+):
+    prefixes = ["Die alte"] * len(SENTENCES)
+    found = translate(running, SENTENCES, prefixes)
+    # This rule forbids nothing in a short translation, and has to see every token.
+    step_by_step = {"no_repeat_ngram_size": 40}
+    expected = translate(running, SENTENCES, prefixes, options=step_by_step)
+    assert best(found) == best(expected)
+
+
 def test_samples_begin_with_the_prefix(running: Running):
     options = {"sampling": Sampling(temperature=3, seed=1), "num_hypotheses": 6}
     [found] = translate(running, SENTENCES[:1], ["Der alte"], options=options).translations
@@ -179,7 +190,7 @@ def test_a_prefix_must_be_shorter_than_the_limit_of_the_call(running: Running):
         ),
         (
             {"target_prefixes": ["", "Der"], "splitting": SPLITTING_SENTENCES},
-            "splitting: is for texts without target prefixes only",
+            "splitting: is for texts without target prefixes or alternatives only",
         ),
     ],
 )

@@ -76,6 +76,15 @@ SEARCHES |= {
     },
     "greedy, suppressed text": {"suppressed_texts": ["."], "repetition_guard": False},
     "beam 4, patience 2": {"beam_size": 4, "num_hypotheses": 4, "patience": 2},
+    "4 beams in 2 groups": {"beam_size": 4, "num_hypotheses": 4, "num_beam_groups": 2},
+    "4 groups, penalty 3": {
+        "beam_size": 4,
+        "num_hypotheses": 4,
+        "num_beam_groups": 4,
+        "diversity_penalty": 3,
+    },
+    "3 alternatives": {"num_hypotheses": 3, "return_alternatives": True},
+    "2 alternatives, beam 2": {"num_hypotheses": 2, "beam_size": 2, "return_alternatives": True},
     "3 samples": {
         "num_hypotheses": 3,
         "max_output_tokens": 12,

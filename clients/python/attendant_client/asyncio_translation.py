@@ -49,6 +49,9 @@ class AsyncTranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        num_beam_groups: int | None = None,
+        diversity_penalty: float | None = None,
+        return_alternatives: bool = False,
         target_prefix: str | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
@@ -82,6 +85,9 @@ class AsyncTranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        num_beam_groups: int | None = None,
+        diversity_penalty: float | None = None,
+        return_alternatives: bool = False,
         target_prefix: str | Sequence[str] | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
@@ -114,6 +120,9 @@ class AsyncTranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        num_beam_groups: int | None = None,
+        diversity_penalty: float | None = None,
+        return_alternatives: bool = False,
         target_prefix: str | Sequence[str] | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
@@ -152,6 +161,10 @@ class AsyncTranslationCalls(ABC):
         number of samples, which are independent.
         `patience`: a beam search ends when this times `beam_size` hypotheses have finished; 1 if
         absent.
+        `num_beam_groups`: groups of a diverse beam search, a divisor of `beam_size`, which find
+        hypotheses that differ more; with `diversity_penalty`, 0.5 if absent.
+        `return_alternatives`: whether hypotheses are the likeliest different tokens after the
+        prefix, each with its best continuation. Such texts are not split into sentences.
         `target_prefix`: the beginning of the translation, which the model continues; for several
         texts as many, "" for none. Such a text is not split into sentences.
         `return_tokens`: whether hypotheses have their tokens with log-probabilities.
@@ -178,6 +191,9 @@ class AsyncTranslationCalls(ABC):
             repetition_penalty=repetition_penalty,
             sampling=messages.sampling(sampling),
             patience=patience,
+            num_beam_groups=num_beam_groups,
+            diversity_penalty=diversity_penalty,
+            return_alternatives=return_alternatives,
             return_tokens=return_tokens,
         )
         call = messages.translate(
@@ -218,6 +234,9 @@ class AsyncTranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        num_beam_groups: int | None = None,
+        diversity_penalty: float | None = None,
+        return_alternatives: bool = False,
         target_prefix: str | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
@@ -247,6 +266,9 @@ class AsyncTranslationCalls(ABC):
             repetition_penalty=repetition_penalty,
             sampling=messages.sampling(sampling),
             patience=patience,
+            num_beam_groups=num_beam_groups,
+            diversity_penalty=diversity_penalty,
+            return_alternatives=return_alternatives,
             return_tokens=return_tokens,
         )
         call = messages.stream_translate(

@@ -26,6 +26,17 @@ def add_search_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--target-prefix", metavar="TEXT", help="the beginning of each translation")
     parser.add_argument("--repetition-penalty", type=float, metavar="X", help="1 for none")
     parser.add_argument("--patience", type=float, metavar="X", help="of a beam search; default 1")
+    parser.add_argument(
+        "--beam-groups", type=int, metavar="N", help="groups of a diverse beam search; default 1"
+    )
+    parser.add_argument(
+        "--diversity-penalty", type=float, metavar="X", help="of --beam-groups; default 0.5"
+    )
+    parser.add_argument(
+        "--alternatives",
+        action="store_true",
+        help="hypotheses with different tokens after the prefix, or at the beginning",
+    )
     parser.add_argument("--sample", action="store_true", help="draw tokens at random")
     for name in SAMPLING:
         parser.add_argument(

@@ -50,6 +50,9 @@ class TranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        num_beam_groups: int | None = None,
+        diversity_penalty: float | None = None,
+        return_alternatives: bool = False,
         target_prefix: str | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
@@ -83,6 +86,9 @@ class TranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        num_beam_groups: int | None = None,
+        diversity_penalty: float | None = None,
+        return_alternatives: bool = False,
         target_prefix: str | Sequence[str] | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
@@ -115,6 +121,9 @@ class TranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        num_beam_groups: int | None = None,
+        diversity_penalty: float | None = None,
+        return_alternatives: bool = False,
         target_prefix: str | Sequence[str] | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
@@ -153,6 +162,10 @@ class TranslationCalls(ABC):
         number of samples, which are independent.
         `patience`: a beam search ends when this times `beam_size` hypotheses have finished; 1 if
         absent.
+        `num_beam_groups`: groups of a diverse beam search, a divisor of `beam_size`, which find
+        hypotheses that differ more; with `diversity_penalty`, 0.5 if absent.
+        `return_alternatives`: whether hypotheses are the likeliest different tokens after the
+        prefix, each with its best continuation. Such texts are not split into sentences.
         `target_prefix`: the beginning of the translation, which the model continues; for several
         texts as many, "" for none. Such a text is not split into sentences.
         `return_tokens`: whether hypotheses have their tokens with log-probabilities.
@@ -179,6 +192,9 @@ class TranslationCalls(ABC):
             repetition_penalty=repetition_penalty,
             sampling=messages.sampling(sampling),
             patience=patience,
+            num_beam_groups=num_beam_groups,
+            diversity_penalty=diversity_penalty,
+            return_alternatives=return_alternatives,
             return_tokens=return_tokens,
         )
         call = messages.translate(
@@ -219,6 +235,9 @@ class TranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        num_beam_groups: int | None = None,
+        diversity_penalty: float | None = None,
+        return_alternatives: bool = False,
         target_prefix: str | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
@@ -248,6 +267,9 @@ class TranslationCalls(ABC):
             repetition_penalty=repetition_penalty,
             sampling=messages.sampling(sampling),
             patience=patience,
+            num_beam_groups=num_beam_groups,
+            diversity_penalty=diversity_penalty,
+            return_alternatives=return_alternatives,
             return_tokens=return_tokens,
         )
         call = messages.stream_translate(

@@ -87,6 +87,9 @@ class MarkupTranslator:
         for field in REFUSED:
             if getattr(request, field):
                 raise InvalidRequest(field, "is for texts without markup only")
+        if request.options.return_alternatives:
+            field = "options.return_alternatives"
+            raise InvalidRequest(field, "is for texts without markup only")
 
     async def _read(self, texts: Sequence[str], is_html: bool) -> list[_Document | InvalidRequest]:
         def read() -> list[_Document | InvalidRequest]:

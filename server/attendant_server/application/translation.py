@@ -101,14 +101,18 @@ class Translator:
     ) -> TranslationAnswer:
         """Like `translate`, without a limit of texts, which may be parts of ``num_texts`` texts."""
         prefixes = request.target_prefixes
-        whole = frozenset(i for i, prefix in enumerate(prefixes) if prefix.strip())
+        whole = frozenset(
+            range(len(request.texts))
+            if request.options.return_alternatives
+            else (i for i, prefix in enumerate(prefixes) if prefix.strip())
+        )
         plan = await self.planner.plan(request, whole)
         self._check_size(plan, num_texts)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         texts = await read_texts(
             self._jobs, plan.tokenization, TEXTS, request.texts, plan.read_pieces
         )
-        if plan.read_pieces.whole:
+        if prefixes and plan.read_pieces.whole:
             options = self._prefix_options(plan, "target_prefixes[{}]")
             texts = await with_prefixes(self._jobs, options, texts, prefixes)
         places = request.places or places_of(request.options.sampling, len(request.texts))
@@ -124,7 +128,8 @@ class Translator:
         self, request: StreamRequest, seconds_left: float | None
     ) -> AsyncGenerator[StreamPiece, None]:
         """Translate one text; yields complete words as soon as they are settled."""
-        plan = await self.planner.plan(request, {0} if request.target_prefix.strip() else ())
+        is_whole = request.target_prefix.strip() or request.options.return_alternatives
+        plan = await self.planner.plan(request, {0} if is_whole else ())
         self._check_size(plan, 1)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         [text] = await read_texts(

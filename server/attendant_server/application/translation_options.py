@@ -5,6 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attendant_server.application.descriptions import ModelDescription
+from attendant_server.application.grouped_search_options import (
+    checked_beam_groups,
+    checked_diversity_penalty,
+    widths_of_alternatives,
+)
 from attendant_server.application.sampling import SamplingOptions, checked_sampling
 from attendant_server.application.validation import RequestLimits, check_range
 from attendant_server.engine.calls import SearchOptions
@@ -39,6 +44,10 @@ class TranslationOptions:
     """Whether hypotheses may contain the unknown token."""
     repetition_penalty: float | None = None
     patience: float | None = None
+    num_beam_groups: int | None = None
+    diversity_penalty: float | None = None
+    return_alternatives: bool = False
+    """Whether hypotheses begin with different tokens after the prefix."""
     sampling: SamplingOptions | None = None
     """How tokens are drawn at random; None for a search."""
 
@@ -90,6 +99,9 @@ def search_options(
         forced_token_ids=forced_token_ids,
         early_stopping=model.early_stopping,
         patience=_patience(options.patience, beam_size),
+        num_beam_groups=(num_beam_groups := checked_beam_groups(options, beam_size)),
+        diversity_penalty=checked_diversity_penalty(options, num_beam_groups),
+        num_alternatives=num_hypotheses if options.return_alternatives else 1,
         no_repeat_ngram_size=no_repeat_ngram_size,
         repetition_penalty=_repetition_penalty(options, model),
         sampling=None if options.sampling is None else checked_sampling(options.sampling),
@@ -103,6 +115,8 @@ def _widths(
     options: TranslationOptions, limits: RequestLimits, model: ModelDescription
 ) -> tuple[int, int]:
     """The beam size and the number of hypotheses."""
+    if options.return_alternatives:
+        return widths_of_alternatives(options, limits, model)
     default_beam_size = min(model.default_beam_size, limits.max_beam_size)
     if options.sampling is not None:
         default_beam_size = 1

@@ -134,7 +134,9 @@ class Planner:
         if truncates and splitting is not Splitting.NONE:
             raise InvalidRequest("truncation", "is for texts that are not split only")
         if whole and request.splitting and splitting is not Splitting.NONE:
-            raise InvalidRequest("splitting", "is for texts without target prefixes only")
+            raise InvalidRequest(
+                "splitting", "is for texts without target prefixes or alternatives only"
+            )
         if request.return_alignments:
             check_aligner(description)
         return TranslationPlan(

@@ -54,8 +54,17 @@ class Sentence:
         return self.width == 1 and (
             self.search.num_candidates > 1
             or self.repetition_penalty != 1
+            or self._has_prefix
             or any(rule.needs_tokens for rule in self.rules)
         )
+
+    @property
+    def _has_prefix(self) -> bool:
+        """Whether the caller gave the beginning of the hypotheses.
+
+        A step of several tokens could not follow its tokens, which a shortlist may lack.
+        """
+        return bool(self.call.prefixes and self.call.prefixes[self.index])
 
 
 @dataclass(frozen=True, slots=True)

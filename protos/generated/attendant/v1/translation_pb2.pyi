@@ -73,6 +73,9 @@ class TranslateOptions(google.protobuf.message.Message):
     REPETITION_PENALTY_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
     PATIENCE_FIELD_NUMBER: builtins.int
+    NUM_BEAM_GROUPS_FIELD_NUMBER: builtins.int
+    DIVERSITY_PENALTY_FIELD_NUMBER: builtins.int
+    RETURN_ALTERNATIVES_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
     """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
     (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
@@ -128,6 +131,25 @@ class TranslateOptions(google.protobuf.message.Message):
     one can beat them. Default 1. More finds better hypotheses, in more time. Must be between 1 and 10. With a beam_size
     of 1: INVALID_ARGUMENT.
     """
+    num_beam_groups: builtins.int
+    """Groups of a diverse beam search, which makes the hypotheses differ more: each group has beam_size / num_beam_groups
+    beams. The hypotheses are the best of each group, best first, then the second best of each, and so on; the same
+    hypothesis of several groups comes once, so there may be fewer than num_hypotheses. Default 1: a usual search. Must
+    divide beam_size; 0 and other numbers are INVALID_ARGUMENT.
+    """
+    diversity_penalty: builtins.float
+    """Diversity penalty: at each position, a token loses this much in the ranking of a group for each beam of an earlier
+    group that continues with it. It counts in the ranking, not in log_probability and score. Default 0.5. Must be between
+    0 and 100. Without num_beam_groups: INVALID_ARGUMENT.
+    """
+    return_alternatives: builtins.bool
+    """Whether the hypotheses are alternatives at one position: the num_hypotheses likeliest different tokens after the
+    target prefix, or at the beginning, each with its best continuation by a search of beam_size beams, in the order of
+    the probabilities of these tokens. The default of beam_size is then at most
+    RequestLimits.max_beam_size / num_hypotheses, and num_hypotheses times beam_size at most
+    RequestLimits.max_beam_size; more is INVALID_ARGUMENT. Texts are not split: another splitting than SPLITTING_NONE, and
+    sampling, beam groups and markup, are INVALID_ARGUMENT. Default false.
+    """
     @property
     def suppressed_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Target tokens that no hypothesis may contain, in addition to those that the model never generates. If the end token
@@ -165,13 +187,18 @@ class TranslateOptions(google.protobuf.message.Message):
         repetition_penalty: builtins.float | None = ...,
         sampling: Global___Sampling | None = ...,
         patience: builtins.float | None = ...,
+        num_beam_groups: builtins.int | None = ...,
+        diversity_penalty: builtins.float | None = ...,
+        return_alternatives: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_allow_unknown", b"_allow_unknown"]) -> typing.Literal["allow_unknown"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_beam_size", b"_beam_size"]) -> typing.Literal["beam_size"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_diversity_penalty", b"_diversity_penalty"]) -> typing.Literal["diversity_penalty"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_length_penalty", b"_length_penalty"]) -> typing.Literal["length_penalty"] | None: ...
     @typing.overload
@@ -180,6 +207,8 @@ class TranslateOptions(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_min_output_tokens", b"_min_output_tokens"]) -> typing.Literal["min_output_tokens"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_no_repeat_ngram_size", b"_no_repeat_ngram_size"]) -> typing.Literal["no_repeat_ngram_size"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_num_beam_groups", b"_num_beam_groups"]) -> typing.Literal["num_beam_groups"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_num_hypotheses", b"_num_hypotheses"]) -> typing.Literal["num_hypotheses"] | None: ...
     @typing.overload

@@ -138,6 +138,9 @@ def _options(
         allow_unknown=given(options, "allow_unknown"),
         repetition_penalty=given(options, "repetition_penalty"),
         patience=given(options, "patience"),
+        num_beam_groups=given(options, "num_beam_groups"),
+        diversity_penalty=given(options, "diversity_penalty"),
+        return_alternatives=options.return_alternatives,
         sampling=_sampling(options.sampling) if options.HasField("sampling") else None,
     )
 
