@@ -117,7 +117,7 @@ class TranslationScheduler(PairScheduler):
             assert call.width <= self.max_rows
             lengths = [len(source) for source in call.sources]
             self._budget.check(call, lengths)
-            self._use.width = call.options.beam_size
+            self._use.width = call.width
             self._enqueue(self._queue, call, lengths)
         else:
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
