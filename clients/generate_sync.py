@@ -14,6 +14,7 @@ TARGETS = {
     PACKAGE / "asyncio_comparison.py": PACKAGE / "comparison.py",
     PACKAGE / "asyncio_embedding.py": PACKAGE / "embedding.py",
     PACKAGE / "asyncio_prediction.py": PACKAGE / "prediction.py",
+    PACKAGE / "asyncio_scoring.py": PACKAGE / "scoring.py",
     PACKAGE / "asyncio_translation.py": PACKAGE / "translation.py",
     PACKAGE / "asyncio_streams.py": PACKAGE / "streams.py",
 }
@@ -26,7 +27,7 @@ CODE = {
     r"\ba(?=(close|next)\()": "",
     r"\bAsyncGenerator\[str, None\]": "Generator[str, None, None]",
     r"\bAsync(?=[A-Z])": "",
-    r"\basyncio_(?=streams|comparison|embedding|prediction|translation)": "",
+    r"\basyncio_(?=streams|comparison|embedding|prediction|scoring|translation)": "",
     r"\bgrpc\.aio\b": "grpc",
 }
 PROSE = {

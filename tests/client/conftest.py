@@ -10,7 +10,8 @@ import pytest
 from attendant_client import AsyncClient, Client, RetryPolicy
 
 from tests.client.blocking import Blocking
-from tests.client.scripted_server import Script, start_server
+from tests.client.script import Script
+from tests.client.scripted_server import start_server
 
 QUICK = RetryPolicy(max_attempts=3, initial_backoff_seconds=0.001, max_backoff_seconds=0.01)
 SETTINGS: dict[str, Any] = {"retry": QUICK, "timeout_seconds": 10.0}

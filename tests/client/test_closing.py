@@ -9,7 +9,7 @@ from attendant_client import AsyncClient, CallCancelledError, RetryPolicy
 from attendant_client.closing import AsyncClosing, Closing
 from google.rpc import code_pb2
 
-from tests.client.scripted_server import Fault
+from tests.client.script import Fault
 
 UNAVAILABLE = Fault(code_pb2.UNAVAILABLE)
 METHODS = ["translate", "stream_translate"]

@@ -11,7 +11,7 @@ from attendant.v1 import model_pb2, text_pb2
 from attendant_client.__main__ import main
 from google.rpc import code_pb2
 
-from tests.client.scripted_server import Fault
+from tests.client.script import Fault
 
 
 @pytest.fixture

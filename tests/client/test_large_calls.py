@@ -4,7 +4,7 @@ import pytest
 from attendant_client import InvalidRequestError, NotFoundError, TextError, calls
 from google.rpc import code_pb2
 
-from tests.client.scripted_server import Fault
+from tests.client.script import Fault
 
 TOO_LARGE = "Received message larger than max (5000000 vs. 4194304)"
 

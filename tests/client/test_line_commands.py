@@ -10,7 +10,7 @@ from attendant.v1 import text_pb2
 from attendant_client.__main__ import main
 from google.rpc import code_pb2
 
-from tests.client.scripted_server import Fault
+from tests.client.script import Fault
 
 FILLED = "0.5000 word1\t0.2500 word2"
 COMMANDS = {

@@ -17,7 +17,7 @@ from attendant_client.retries import RETRIED_CODES, Attempts, RetryPolicy, Retry
 from google.rpc import code_pb2
 from grpc import StatusCode
 
-from tests.client.scripted_server import Fault
+from tests.client.script import Fault
 
 POLICY = RetryPolicy(
     max_attempts=5, initial_backoff_seconds=1.0, max_backoff_seconds=3.0, backoff_multiplier=2.0

@@ -13,7 +13,8 @@ from google.rpc import code_pb2
 from grpc_health.v1.health_pb2 import HealthCheckResponse as Status
 
 from tests.client.name_server import NameServer
-from tests.client.scripted_server import Fault, Script, start_server
+from tests.client.script import Fault, Script
+from tests.client.scripted_server import start_server
 
 
 class Pair:

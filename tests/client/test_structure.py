@@ -30,6 +30,7 @@ MODULES |= {"asyncio_embedding", "embedding", "asyncio_translation", "translatio
 MODULES |= {"calls", "model_parsing", "model_results", "sparse_vectors"}
 MODULES |= {"asyncio_comparison", "comparison", "comparison_results", "comparisons"}
 MODULES |= {"connection_hints", "targets", "asyncio_prediction", "prediction"}
+MODULES |= {"asyncio_scoring", "scoring"}
 MODULES |= {"embedding_messages", "embedding_parsing", "embedding_results"}
 
 

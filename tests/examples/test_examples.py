@@ -16,7 +16,8 @@ from attendant_server.settings import Settings
 from examples.mine_pairs import margins, mine
 from examples.semantic_search import paragraphs
 from examples.translate_subtitles import Subtitle, parse
-from tests.client.scripted_server import Script, start_server
+from tests.client.script import Script
+from tests.client.scripted_server import start_server
 from tests.support.serving import LoopThread, running_server
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,9 @@ import pytest
 from attendant_server.engine.admission import Admission
 from attendant_server.engine.admission_queue import AdmissionQueue
 from attendant_server.engine.caller_activity import CallerActivity
-from attendant_server.engine.calls import Caller, EmbedCall, SearchOptions, TranslateCall
+from attendant_server.engine.calls import Caller, SearchOptions, TranslateCall
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.encoder_calls import EmbedCall
 from attendant_server.engine.pair_calls import ScoreCall
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import DeadlineExceeded, QueueFull

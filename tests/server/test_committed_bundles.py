@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from attendant_manifest import MANIFEST_VERSION
 from attendant_server.bundles import find_bundles, read_bundle
-from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCall
+from attendant_server.engine.calls import SearchOptions, TranslateCall
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.encoder_calls import EmbedCall
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 
 from tests.support.fake_model import RecordingObserver

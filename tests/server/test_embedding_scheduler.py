@@ -5,8 +5,8 @@ import random
 
 import numpy as np
 import pytest
-from attendant_server.engine.calls import EmbedCall, FillMaskCall
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.encoder_calls import EmbedCall, FillMaskCall
 from attendant_server.errors import DeadlineExceeded, ModelFailed
 
 from tests.support.fake_model import FakeEmbeddingModel, RecordingObserver

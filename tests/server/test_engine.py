@@ -7,7 +7,8 @@ import threading
 import weakref
 
 import pytest
-from attendant_server.engine.calls import Caller, EmbedCall, SearchOptions, TranslateCall
+from attendant_server.engine.calls import Caller, SearchOptions, TranslateCall
+from attendant_server.engine.encoder_calls import EmbedCall
 from attendant_server.errors import ModelFailed, Unavailable
 
 from tests.support.engines import TIMEOUT, new_engine, translate

@@ -7,7 +7,8 @@ import pytest
 from attendant_server.engine.admission import Admission
 from attendant_server.engine.admission_queue import MAX_PAST_CALLERS, AdmissionQueue
 from attendant_server.engine.caller_activity import CallerActivity
-from attendant_server.engine.calls import Caller, EmbedCall, SearchOptions, TranslateCall
+from attendant_server.engine.calls import Caller, SearchOptions, TranslateCall
+from attendant_server.engine.encoder_calls import EmbedCall
 from attendant_server.errors import QueueFull
 from attendant_server.settings import Settings
 from hypothesis import given

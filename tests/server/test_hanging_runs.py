@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from attendant_server.engine.calls import EmbedCall
+from attendant_server.engine.encoder_calls import EmbedCall
 from attendant_server.errors import ModelFailed, Unavailable
 from attendant_server.hanging_runs import watch_runs
 

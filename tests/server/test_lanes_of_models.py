@@ -4,8 +4,9 @@ from functools import partial
 
 import pytest
 from attendant_server.engine.caller_activity import CallerActivity
-from attendant_server.engine.calls import Caller, EmbedCall
+from attendant_server.engine.calls import Caller
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.encoder_calls import EmbedCall
 from attendant_server.engine.fair_share import FairShare
 from attendant_server.engine.lanes import LaneTurns
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attendant_server.engine import mask_predictions
-from attendant_server.engine.calls import FillMaskCall, MaskCandidates
+from attendant_server.engine.encoder_calls import FillMaskCall, MaskCandidates
 from attendant_server.engine.mask_predictions import MaskedText, predictions
 from hypothesis import given
 from hypothesis import strategies as st

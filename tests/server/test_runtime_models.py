@@ -8,8 +8,9 @@ from math import prod
 import numpy as np
 import pytest
 from attendant_server.bundles import read_bundle
-from attendant_server.engine.calls import EmbedCall, FillMaskCall, SearchOptions, TranslateCall
+from attendant_server.engine.calls import SearchOptions, TranslateCall
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.encoder_calls import EmbedCall, FillMaskCall
 from attendant_server.engine.pair_calls import ScoreCall
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed

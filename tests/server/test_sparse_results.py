@@ -4,8 +4,8 @@ import logging
 
 import numpy as np
 import pytest
-from attendant_server.engine.calls import SPARSE_TOKEN_IDS, SPARSE_VECTORS, EmbedCall
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.encoder_calls import SPARSE_TOKEN_IDS, SPARSE_VECTORS, EmbedCall
 from attendant_server.errors import ModelFailed
 
 from tests.support.fake_model import FakeEmbeddingModel, RecordingObserver

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from attendant_server.engine.calls import MaskCandidates
+from attendant_server.engine.encoder_calls import MaskCandidates
 from attendant_server.engine.models import CacheCopy, CacheFigures, Candidates, StepInput
 from attendant_server.engine.pair_calls import AttentionWeights, TargetScore
 from attendant_server.engine.reports import BatchReport, StepReport

@@ -6,8 +6,9 @@ from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from attendant_server.engine.calls import Call, Caller, EmbedCall
+from attendant_server.engine.calls import Call, Caller
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.encoder_calls import EmbedCall
 from attendant_server.engine.scheduler import Scheduler
 from attendant_server.errors import QueueFull
 

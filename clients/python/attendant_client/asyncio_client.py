@@ -13,6 +13,7 @@ from attendant_client import model_messages, model_results
 from attendant_client.asyncio_comparison import AsyncComparisonCalls
 from attendant_client.asyncio_embedding import AsyncEmbeddingCalls
 from attendant_client.asyncio_prediction import AsyncPredictionCalls
+from attendant_client.asyncio_scoring import AsyncScoringCalls
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.asyncio_translation import AsyncTranslationCalls
 from attendant_client.calls import Call, CallSplitter, TextCall
@@ -34,7 +35,11 @@ Result = TypeVar("Result", bound=TextResult)
 
 
 class AsyncClient(
-    AsyncTranslationCalls, AsyncEmbeddingCalls, AsyncPredictionCalls, AsyncComparisonCalls
+    AsyncTranslationCalls,
+    AsyncScoringCalls,
+    AsyncEmbeddingCalls,
+    AsyncPredictionCalls,
+    AsyncComparisonCalls,
 ):
     """A client for asyncio; make it inside the event loop that uses it.
 

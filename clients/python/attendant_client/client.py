@@ -27,6 +27,7 @@ from attendant_client.options import FilePath, Token
 from attendant_client.prediction import PredictionCalls
 from attendant_client.results import Results, TextResult, Translation
 from attendant_client.retries import RetryPolicy
+from attendant_client.scoring import ScoringCalls
 from attendant_client.streams import TranslationStream
 from attendant_client.translation import TranslationCalls
 
@@ -34,7 +35,13 @@ Value = TypeVar("Value")
 Result = TypeVar("Result", bound=TextResult)
 
 
-class Client(TranslationCalls, EmbeddingCalls, PredictionCalls, ComparisonCalls):
+class Client(
+    TranslationCalls,
+    ScoringCalls,
+    EmbeddingCalls,
+    PredictionCalls,
+    ComparisonCalls,
+):
     """A client; may be used from several threads.
 
         with Client("localhost:50051") as client:

@@ -28,7 +28,8 @@ from attendant_server.application.tokenization_options import (
 )
 from attendant_server.application.validation import TEXTS, RequestLimits, known_value
 from attendant_server.application.vectors import chosen_dimension, chosen_output
-from attendant_server.engine.calls import EmbedCall, joined_timings
+from attendant_server.engine.calls import joined_timings
+from attendant_server.engine.encoder_calls import EmbedCall
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenized_text import TokenizedText
 

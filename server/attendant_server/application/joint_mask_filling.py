@@ -8,7 +8,7 @@ from attendant_server.application.catalog import ServedModel
 from attendant_server.application.mask_candidates import GivenCandidates
 from attendant_server.application.mask_queries import MAX_RUNNING_QUERIES, MaskQuery, predict
 from attendant_server.application.quotas import current_usage
-from attendant_server.engine.calls import MaskCandidates
+from attendant_server.engine.encoder_calls import MaskCandidates
 
 MAX_JOINT_MASKS = 16
 """Masks of a text that are filled together."""

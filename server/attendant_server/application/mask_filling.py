@@ -35,7 +35,7 @@ from attendant_server.application.tokenization_options import (
     tokenization_options,
 )
 from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits, check_range
-from attendant_server.engine.calls import MaskCandidates
+from attendant_server.engine.encoder_calls import MaskCandidates
 from attendant_server.errors import InvalidRequest, ModelWithoutHead
 from attendant_server.tokenized_text import TokenizedText
 from attendant_server.tokenizer import TextTokenizer

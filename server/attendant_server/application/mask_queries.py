@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from attendant_server import records
 from attendant_server.application.catalog import ServedModel
-from attendant_server.engine.calls import FillMaskCall, MaskCandidates, joined_timings
+from attendant_server.engine.calls import joined_timings
+from attendant_server.engine.encoder_calls import FillMaskCall, MaskCandidates
 
 MAX_RUNNING_QUERIES = 256
 """Queries that the engine has at the same time, unless the call has more texts."""

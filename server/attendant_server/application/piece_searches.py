@@ -9,12 +9,7 @@ from attendant_server.application.sampling import seeds_of
 from attendant_server.application.tokenization import good, num_tokens
 from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.application.validation import TEXTS
-from attendant_server.engine.calls import (
-    Hypothesis,
-    SearchTooLarge,
-    TranslateCall,
-    joined_timings,
-)
+from attendant_server.engine.calls import Hypothesis, SearchTooLarge, TranslateCall, joined_timings
 from attendant_server.engine.pair_calls import AlignCall, AttentionWeights
 from attendant_server.errors import InvalidRequest
 

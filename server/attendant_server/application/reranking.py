@@ -21,7 +21,7 @@ from attendant_server.application.tokenization_options import (
     tokenization_options,
 )
 from attendant_server.application.validation import RequestLimits
-from attendant_server.engine.calls import LABEL_SCORES, EmbedCall
+from attendant_server.engine.encoder_calls import LABEL_SCORES, EmbedCall
 from attendant_server.errors import InvalidRequest, ModelWithoutHead
 
 DOCUMENTS = "documents[{}]"

@@ -27,7 +27,7 @@ from attendant_server.application.tokenization_options import (
 )
 from attendant_server.application.validation import TEXTS, RequestLimits
 from attendant_server.application.vectors import chosen_dimension, chosen_output
-from attendant_server.engine.calls import EmbedCall
+from attendant_server.engine.encoder_calls import EmbedCall
 from attendant_server.errors import CallTooLarge, InvalidRequest
 
 QUERIES = "queries[{}]"

@@ -23,7 +23,7 @@ from attendant_server.application.tokenization_options import (
     tokenization_options,
 )
 from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits
-from attendant_server.engine.calls import SPARSE_TOKEN_IDS, SPARSE_VECTORS, EmbedCall
+from attendant_server.engine.encoder_calls import SPARSE_TOKEN_IDS, SPARSE_VECTORS, EmbedCall
 from attendant_server.errors import InvalidRequest, ModelWithoutHead
 
 WEIGHT_BYTES = 8

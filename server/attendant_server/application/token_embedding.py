@@ -42,7 +42,7 @@ from attendant_server.application.vector_units import (
     VectorUnit,
     chosen_unit,
 )
-from attendant_server.engine.calls import TOKEN_VECTORS, EmbedCall
+from attendant_server.engine.encoder_calls import TOKEN_VECTORS, EmbedCall
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenized_text import TokenizedText
 

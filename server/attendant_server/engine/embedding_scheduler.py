@@ -16,11 +16,11 @@ from attendant_server.engine.admission_queue import AdmissionQueue
 from attendant_server.engine.batch_budget import BatchBudget
 from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.caller_queue import QueuedText
-from attendant_server.engine.calls import (
+from attendant_server.engine.calls import Call
+from attendant_server.engine.encoder_calls import (
     SPARSE_TOKEN_IDS,
     SPARSE_VECTORS,
     TOKEN_VECTORS,
-    Call,
     EmbedCall,
     FillMaskCall,
     MaskCandidates,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_server.engine.calls import FillMaskCall, MaskCandidates
+from attendant_server.engine.encoder_calls import FillMaskCall, MaskCandidates
 from attendant_server.engine.models import EmbeddingModel
 
 MAX_RUN_PROBABILITIES = 1 << 22

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_server.engine.calls import MaskCandidates, TokenIds
+from attendant_server.engine.calls import TokenIds
+from attendant_server.engine.encoder_calls import MaskCandidates
 from attendant_server.engine.pair_calls import AttentionWeights, TargetScore
 
 EncodedSource: TypeAlias = Any

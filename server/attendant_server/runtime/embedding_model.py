@@ -7,12 +7,12 @@ from attendant_manifest.sizes import num_layers, sparse_dimension, text_dimensio
 from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
-from attendant_server.engine.calls import (
+from attendant_server.engine.calls import TokenIds
+from attendant_server.engine.encoder_calls import (
     LABEL_SCORES,
     SPARSE_VECTORS,
     TOKEN_VECTORS,
     MaskCandidates,
-    TokenIds,
 )
 from attendant_server.runtime.model_graphs import (
     MAX_TRIAL_TOKENS,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from attendant_server.bundles import Bundle
-from attendant_server.engine.calls import SPARSE_VECTORS
+from attendant_server.engine.encoder_calls import SPARSE_VECTORS
 from attendant_server.reasons import reason_of
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.step_trials import tolerance
