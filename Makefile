@@ -138,6 +138,7 @@ check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types,
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	build/buf/node_modules/.bin/buf lint protos
+	protos/check_breaking.sh build/buf/node_modules/.bin/buf
 	cmp protos/google/rpc/status.proto $(VENV_PROTOS)/lib/python3*/site-packages/google/rpc/status.proto
 	$(call generate,build/generated)
 	$(VENV)/bin/pytest --quiet tests/client/test_generated_modules.py tests/deploy/test_dashboards.py tests/protos
