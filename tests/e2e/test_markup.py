@@ -122,6 +122,14 @@ def test_fields_about_places_are_refused(running: Running, fields: dict[str, Any
     assert failure.details() == f"{next(iter(fields))}: is for texts without markup only"
 
 
+def test_alternatives_are_refused(running: Running):
+    options = TranslateOptions(return_alternatives=True)
+    request = TranslateRequest(texts=["<b>a</b>"], markup=MARKUP_HTML, options=options)
+    failure = failure_of(running.translation.Translate, request)
+    assert failure.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.details().startswith("options.return_alternatives: is for texts without markup")
+
+
 def test_an_unknown_markup_and_a_call_without_texts_are_refused(running: Running):
     for request, field in (
         (TranslateRequest(texts=["a"], markup=cast(Any, 9)), "markup"),

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from functools import partial
+from math import inf
 from os.path import commonprefix
 
 import pytest
@@ -254,19 +255,28 @@ def test_settled_tokens_only_grow_and_all_hypotheses_begin_with_them(seed):
     assert tuple(commonprefix(prefixes))[: len(settled)] == settled
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(40))
 def test_loops_end_in_their_groups_only(seed):
     rng = random.Random(seed)
-    options = diverse_options(rng)._replace(max_output_tokens=14, forced_token_ids=())
-    search = DiverseBeamSearch(options, BOS, EOS)
-    for _ in range(4):
-        if not search.is_finished:
-            search.advance(*random_step(rng, search.width))
-    if search.is_finished:
-        return
-    width = options.beam_size // options.num_beam_groups
-    search.end_loops(dict.fromkeys(range(width), 2))
-    while not search.is_finished:
-        search.advance(*random_step(rng, search.width))
-    lengths = [len(each.token_ids) for each in search.hypotheses()]
-    assert lengths
+    num_groups, width = rng.choice([(2, 1), (2, 2), (3, 1), (3, 2)])
+    options = SearchOptions(
+        14, num_groups * width, num_groups * width, num_beam_groups=num_groups, min_output_tokens=14
+    )
+    searches = [DiverseBeamSearch(options, BOS, EOS) for _ in range(2)]
+    looping = rng.randrange(num_groups)
+    for number in range(14):
+        token_ids, log_probabilities = random_step(rng, num_groups * width)
+        ends = [row.index(EOS) if EOS in row else None for row in token_ids]
+        for row, end in zip(log_probabilities, ends, strict=True):
+            if end is not None:
+                row[end] = -inf  # as the rule of the least length does
+        for search in searches:
+            search.advance(token_ids, log_probabilities)
+        if number == 5:
+            rows = range(looping * width, (looping + 1) * width)
+            searches[1].end_loops(dict.fromkeys(rows, 2))
+    plain, ended = ({h.token_ids for h in search.hypotheses()} for search in searches)
+    cut = {tokens for tokens in ended if len(tokens) == 2}
+    assert cut
+    assert ended - cut < plain
+    assert len(ended - cut) == (num_groups - 1) * width
