@@ -1,6 +1,7 @@
 """Imported models of late interaction behind a real server give the vectors of their originals."""
 
 import json
+import re
 import shutil
 
 import grpc
@@ -10,8 +11,12 @@ import torch
 from attendant.v1.embedding_pb2 import (
     TEXT_ROLE_DOCUMENT,
     TEXT_ROLE_QUERY,
+    VECTOR_UNIT_SPANS,
+    VECTOR_UNIT_WORDS,
     EmbedRequest,
     EmbedTokensRequest,
+    Span,
+    TextSpans,
 )
 from attendant.v1.model_pb2 import GetModelRequest
 from attendant.v1.text_pb2 import TRUNCATION_RIGHT
@@ -236,3 +241,35 @@ def test_the_client_returns_vectors_of_length_1(server):
         assert query.embeddings[: len(found)] == pytest.approx(found, abs=1e-6)
         with pytest.raises(ValueError, match="role must be one of"):
             client.embed_tokens(TEXTS[0], model="colbert", role="passage")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("role", [TEXT_ROLE_QUERY, TEXT_ROLE_DOCUMENT])
+def test_words_of_texts_with_a_role_are_means_without_marker_and_skipped_tokens(server, role):
+    (tokens,) = embed_tokens(server, TEXTS[2:], model="colbert", role=role)
+    (words,) = embed_tokens(server, TEXTS[2:], model="colbert", role=role, unit=VECTOR_UNIT_WORDS)
+    found = [TEXTS[2][span.start : span.end] for span in words.spans]
+    every = re.findall(r"\w+|[^\w\s]", TEXTS[2])
+    is_query = role == TEXT_ROLE_QUERY
+    assert found == [word for word in every if is_query or word not in ",."]
+    vectors = array(tokens.embeddings)
+    for span, mean in zip(words.spans, array(words.embeddings), strict=True):
+        rows = [
+            row
+            for row, token in enumerate(tokens.tokens)
+            if not token.special and token.start < span.end and span.start < token.end
+        ]
+        assert len(rows) == span.num_tokens
+        assert mean == pytest.approx(vectors[rows].mean(0), abs=1e-5)
+
+
+def test_a_span_of_skipped_tokens_alone_has_no_vector(server):
+    end = len(TEXTS[0])
+    spans = [TextSpans(spans=[Span(start=end - 1, end=end)])]
+    (found,) = embed_tokens(
+        *(server, TEXTS[:1]),
+        model="colbert",
+        role=TEXT_ROLE_DOCUMENT,
+        unit=VECTOR_UNIT_SPANS,
+        spans=spans,
+    )
+    assert found.error.message == "spans[0].spans[0]: has no token"

@@ -93,6 +93,9 @@ def embed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
                 **normalize,
             )
     yield embed(f"{model} one text", texts[:1], model)
+    for unit in (OFFSET_UNIT_UTF8_BYTES, OFFSET_UNIT_UTF16_UNITS):
+        chunks: dict[str, Any] = {"chunking": CHUNKING_SENTENCES, "offset_unit": unit}
+        yield embed(f"{model} offset unit {unit}", ["é. 😀 b. " + texts[0]], model, **chunks)
     as_sent = {"text_normalization": TEXT_NORMALIZATION_NONE}
     yield embed(f"{model} odd texts as sent", list(ODD.values()), model, **as_sent)
     yield embed(f"{model} every odd text", [*ODD.values(), *BLANK.values()], model)
@@ -151,6 +154,8 @@ def fill_mask_calls(model: str, text: str) -> Iterator[Call]:
     yield fill_mask(f"{model} default number of candidates", [text], model)
     yield fill_mask(f"{model} most candidates", [text], model, top_k=100)
     yield fill_mask(f"{model} only a mask", ["[MASK]"], model)
+    for unit in (OFFSET_UNIT_UTF8_BYTES, OFFSET_UNIT_UTF16_UNITS):
+        yield fill_mask(f"{model} offset unit {unit}", ["😀 é [MASK]"], model, offset_unit=unit)
     yield fill_mask(f"{model} as sent", [text], model, text_normalization=TEXT_NORMALIZATION_NONE)
     yield fill_mask(f"{model} several masks", [f"{text} {text} [MASK][MASK]"], model, top_k=3)
     candidates = [TextCandidates(masks=[MaskTexts(texts=["dog", "king", "."])])] * 2

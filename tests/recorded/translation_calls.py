@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attendant.v1.text_pb2 import (
+    MARKUP_HTML,
+    OFFSET_UNIT_UTF8_BYTES,
+    OFFSET_UNIT_UTF16_UNITS,
     SPLITTING_LINES,
     SPLITTING_NONE,
     SPLITTING_SENTENCES,
@@ -13,6 +16,7 @@ from attendant.v1.text_pb2 import (
     TRUNCATION_REFUSE,
     TRUNCATION_RIGHT,
     TRUNCATION_UNSPECIFIED,
+    OffsetUnit,
     Splitting,
     TextNormalization,
 )
@@ -90,6 +94,13 @@ SEARCHES |= {
         "max_output_tokens": 12,
         "sampling": Sampling(temperature=2, top_k=20, top_p=0.95, min_p=0.01, seed=5),
     },
+    "3 samples of a later text": {
+        "num_hypotheses": 3,
+        "max_output_tokens": 12,
+        "sampling": Sampling(
+            temperature=2, top_k=20, top_p=0.95, min_p=0.01, seed=5, first_index=2
+        ),
+    },
 }
 SPLITTINGS = (SPLITTING_NONE, SPLITTING_LINES, SPLITTING_SENTENCES)
 NORMALIZATIONS = (TEXT_NORMALIZATION_NONE, TEXT_NORMALIZATION_STANDARD)
@@ -137,6 +148,17 @@ def splitting_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
         name = f"{model} {TextNormalization.Name(normalization)}"
         yield score(name, pairs, model, text_normalization=normalization)
         yield tokenize(name, several, model, text_normalization=normalization)
+    for unit in (OFFSET_UNIT_UTF8_BYTES, OFFSET_UNIT_UTF16_UNITS):
+        name = f"{model} {OffsetUnit.Name(unit)}"
+        fields = {"offset_unit": unit, "return_sentences": True}
+        yield translate(name, several, model, **fields)
+        yield stream(name, several[1], model, **fields)
+        yield score(name, pairs, model, offset_unit=unit)
+        yield tokenize(name, several, model, offset_unit=unit)
+    yield translate(f"{model} alignments", texts[:1], model, return_alignments=True)
+    yield stream(f"{model} alignments", texts[0], model, return_alignments=True)
+    yield score(f"{model} alignments", pairs[:1], model, return_alignments=True)
+    yield translate(f"{model} markup", [f"<b>{texts[0]}</b>"], model, markup=MARKUP_HTML)
     for guard in (False, True):
         yield translate(f"{model} guard {guard}", texts[:1], model, repetition_guard=guard)
 
