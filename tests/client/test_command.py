@@ -79,6 +79,14 @@ def test_translate_sends_its_options(attendant, script):
     assert request.truncation == text_pb2.TRUNCATION_LEFT
 
 
+@pytest.mark.parametrize("markup", ["none", "html", "xml"])
+def test_translate_sends_the_markup_of_texts(attendant, script, markup):
+    attendant("translate", "<b>a</b>", "--markup", markup)
+    assert script.requests[-1].markup == text_pb2.Markup.Value(f"MARKUP_{markup.upper()}")
+    attendant("translate", "a")
+    assert script.requests[-1].markup == text_pb2.MARKUP_UNSPECIFIED
+
+
 def test_translate_sends_options_of_the_search_and_of_samples(attendant, script):
     attendant(
         "translate", "a", "--no-repeat-ngram-size", "0", "--suppress", "x", "--suppress", "y",

@@ -70,7 +70,9 @@ def _translate_run(
     prefix = arguments.target_prefix
     prefixes = None if prefix is None else [prefix] * len(lines)
     options = _translate_options(arguments, lines[0])
-    return client.translate(_texts(lines), target_prefix=prefixes, **options)
+    return client.translate(
+        _texts(lines), target_prefix=prefixes, markup=arguments.markup, **options
+    )
 
 
 def _runs(lines: Sequence[Line]) -> list[list[Line]]:
