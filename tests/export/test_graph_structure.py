@@ -103,6 +103,8 @@ def test_no_node_reduces_over_the_rows(graphs):
                 assert body <= EACH_ROW_ALONE | {"Identity"}, node
             elif node.op_type == "GatherND":
                 assert attributes(node)["batch_dims"] > 0, node
+            elif node.op_type == "MatMul":  # of queries and keys (batch, heads, positions, width)
+                assert {made_by(graph, name).op_type for name in node.input} == {"Transpose"}, node
             else:
                 assert node.op_type in EACH_ROW_ALONE, node
 
@@ -182,4 +184,7 @@ def test_int8_has_no_other_products_with_weights(write, tmp_path):
     for graph in load_graphs(tmp_path, write("int8", tmp_path)):
         op_types = {node.op_type for node in graph.node}
         assert "MatMulIntegerToFloat" in op_types
-        assert not op_types & {"Gemm", "MatMul"}
+        assert "Gemm" not in op_types
+        weights = {tensor.name for tensor in graph.initializer}
+        products = [node for node in graph.node if node.op_type == "MatMul"]
+        assert not any(weights & {*node.input} for node in products)
