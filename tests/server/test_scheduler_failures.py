@@ -6,7 +6,7 @@ import random
 import pytest
 from attendant_server.engine.calls import SearchOptions, TranslateCall
 from attendant_server.engine.pair_calls import ScoreCall
-from attendant_server.engine.search import new_search
+from attendant_server.engine.searches import search_of
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed, QueueFull
 
@@ -54,9 +54,9 @@ def test_searches_are_made_when_texts_are_encoded_and_none_for_a_refused_call(
 
     def counting(*arguments):
         made.append(arguments)
-        return new_search(*arguments)
+        return search_of(*arguments)
 
-    monkeypatch.setattr("attendant_server.engine.translation_scheduler.new_search", counting)
+    monkeypatch.setattr("attendant_server.engine.translation_scheduler.search_of", counting)
     options = SearchOptions(max_output_tokens=3)
     with pytest.raises(QueueFull):
         scheduler.submit(TranslateCall([(5,)] * 256, options))
