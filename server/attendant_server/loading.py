@@ -174,12 +174,18 @@ class ModelLoader:
             max_cache_bytes=max_cache_bytes // self.num_workers,
             spare_cache_bytes=SPARE_BYTES // self.num_workers,
             max_run_seconds=settings.max_batch_seconds,
+            run_clock=self._run_clock,
             full_rows=FULL_ROWS if self.worker_processors else 0,
         )
         schedulers = self._for_workers(
             partial(TranslationScheduler, bundle.key, model, limits, self._observer, self.clock)
         )
         return schedulers, max_cache_bytes
+
+    @property
+    def _run_clock(self) -> Callable[[], float] | None:
+        """The processor time of a worker's thread, which computes the runs itself on a CPU."""
+        return time.thread_time if self._settings.device == "cpu" else None
 
     def _translation_model(self, bundle: Bundle) -> OnnxTranslationModel:
         if self._settings.device == "cuda":
@@ -225,6 +231,7 @@ class ModelLoader:
             max_batch_tokens=settings.max_batch_tokens,
             max_batch_seconds=settings.max_batch_seconds,
             max_queued_texts=settings.max_queued_texts,
+            run_clock=self._run_clock,
         )
         model = self._opened(OnnxEmbeddingModel, bundle)
         return self._for_workers(

@@ -280,3 +280,37 @@ def test_texts_that_wait_in_the_light_lane_go_on_when_lanes_end(scheduler, clock
     clock.now += 100.0
     for call in calls:
         answered(scheduler, call)
+
+
+def test_a_caller_who_was_light_before_it_became_heavy_has_no_lanes(scheduler, clock):
+    # A connection of many concurrent calls follows another one.
+    for caller in (Caller("first"), Caller("second")):
+        calls = [submit(scheduler, caller) for _ in range(40)]
+        while scheduler.has_work:
+            scheduler.advance(is_alone=True)
+            clock.now += 0.01
+            assert not scheduler._admission.activity.has_lanes(clock.now)
+        assert all(call.future.result() for call in calls)
+
+
+def test_heavy_runs_stay_as_long_though_their_threads_wait_for_processors(
+    model, observer, clock, monkeypatch
+):
+    processor = Clock()
+    take_time = model.take_time
+
+    def take_time_and_wait(run, texts):
+        before = clock.now
+        take_time(run, texts)
+        processor.now += clock.now - before
+        clock.now += 0.05
+
+    monkeypatch.setattr(model, "take_time", take_time_and_wait)
+    scheduler = new_scheduler(model, observer, clock, run_clock=processor)
+    submit(scheduler, FLOOD, 200)
+    submit(scheduler, QUIET)
+    for _ in range(60):
+        scheduler.advance(is_alone=True)
+    heavy = [batch.num_texts for batch in observer.batches][2:]
+    assert heavy
+    assert set(heavy) == {2}  # 7 ms each; three texts would take 10 ms

@@ -6,7 +6,9 @@ from math import inf
 from attendant_server.engine.calls import Caller
 
 LANE_SECONDS = 10.0
-"""Seconds for which another caller, or lanes, are remembered."""
+"""Seconds for which a light caller, or lanes, are remembered."""
+MAX_LIGHT_CALLERS = 4
+"""Light callers that are remembered, the last ones."""
 
 
 class CallerActivity:
@@ -18,9 +20,8 @@ class CallerActivity:
         self._lanes_until = -inf
         self._num_callers = [0, 0]
         """Light and heavy callers with unfinished calls, over all models."""
-        self._last_caller: Caller | None = None
-        self._last_seen = self._other_seen = self._light_seen = -inf
-        """Times of the last call, the last call of another caller, and the last light call."""
+        self._light_seen: dict[Caller, float] = {}
+        """The times of the last calls of the last light callers, the latest one last."""
 
     def has_lanes(self, now: float) -> bool:
         """Whether light texts run apart from heavy ones, and before them.
@@ -39,13 +40,15 @@ class CallerActivity:
 
         The caller holds the lock.
         """
-        if caller != self._last_caller:
-            self._last_caller, self._other_seen = caller, self._last_seen
-        self._last_seen = now
+        light_seen = self._light_seen
+        light_seen.pop(caller, None)  # a caller who has become heavy was light before
         if not is_heavy:
-            self._light_seen = now
+            light_seen[caller] = now
+            if len(light_seen) > MAX_LIGHT_CALLERS:
+                del light_seen[next(iter(light_seen))]
         num_light, num_heavy = self._num_callers
-        # A heavy caller who is alone was light before.
-        seen = min(self._other_seen, self._light_seen)
-        if num_heavy and (num_light or now - seen < LANE_SECONDS):
+        if not num_heavy:
+            return
+        last_seen = next(reversed(light_seen.values()), -inf)
+        if num_light or now - last_seen < LANE_SECONDS:
             self._lanes_until = now + LANE_SECONDS

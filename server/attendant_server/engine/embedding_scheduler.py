@@ -40,6 +40,8 @@ class EmbeddingLimits:
     max_batch_seconds: float
     """Seconds that a batch may take while another scheduler waits, at the measured speed."""
     max_queued_texts: int
+    run_clock: Callable[[], float] | None = None
+    """The clock of runs for `BatchBudget`; None for that of the scheduler."""
 
 
 OF_TOKENS = "hidden_", TOKEN_VECTORS
@@ -66,7 +68,9 @@ class EmbeddingScheduler(Scheduler):
         runs = [self._run_lane]
         super().__init__(name, limits.max_queued_texts, observer, clock, sibling, activity, runs)
         self._model = model
-        self._budget = BatchBudget(limits.max_batch_tokens, limits.max_batch_seconds)
+        self._budget = BatchBudget(
+            limits.max_batch_tokens, limits.max_batch_seconds, limits.run_clock or clock
+        )
 
     @property
     def has_work(self) -> bool:
@@ -106,12 +110,12 @@ class EmbeddingScheduler(Scheduler):
         if not batch:
             return False
         self._admission.start(text.call for text in batch)
-        started = self._clock()
+        started = self._budget.run_clock()
         lengths = [text.num_tokens for text in batch]
         for texts, outputs in self._run("embedder", batch, lengths, self._embed):
             # The time of a failed run is not representative.
             if self._answer(texts, outputs) and texts is batch:
-                self._budget.measure(max(lengths) * len(lengths), self._clock() - started)
+                self._budget.measure(max(lengths) * len(lengths), started)
         return True
 
     def _take_running(self) -> list[Call[Any]]:

@@ -65,11 +65,11 @@ class PairScheduler(Scheduler):
             return False
         self._admission.start(pair.call for pair in batch)
         lengths = [len(pair.call.pairs[pair.index][1]) for pair in batch]
-        started = self._clock()
+        started = budget.run_clock()
         for pairs, results in self._run("scorer", batch, lengths, self._results_of):
             if pairs is batch:
                 num_padded_tokens = max(pair.num_tokens for pair in batch) * len(batch)
-                self._pair_budget.measure(num_padded_tokens, self._clock() - started)
+                budget.measure(num_padded_tokens, started)
             self._put_results(pairs, results)
         return True
 

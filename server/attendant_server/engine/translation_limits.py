@@ -1,5 +1,6 @@
 """Bounds of the schedulers of a translation model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -20,5 +21,7 @@ class TranslationLimits:
     """Memory that one worker's caches may take beyond 1.5 times the need of its sentences."""
     max_run_seconds: float
     """Seconds that a run for heavy callers may take while light ones use the model."""
+    run_clock: Callable[[], float] | None = None
+    """The clock of runs for `BatchBudget`; None for that of the scheduler."""
     full_rows: int = 0
     """Rows that make a worker full enough, see `WorkerUse`; 0: all workers always decode."""

@@ -50,11 +50,14 @@ class TranslationScheduler(PairScheduler):
         activity: CallerActivity | None = None,
     ) -> None:
         runs = [self._encode, self._step_lane, self._score]
-        budget = BatchBudget(limits.max_encode_tokens, limits.max_run_seconds)
+        new_budget = partial(
+            BatchBudget,
+            *(limits.max_encode_tokens, limits.max_run_seconds, limits.run_clock or clock),
+        )
         super().__init__(
             *(name, limits.max_queued_texts, observer, clock, sibling, activity, runs),
             model=model,
-            pair_budget=budget,
+            pair_budget=new_budget(),
         )
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._limits = limits
@@ -80,7 +83,7 @@ class TranslationScheduler(PairScheduler):
         self._admission.num_slots += limits.max_sentences
         self._use: WorkerUse
         self._use = sibling._use if sibling else WorkerUse(limits.full_rows)
-        self._encode_budget = BatchBudget(limits.max_encode_tokens, limits.max_run_seconds)
+        self._encode_budget = new_budget()
 
     @property
     def num_active(self) -> int:
@@ -174,10 +177,10 @@ class TranslationScheduler(PairScheduler):
         batch = self._take_similar(self._queue, max_tokens, share, is_light)
         if not batch:
             return False
-        lengths, started = [text.num_tokens for text in batch], self._clock()
+        lengths, started = [text.num_tokens for text in batch], budget.run_clock()
         for texts, sources in self._run("encoder", batch, lengths, self._encoded_of):
             if texts is batch:
-                budget.measure(max(lengths) * len(lengths), self._clock() - started)
+                budget.measure(max(lengths) * len(lengths), started)
             self._begin(texts, sources, is_light)
         return True
 
