@@ -6,9 +6,7 @@ from collections.abc import Callable
 class BatchBudget:
     """Learns how long a token takes in one kind of run."""
 
-    def __init__(
-        self, max_tokens: int, max_seconds: float, run_clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, max_tokens: int, max_seconds: float, run_clock: Callable[[], float]) -> None:
         """A batch has at most ``max_tokens``; a timely one also takes at most ``max_seconds``.
 
         ``run_clock`` measures runs, in seconds. It should not count the time in which the thread
