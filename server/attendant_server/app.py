@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,12 @@ class Server:
         self._drain = DrainInterceptor()
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
         self._application = new_application(
-            self._catalog, self._admission, self.lifecycle, request_limits(settings), self._pool
+            self._catalog,
+            self._admission,
+            self.lifecycle,
+            request_limits(settings),
+            self._pool,
+            Path(settings.glossaries) if settings.glossaries else None,
         )
         self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
         self._closers: list[Callable[[], None]] = []

@@ -6,6 +6,8 @@ AttendantError
 ├── ModelNotFound         no model of this name
 ├── ModelNotLoaded        a bundle cannot be loaded while the server runs
 ├── ModelWithoutHead      the model lacks the head that a call needs
+├── GlossaryNotFound      no glossary of this name
+├── GlossaryUnreadable    the file of a glossary is broken
 ├── Unavailable           loading, draining, or the worker has died
 ├── QueueFull             the queue is full; says after how many seconds to retry
 │   └── WaitTooLong       the call would wait for most of its time, or longer
@@ -80,6 +82,14 @@ class ModelNotLoaded(AttendantError):
 
 class ModelWithoutHead(AttendantError):
     """The model lacks the head that the call needs."""
+
+
+class GlossaryNotFound(AttendantError):
+    """No glossary of this name is stored."""
+
+
+class GlossaryUnreadable(AttendantError):
+    """The file of a glossary cannot be read; the message names the line."""
 
 
 class Unavailable(AttendantError):

@@ -42,6 +42,11 @@ class Settings:
         "Models for calls that name none, `name` or `name/version`, separated by commas: the first"
         " one that has the languages of the call",
     )
+    glossaries: str = _setting(
+        "",
+        "Folder of glossaries: each `<name>.tsv`, a term and its translations on each line,"
+        " separated by tabs",
+    )
     bad_bundles: str = _setting(
         "exit",
         "A bundle that cannot be loaded at the start: `exit`, or `skip` it and serve the others",

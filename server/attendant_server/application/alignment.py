@@ -24,10 +24,10 @@ LEAST_ATTENTION = 0.2
 """Attention to a source word, from all target words together, that counts at least."""
 
 
-def check_aligner(model: ModelDescription) -> None:
-    """Raise ModelWithoutHead for ``return_alignments`` if the bundle has no aligner."""
+def check_aligner(model: ModelDescription, field: str = "return_alignments") -> None:
+    """Raise ModelWithoutHead for a field of a request if the bundle has no aligner."""
     if not model.can_align:
-        raise ModelWithoutHead(f"return_alignments: {model.key} has no aligner")
+        raise ModelWithoutHead(f"{field}: {model.key} has no aligner")
 
 
 class WordLink(NamedTuple):

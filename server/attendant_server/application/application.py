@@ -2,11 +2,13 @@
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.classification import Classifier
 from attendant_server.application.embedding import Embedder
+from attendant_server.application.glossary_folder import GlossaryFolder
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.markup_translation import MarkupTranslator
 from attendant_server.application.mask_filling import MaskFiller
@@ -48,11 +50,15 @@ def new_application(
     lifecycle: Lifecycle,
     limits: RequestLimits,
     pool: Executor,
+    glossaries: Path | None = None,
 ) -> Application:
-    """A new application for the models of a catalog; long work runs on the threads of ``pool``."""
+    """A new application for the models of a catalog; long work runs on the threads of ``pool``.
+
+    ``glossaries`` is the folder of stored glossaries.
+    """
     jobs = JobRunner(pool)
     models = ModelInspector(catalog, jobs, limits)
-    translator = Translator(catalog, jobs, limits)
+    translator = Translator(catalog, jobs, limits, GlossaryFolder(glossaries, jobs))
     return Application(
         admission=admission,
         jobs=jobs,

@@ -6,9 +6,12 @@ from itertools import chain, zip_longest
 from typing import TypeVar
 
 from attendant_server.application.alignment import WordLink
+from attendant_server.application.glossaries import Glossary
 from attendant_server.application.piece_alignment import gap_links, piece_links
+from attendant_server.application.piece_terms import piece_terms
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.splitting import Span
+from attendant_server.application.term_placement import PlacedTerm
 from attendant_server.application.tokenization_options import (
     TokenizationOptions,
     TruncationReport,
@@ -46,6 +49,8 @@ class TranslationHypothesis:
     sentences: Sequence[SentencePair] = ()
     alignments: Sequence[WordLink] = ()
     """Links between words of the translation and of the text, in the order of the translation."""
+    glossary_terms: Sequence[PlacedTerm] = ()
+    """The terms of the glossary that the text has, in its order."""
     token_ids: Sequence[int] = ()
     token_texts: Sequence[str] = ()
     """The tokens as the vocabulary writes them."""
@@ -73,6 +78,7 @@ class Joiner:
     return_tokens: bool
     return_sentences: bool
     return_alignments: bool = False
+    glossary: Glossary | None = None
 
     def translation(
         self,
@@ -118,6 +124,7 @@ class Joiner:
             is_loop=any(part.is_loop for part in parts),
             sentences=_sentences(text, targets) if self.return_sentences else (),
             alignments=self._alignments(text, parts, attention, targets),
+            glossary_terms=self._terms(text, parts, targets) if self.glossary else (),
         )
         if not self.return_tokens:
             return hypothesis
@@ -149,6 +156,18 @@ class Joiner:
         ]
         found += gap_links(text, targets)
         return sorted(found, key=lambda link: (link.target, link.source))
+
+    def _terms(
+        self, text: PiecedText, parts: Sequence[Hypothesis], targets: Sequence[Span]
+    ) -> list[PlacedTerm]:
+        assert self.glossary is not None
+        return [
+            term
+            for number, (part, (start, _end)) in enumerate(zip(parts, targets, strict=True))
+            for term in piece_terms(
+                self.glossary, self.target_tokenizer, text, number, part.token_ids, start
+            )
+        ]
 
     def _score(self, parts: Sequence[Hypothesis]) -> float:
         if len(parts) == 1:

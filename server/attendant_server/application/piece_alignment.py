@@ -28,14 +28,14 @@ def piece_links(
     copies = piece.places_of_copies(translation)
     found = links(
         weights,
-        _source_spans(text, number),
+        source_spans(text, number),
         word_spans(piece.text),
         token_spans(tokenizer, token_ids, translation),
         word_spans(translation),
     )
     for link in found:
         start, end = piece.source_span(link.source)
-        target = piece.target_span(_as_sent(text, link.target), copies)
+        target = piece.target_span(as_sent(text, link.target), copies)
         yield WordLink(
             (text.begin + start, text.begin + end),
             (target_start + target[0], target_start + target[1]),
@@ -69,7 +69,7 @@ def _same(copied: str, source_start: int, target_start: int) -> Iterator[WordLin
         )
 
 
-def _source_spans(text: PiecedText, number: int) -> list[Span]:
+def source_spans(text: PiecedText, number: int) -> list[Span]:
     """The place in the piece of each of its tokens; empty for tokens without text."""
     code = text.begin  # the model reads the code of the language before each piece
     return [
@@ -78,7 +78,7 @@ def _source_spans(text: PiecedText, number: int) -> list[Span]:
     ]
 
 
-def _as_sent(text: PiecedText, span: Span) -> Span:
+def as_sent(text: PiecedText, span: Span) -> Span:
     """The place of a word after a prefix, which the answer has as it was sent."""
     if text.prefix is None or span[1] <= len(text.prefix.decoded):
         return span

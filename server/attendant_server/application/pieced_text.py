@@ -98,7 +98,7 @@ class PiecedText:
         """
         start = self.pieces[number - 1].end if number else 0
         end = self.pieces[number].start if number < len(self.pieces) else len(self.text)
-        if start == end > 0 and UNSPACED.match(self.text[start - 1]) and _need_space(last, content):
+        if start == end > 0 and UNSPACED.match(self.text[start - 1]) and need_space(last, content):
             return " "
         return self.text[start:end]
 
@@ -118,7 +118,8 @@ class PiecedText:
         return "".join([*parts, self.before(len(self.pieces), "", "")]), places
 
 
-def _need_space(last: str, following: str) -> bool:
+def need_space(last: str, following: str) -> bool:
+    """Whether a space belongs between two parts of a text."""
     if not last or not following or last[-1].isspace() or following[0].isspace():
         return False
     return not (UNSPACED.match(last[-1]) or UNSPACED.match(following[0]))

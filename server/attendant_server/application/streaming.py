@@ -7,6 +7,7 @@ from itertools import chain
 
 from attendant_server import records
 from attendant_server.application.catalog import ServedModel
+from attendant_server.application.glossary_search import GlossarySearch
 from attendant_server.application.hypotheses import NO_TRANSLATION
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.engine.calls import Hypothesis, SearchOptions, TranslateCall, joined_timings
@@ -26,12 +27,14 @@ class TextStream:
         options: SearchOptions,
         deadline: float,
         seeds: Sequence[str] = (),
+        glossary_search: GlossarySearch | None = None,
     ) -> None:
         """``deadline`` is on the engine's clock.
 
         ``seeds`` are those of the samples of all pieces. The first sample of each is streamed.
         """
-        self._model, self._text = model, text
+        self._model, self._text, self._glossary_search = model, text, glossary_search
+        self._seeds = seeds
         self._prefixes = [_SettledPrefix() for _ in text.pieces]
         num_samples = options.num_hypotheses if seeds else 1
         prefixes = [text.prefix.token_ids] * num_samples if text.prefix is not None else ()
@@ -79,18 +82,31 @@ class TextStream:
 
     def _start(self, up_to: int) -> None:
         for number in range(len(self._tasks), min(up_to, len(self._calls))):
-            answer = self._model.answer(self._calls[number], may_wait=number > 0)
-            self._tasks.append(asyncio.ensure_future(answer))
+            self._tasks.append(asyncio.ensure_future(self._answer(number)))
             self._tasks[-1].add_done_callback(self._prefixes[number].close)
+
+    async def _answer(self, number: int) -> list[list[Hypothesis]]:
+        """The hypotheses of each sample of a piece."""
+        call = self._calls[number]
+        found = await self._model.answer(call, may_wait=number > 0)
+        if self._glossary_search is None:
+            return found
+        hypotheses = list(chain.from_iterable(found))
+        seeds = self._seeds[number * len(found) : (number + 1) * len(found)]
+        return [await self._glossary_search.of_piece(self._text, number, hypotheses, seeds)]
 
     async def _growing(self, number: int) -> AsyncGenerator[str, None]:
         """The complete words of a piece's translation, whenever they become more.
 
-        None for a piece with copies, whose places are known at the end only.
+        None for a piece with copies, whose places are known at the end only, and for a piece with
+        terms of a glossary, which may be decoded again.
         """
         num_characters = 0
+        is_settled = not self._text.pieces[number].copies
+        if self._glossary_search is not None:
+            is_settled &= not self._glossary_search.matches(self._text, number)
         while (token_ids := await self._prefixes[number].next()) is not None:
-            if not self._text.pieces[number].copies:
+            if is_settled:
                 words = self._text.words(self._model.target_tokenizer, token_ids)
                 if len(words) > num_characters:
                     yield words

@@ -1,12 +1,15 @@
 """Translation of texts, whole or streamed."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
+from attendant_server.application.glossaries import Glossary, GlossaryEntry
+from attendant_server.application.glossary_folder import GlossaryFolder
+from attendant_server.application.glossary_search import GlossarySearch
 from attendant_server.application.hypotheses import Joiner, Translation
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.piece_searches import align_pieces, search_pieces, with_faults
@@ -35,8 +38,18 @@ TOKENS_DECODED_FOR_ONE = 8
 """Tokens that are decoded to text in the time in which one is written into an answer."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GlossaryRequest(PlannedRequest):
+    """A request that may have a glossary."""
+
+    glossary: str = ""
+    """The name of a stored glossary; "" for none."""
+    glossary_entries: Sequence[GlossaryEntry] = ()
+    """Further entries."""
+
+
 @dataclass(frozen=True, slots=True)
-class TranslationRequest(PlannedRequest):
+class TranslationRequest(GlossaryRequest):
     """Texts to translate."""
 
     texts: Sequence[str]
@@ -47,7 +60,7 @@ class TranslationRequest(PlannedRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class StreamRequest(PlannedRequest):
+class StreamRequest(GlossaryRequest):
     """One text to translate."""
 
     text: str
@@ -77,10 +90,16 @@ class StreamPiece:
 class Translator:
     """Translates texts with all translation models."""
 
-    def __init__(self, catalog: Catalog, jobs: JobRunner, limits: RequestLimits) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        jobs: JobRunner,
+        limits: RequestLimits,
+        glossaries: GlossaryFolder,
+    ) -> None:
         self.planner = Planner(catalog, jobs, limits)
         """Finds the model and checks the options of each call."""
-        self._jobs, self._limits = jobs, limits
+        self._jobs, self._limits, self._glossaries = jobs, limits, glossaries
 
     async def translate(
         self, request: TranslationRequest, seconds_left: float | None
@@ -106,7 +125,7 @@ class Translator:
             if request.options.return_alternatives
             else (i for i, prefix in enumerate(prefixes) if prefix.strip())
         )
-        plan = await self.planner.plan(request, whole)
+        plan = await self._plan(request, whole)
         self._check_size(plan, num_texts)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         texts = await read_texts(
@@ -122,6 +141,9 @@ class Translator:
                 break
             except SearchTooLarge as error:
                 texts = with_faults(texts, error.problems)
+        if plan.joiner.glossary is not None:
+            search = self._glossary_search(plan, plan.joiner.glossary, deadline)
+            texts, results = await search.of_texts(texts, results, places)
         return await self._answer(plan, texts, results, deadline)
 
     async def stream(
@@ -129,7 +151,7 @@ class Translator:
     ) -> AsyncGenerator[StreamPiece, None]:
         """Translate one text; yields complete words as soon as they are settled."""
         is_whole = request.target_prefix.strip() or request.options.return_alternatives
-        plan = await self.planner.plan(request, {0} if is_whole else ())
+        plan = await self._plan(request, {0} if is_whole else ())
         self._check_size(plan, 1)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         [text] = await read_texts(
@@ -144,7 +166,10 @@ class Translator:
         seeds = list(
             seeds_of(plan.seed, places_of(request.options.sampling, 1), [text], plan.num_samples)
         )
-        stream, num_sent = TextStream(plan.model, text, plan.options, deadline, seeds), 0
+        glossary, search = plan.joiner.glossary, None
+        if glossary is not None:
+            search = self._glossary_search(plan, glossary, deadline)
+        stream, num_sent = TextStream(plan.model, text, plan.options, deadline, seeds, search), 0
         try:
             async with aclosing(stream.deltas()) as deltas:
                 async for delta in deltas:
@@ -155,6 +180,19 @@ class Translator:
             raise InvalidRequest("text", error.problem) from None
         answer = await self._answer(plan, [text], stream.results, deadline)
         yield StreamPiece(_best_text(answer)[num_sent:], answer)
+
+    async def _plan(self, request: GlossaryRequest, whole: Collection[int]) -> TranslationPlan:
+        plan = await self.planner.plan(request, whole)
+        if not (request.glossary or request.glossary_entries):
+            return plan
+        return plan.with_glossary(
+            await self._glossaries.glossary(request.glossary, request.glossary_entries)
+        )
+
+    def _glossary_search(
+        self, plan: TranslationPlan, glossary: Glossary, deadline: float
+    ) -> GlossarySearch:
+        return GlossarySearch(plan, glossary, deadline, self._limits.max_beam_size)
 
     def _check_size(self, plan: TranslationPlan, num_texts: int) -> None:
         """Refuse a call whose answer may be too large, before any work."""

@@ -1,12 +1,13 @@
 """Plans of translation calls: the model and the checked options, which many calls share."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from attendant_server.application.alignment import check_aligner
 from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.descriptions import Splitting
+from attendant_server.application.glossaries import Glossary
 from attendant_server.application.hypotheses import Joiner
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.languages import (
@@ -67,6 +68,18 @@ class TranslationPlan(NamedTuple):
     joiner: Joiner
     seed: int | None
     """The seed of the samples; None without sampling."""
+
+    def with_glossary(self, glossary: Glossary | None) -> "TranslationPlan":
+        """The plan of a call with a glossary; raises InvalidRequest or ModelWithoutHead."""
+        if glossary is None:
+            return self
+        check_aligner(self.model.description, "glossary")
+        if self.options.num_alternatives > 1:
+            raise InvalidRequest("glossary", "is for calls without alternatives only")
+        return self._replace(
+            read_pieces=replace(self.read_pieces, keeps_tokens=True),
+            joiner=replace(self.joiner, glossary=glossary),
+        )
 
     @property
     def num_samples(self) -> int:

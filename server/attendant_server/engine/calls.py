@@ -181,6 +181,8 @@ class SearchOptions(NamedTuple):
     """Ids of tokens that no hypothesis may contain."""
     forced_token_ids: tuple[int, ...] = ()
     """Tokens that every hypothesis begins with. Their log-probability is 0."""
+    suppressed_next_ids: tuple[int, ...] = ()
+    """Tokens that must not come right after the forced ones."""
     early_stopping: bool = False
     """Whether a beam search ends when ``patience`` x ``beam_size`` hypotheses have finished."""
     patience: float = 1.0

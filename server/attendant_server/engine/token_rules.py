@@ -63,16 +63,22 @@ class MinimumLength:
 
 
 class SuppressedTokens:
-    """Forbids the same tokens at every position after the forced ones."""
+    """Forbids the same tokens at every position after the forced ones, or at the first one."""
 
     needs_tokens: ClassVar[bool] = False
 
-    def __init__(self, token_ids: tuple[int, ...], num_forced: int = 0) -> None:
+    def __init__(
+        self, token_ids: tuple[int, ...], num_forced: int = 0, is_for_next: bool = False
+    ) -> None:
+        """``is_for_next``: only the token right after the forced ones is none of these."""
         self._bias, self._num_forced = _forbidding(token_ids), num_forced
+        self._is_for_next = is_for_next
 
     def row_bias(self, num_tokens: int, token_ids: Sequence[int]) -> RowBias | None:
         """A bias of minus infinity for each of the tokens."""
-        return self._bias if num_tokens >= self._num_forced else None
+        if num_tokens < self._num_forced or (self._is_for_next and num_tokens > self._num_forced):
+            return None
+        return self._bias
 
 
 class ForcedTokens:
@@ -102,6 +108,9 @@ def rules_of(options: SearchOptions, start_token_id: int, eos_id: int) -> tuple[
     if options.suppressed_token_ids:
         num_forced = len(options.forced_token_ids)
         rules.append(SuppressedTokens(options.suppressed_token_ids, num_forced))
+    if options.suppressed_next_ids:
+        num_forced = len(options.forced_token_ids)
+        rules.append(SuppressedTokens(options.suppressed_next_ids, num_forced, is_for_next=True))
     if options.no_repeat_ngram_size:
         rules.append(NoRepeatedNgrams(options.no_repeat_ngram_size, start_token_id))
     return tuple(rules)

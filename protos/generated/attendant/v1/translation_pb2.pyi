@@ -299,6 +299,8 @@ class TranslateRequest(google.protobuf.message.Message):
     RETURN_ALIGNMENTS_FIELD_NUMBER: builtins.int
     MARKUP_FIELD_NUMBER: builtins.int
     OFFSET_UNIT_FIELD_NUMBER: builtins.int
+    GLOSSARY_FIELD_NUMBER: builtins.int
+    GLOSSARY_ENTRIES_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -335,7 +337,16 @@ class TranslateRequest(google.protobuf.message.Message):
     return_sentences, return_alignments and target_prefixes are INVALID_ARGUMENT.
     """
     offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType
-    """Unit of the offsets of sentences and of links of words. Default: OFFSET_UNIT_CODE_POINTS."""
+    """Unit of the offsets of sentences, links of words and glossary terms. Default: OFFSET_UNIT_CODE_POINTS."""
+    glossary: builtins.str
+    """Name of a glossary that the server stores. Each translation then has the translations of those of its terms that the
+    text has: a sentence whose translation lacks one is decoded again, with the term at the place where it belongs by
+    the attention of the model. An unknown name is NOT_FOUND, a glossary that cannot be read FAILED_PRECONDITION. A
+    term with text that the vocabulary lacks fails its text alone. A model without an aligner
+    (GetModelResponse.aligns_words) is FAILED_PRECONDITION, and options.return_alternatives INVALID_ARGUMENT. Equal
+    hypotheses come once, so there may be fewer than num_hypotheses. The tokens up to the last added term have a
+    log_probability of 0.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts, translated independently of each other. At least 1, at most RequestLimits.max_texts; otherwise the call
@@ -357,6 +368,12 @@ class TranslateRequest(google.protobuf.message.Message):
         fails its text alone.
         """
 
+    @property
+    def glossary_entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GlossaryEntry]:
+        """Entries of a glossary in addition to those of the stored one, which they replace if they have the same source. At
+        most 10,000.
+        """
+
     def __init__(
         self,
         *,
@@ -373,11 +390,43 @@ class TranslateRequest(google.protobuf.message.Message):
         return_alignments: builtins.bool = ...,
         markup: attendant.v1.text_pb2.Markup.ValueType = ...,
         offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
+        glossary: builtins.str = ...,
+        glossary_entries: collections.abc.Iterable[Global___GlossaryEntry] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["markup", b"markup", "model", b"model", "offset_unit", b"offset_unit", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["glossary", b"glossary", "glossary_entries", b"glossary_entries", "markup", b"markup", "model", b"model", "offset_unit", b"offset_unit", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___TranslateRequest: typing_extensions.TypeAlias = TranslateRequest
+
+@typing.final
+class GlossaryEntry(google.protobuf.message.Message):
+    """GlossaryEntry says how a term is translated."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: builtins.int
+    TARGETS_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    """The term, one or several words of at most 200 characters. In lower case, it stands for its words in any case; with an
+    upper-case letter only for itself. It is found as whole words within a sentence; where several terms overlap, the
+    longest one counts. Text that is copied is not searched.
+    """
+    @property
+    def targets(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Its translations, between 1 and 16. A translation of the text has one of them, as whole words, for each occurrence of
+        the term; at the beginning of a sentence its first letter may be in upper case. Of several, the one with which the
+        whole sentence is likeliest is added. Other forms of a word, such as its plural, are translations of their own.
+        """
+
+    def __init__(
+        self,
+        *,
+        source: builtins.str = ...,
+        targets: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["source", b"source", "targets", b"targets"]) -> None: ...
+
+Global___GlossaryEntry: typing_extensions.TypeAlias = GlossaryEntry
 
 @typing.final
 class TranslateResponse(google.protobuf.message.Message):
@@ -475,6 +524,7 @@ class Hypothesis(google.protobuf.message.Message):
     FINISH_REASON_FIELD_NUMBER: builtins.int
     SENTENCES_FIELD_NUMBER: builtins.int
     ALIGNMENTS_FIELD_NUMBER: builtins.int
+    GLOSSARY_TERMS_FIELD_NUMBER: builtins.int
     text: builtins.str
     """The translation."""
     score: builtins.float
@@ -503,6 +553,10 @@ class Hypothesis(google.protobuf.message.Message):
         set.
         """
 
+    @property
+    def glossary_terms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GlossaryTerm]:
+        """The terms of the glossary that the text has, in its order. Empty with markup."""
+
     def __init__(
         self,
         *,
@@ -512,10 +566,51 @@ class Hypothesis(google.protobuf.message.Message):
         finish_reason: Global___FinishReason.ValueType = ...,
         sentences: collections.abc.Iterable[Global___SentencePair] | None = ...,
         alignments: collections.abc.Iterable[Global___WordAlignment] | None = ...,
+        glossary_terms: collections.abc.Iterable[Global___GlossaryTerm] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["alignments", b"alignments", "finish_reason", b"finish_reason", "score", b"score", "sentences", b"sentences", "text", b"text", "tokens", b"tokens"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alignments", b"alignments", "finish_reason", b"finish_reason", "glossary_terms", b"glossary_terms", "score", b"score", "sentences", b"sentences", "text", b"text", "tokens", b"tokens"]) -> None: ...
 
 Global___Hypothesis: typing_extensions.TypeAlias = Hypothesis
+
+@typing.final
+class GlossaryTerm(google.protobuf.message.Message):
+    """GlossaryTerm is an occurrence of a term of the glossary in a text. Places are offsets from 0, in the offset_unit of the
+    request.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_START_FIELD_NUMBER: builtins.int
+    SOURCE_END_FIELD_NUMBER: builtins.int
+    TARGET_START_FIELD_NUMBER: builtins.int
+    TARGET_END_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    source_start: builtins.int
+    """First character of the term in the text as it was sent."""
+    source_end: builtins.int
+    """End of the term, exclusive."""
+    target_start: builtins.int
+    """First character of its translation in the text of the hypothesis."""
+    target_end: builtins.int
+    """End of its translation, exclusive. 0 if the translation lacks the term, because max_output_tokens left no room for it."""
+    source: builtins.str
+    """The term as the glossary has it."""
+    target: builtins.str
+    """Its translation as the glossary has it. Empty if the translation lacks the term."""
+    def __init__(
+        self,
+        *,
+        source_start: builtins.int = ...,
+        source_end: builtins.int = ...,
+        target_start: builtins.int = ...,
+        target_end: builtins.int = ...,
+        source: builtins.str = ...,
+        target: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["source", b"source", "source_end", b"source_end", "source_start", b"source_start", "target", b"target", "target_end", b"target_end", "target_start", b"target_start"]) -> None: ...
+
+Global___GlossaryTerm: typing_extensions.TypeAlias = GlossaryTerm
 
 @typing.final
 class WordAlignment(google.protobuf.message.Message):
@@ -631,6 +726,8 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     TARGET_PREFIX_FIELD_NUMBER: builtins.int
     RETURN_ALIGNMENTS_FIELD_NUMBER: builtins.int
     OFFSET_UNIT_FIELD_NUMBER: builtins.int
+    GLOSSARY_FIELD_NUMBER: builtins.int
+    GLOSSARY_ENTRIES_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -663,10 +760,16 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     return_alignments: builtins.bool
     """Whether each hypothesis has the links of its words, as in TranslateRequest. Default false."""
     offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType
-    """Unit of the offsets of sentences and of links of words. Default: OFFSET_UNIT_CODE_POINTS."""
+    """Unit of the offsets of sentences, links of words and glossary terms. Default: OFFSET_UNIT_CODE_POINTS."""
+    glossary: builtins.str
+    """Name of a glossary that the server stores, as in TranslateRequest. A sentence with terms is sent when it is complete."""
     @property
     def options(self) -> Global___TranslateOptions:
         """Options of the search. Absent: all defaults."""
+
+    @property
+    def glossary_entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GlossaryEntry]:
+        """Further entries, as in TranslateRequest."""
 
     def __init__(
         self,
@@ -683,9 +786,11 @@ class StreamTranslateRequest(google.protobuf.message.Message):
         target_prefix: builtins.str = ...,
         return_alignments: builtins.bool = ...,
         offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
+        glossary: builtins.str = ...,
+        glossary_entries: collections.abc.Iterable[Global___GlossaryEntry] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "offset_unit", b"offset_unit", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefix", b"target_prefix", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["glossary", b"glossary", "glossary_entries", b"glossary_entries", "model", b"model", "offset_unit", b"offset_unit", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefix", b"target_prefix", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
 
 Global___StreamTranslateRequest: typing_extensions.TypeAlias = StreamTranslateRequest
 

@@ -7,9 +7,11 @@ from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
 
 from attendant_server.application.alignment import WordLink
 from attendant_server.application.application import Application
+from attendant_server.application.glossaries import GlossaryEntry
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
 from attendant_server.application.sampling import SamplingOptions
 from attendant_server.application.scoring import PairScore, ScoringAnswer, ScoringRequest
+from attendant_server.application.term_placement import PlacedTerm
 from attendant_server.application.translation import (
     StreamPiece,
     StreamRequest,
@@ -50,6 +52,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 text_normalization=request.text_normalization,
                 target_prefixes=request.target_prefixes,
                 return_alignments=request.return_alignments,
+                glossary=request.glossary,
+                glossary_entries=_glossary_entries(request),
             ),
             request.markup,
             context.time_remaining(),
@@ -76,6 +80,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 text_normalization=request.text_normalization,
                 target_prefix=request.target_prefix,
                 return_alignments=request.return_alignments,
+                glossary=request.glossary,
+                glossary_entries=_glossary_entries(request),
             ),
             context.time_remaining(),
         )
@@ -116,6 +122,15 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         return await self._jobs.run_for(
             answer.size, lambda: offsets.of_stream(_last_response(piece.delta, answer), text)
         )
+
+
+def _glossary_entries(
+    request: translation_pb2.TranslateRequest | translation_pb2.StreamTranslateRequest,
+) -> list[GlossaryEntry]:
+    return [
+        GlossaryEntry.of(entry.source, entry.targets, f"glossary_entries[{number}]")
+        for number, entry in enumerate(request.glossary_entries)
+    ]
 
 
 def _options(
@@ -227,6 +242,7 @@ def _add_hypothesis(
             target_end=sentence.target[1],
         )
     added.alignments.extend(map(_link, hypothesis.alignments))
+    added.glossary_terms.extend(map(_term, hypothesis.glossary_terms))
 
 
 def _link(link: WordLink) -> translation_pb2.WordAlignment:
@@ -236,6 +252,18 @@ def _link(link: WordLink) -> translation_pb2.WordAlignment:
         target_start=link.target[0],
         target_end=link.target[1],
         weight=link.weight,
+    )
+
+
+def _term(term: PlacedTerm) -> translation_pb2.GlossaryTerm:
+    target_start, target_end = term.target or (0, 0)
+    return translation_pb2.GlossaryTerm(
+        source_start=term.source[0],
+        source_end=term.source[1],
+        target_start=target_start,
+        target_end=target_end,
+        source=term.source_term,
+        target=term.target_term,
     )
 
 

@@ -1,0 +1,228 @@
+"""Searches that make translations contain the terms of a glossary.
+
+A translation that lacks a term is decoded again: it keeps the words before the place where, by the
+attention of the model, the term belongs, then has the term, and the search goes on from there. So
+the place is the model's choice, and the words after the term suit it. What is decoded again keeps
+the earlier terms, so a translation is decoded at most once more than it has terms.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+from math import inf
+
+from attendant_server import records
+from attendant_server.application.glossaries import Glossary, TermMatch
+from attendant_server.application.glossary_drafts import (
+    Beginning,
+    Draft,
+    beginnings,
+    text_tokens,
+)
+from attendant_server.application.piece_searches import with_faults
+from attendant_server.application.pieced_text import PiecedText
+from attendant_server.application.sampling import seeds_of
+from attendant_server.application.tokenization import good
+from attendant_server.application.translation_plans import TranslationPlan
+from attendant_server.engine.calls import (
+    Call,
+    Hypothesis,
+    Result,
+    SearchOptions,
+    SearchTooLarge,
+    TranslateCall,
+    joined_timings,
+)
+from attendant_server.engine.pair_calls import AlignCall, ScoreCall
+from attendant_server.engine.search import length_penalized
+from attendant_server.errors import InvalidRequest
+
+NUM_WORDS_BEFORE = 4
+"""Words that are tried before a term, such as articles of other genders."""
+MAX_WORD_TOKENS = 6
+"""Tokens of such a word at most."""
+MAX_DRAFTS = 64
+"""Translations of one call that are decoded again at the same time."""
+
+
+class GlossarySearch:
+    """The searches of one call with a glossary."""
+
+    def __init__(
+        self, plan: TranslationPlan, glossary: Glossary, deadline: float, max_width: int
+    ) -> None:
+        """``deadline`` is on the engine's clock. ``max_width`` limits the rows of a search."""
+        self._plan, self._glossary, self._deadline = plan, glossary, deadline
+        self._max_width = max_width
+        self._tokenizer = plan.model.target_tokenizer
+
+    def matches(self, text: PiecedText, number: int) -> list[TermMatch]:
+        """The terms in a piece of a text, by their places in `Piece.text`."""
+        return self._glossary.matches(text.pieces[number].text)
+
+    async def of_texts(
+        self,
+        texts: Sequence[PiecedText | InvalidRequest],
+        results: Sequence[list[Hypothesis]],
+        places: Sequence[str],
+    ) -> tuple[list[PiecedText | InvalidRequest], list[list[Hypothesis]]]:
+        """The texts and the hypotheses of all their pieces, with all terms.
+
+        ``places`` are those of the texts, for seeds. A text is its fault if terms of it cannot be
+        added.
+        """
+        num_samples = self._plan.num_samples
+        seeds = iter(seeds_of(self._plan.seed, places, texts, num_samples))
+        pieces = [(text, number) for text in good(texts) for number in range(len(text.pieces))]
+        drafts = [
+            self._drafts(text, number, hypotheses, list(islice(seeds, num_samples)))
+            for (text, number), hypotheses in zip(pieces, results, strict=True)
+        ]
+        await self._add_all_terms(drafts)
+        problems = {i: d.problem for i, own in enumerate(drafts) for d in own if d.problem}
+        answered = with_faults(texts, problems)
+        good_texts = set(map(id, answered))
+        return answered, [
+            self._ranked(own)
+            for (text, _), own in zip(pieces, drafts, strict=True)
+            if id(text) in good_texts
+        ]
+
+    async def of_piece(
+        self,
+        text: PiecedText,
+        number: int,
+        hypotheses: Sequence[Hypothesis],
+        seeds: Sequence[str],
+    ) -> list[Hypothesis]:
+        """The hypotheses of one piece with all terms; raises InvalidRequest."""
+        drafts = self._drafts(text, number, hypotheses, seeds)
+        await self._add_all_terms([drafts])
+        for problem in filter(None, (draft.problem for draft in drafts)):
+            raise InvalidRequest("text", problem)
+        return self._ranked(drafts)
+
+    def _drafts(
+        self,
+        text: PiecedText,
+        number: int,
+        hypotheses: Sequence[Hypothesis],
+        seeds: Sequence[str],
+    ) -> list[Draft]:
+        matches = self.matches(text, number)
+        own_seeds = seeds or [""] * len(hypotheses)
+        return [
+            Draft(text, number, matches, hypothesis, seed)
+            for hypothesis, seed in zip(hypotheses, own_seeds, strict=False)
+        ]
+
+    async def _add_all_terms(self, drafts: Sequence[Sequence[Draft]]) -> None:
+        """Decode the drafts of pieces again until they lack no terms."""
+        open_drafts = [draft for own in drafts for draft in own if draft.matches]
+        while open_drafts := [d for d in open_drafts if d.lacks_terms(self._tokenizer)]:
+            for first in range(0, len(open_drafts), MAX_DRAFTS):
+                await self._add_terms(open_drafts[first : first + MAX_DRAFTS])
+
+    async def _add_terms(self, drafts: Sequence[Draft]) -> None:
+        """Decode drafts again, each with one more term."""
+        pairs = [(draft.source, draft.hypothesis.token_ids) for draft in drafts]
+        weights = await self._answer(AlignCall(pairs, self._deadline))
+        found: list[Beginning] = []
+        for draft, own in zip(drafts, weights, strict=True):
+            draft.is_ended, draft.num_searches = True, draft.num_searches + 1
+            found += beginnings(draft, own, self._tokenizer, self._plan.options)
+        found += await self._with_other_words(found)
+        # Both groups have options of their own.
+        for ends_word in (True, False):
+            await self._decode([each for each in found if each.ends_word is ends_word], ends_word)
+
+    async def _with_other_words(self, found: Sequence[Beginning]) -> list[Beginning]:
+        """The beginnings with other words before their terms, which may suit the terms better."""
+        kept = [(each, each.before_last_word()) for each in found]
+        changeable = [(each, before) for each, before in kept if before is not None]
+        if not changeable:
+            return []
+        prefixes = [text_tokens(self._tokenizer, before) for _, before in changeable]
+        options = self._options_of_words(max(map(len, prefixes)))
+        sources = [each.draft.source for each, _ in changeable]
+        call = TranslateCall(sources, options, self._deadline, prefixes=prefixes)
+        try:
+            answers = await self._answer(call)
+        except SearchTooLarge:  # the words of the draft do as well
+            return []
+        others = (
+            each.with_last_word(self._tokenizer.decode(hypothesis.token_ids), self._tokenizer)
+            for (each, _), hypotheses in zip(changeable, answers, strict=True)
+            for hypothesis in hypotheses
+        )
+        return [other for other in others if other is not None]
+
+    def _options_of_words(self, num_prefix_tokens: int) -> SearchOptions:
+        """The options of a search for the likeliest words after prefixes of so many tokens."""
+        options, num_words = self._plan.options, min(NUM_WORDS_BEFORE, self._max_width)
+        most = len(options.forced_token_ids) + num_prefix_tokens + MAX_WORD_TOKENS
+        return options._replace(
+            beam_size=1,
+            num_beam_groups=1,
+            num_hypotheses=num_words,
+            num_alternatives=num_words,
+            sampling=None,
+            min_output_tokens=0,
+            max_output_tokens=min(options.max_output_tokens, most),
+            max_output_ratio=None,
+        )
+
+    async def _decode(self, found: Sequence[Beginning], ends_word: bool) -> None:
+        """Replace the hypothesis of each draft by the best one with any of its beginnings."""
+        if not found:
+            return
+        next_ids = self._tokenizer.word_continuations if ends_word else ()
+        call = TranslateCall(
+            [each.draft.source for each in found],
+            self._plan.options._replace(num_hypotheses=1, suppressed_next_ids=next_ids),
+            self._deadline,
+            seeds=[each.draft.seed for each in found],
+            prefixes=[each.token_ids for each in found],
+        )
+        try:
+            answers = await self._answer(call)
+        except SearchTooLarge as error:
+            for i, problem in error.problems.items():
+                found[i].draft.problem = problem
+            await self._decode([each for each in found if not each.draft.problem], ends_word)
+            return
+        results = [(each, own[0]) for each, own in zip(found, answers, strict=True) if own]
+        best: dict[Draft, float] = {}
+        for (each, hypothesis), score in zip(results, await self._scores(results), strict=True):
+            if score > best.get(each.draft, -inf):
+                draft = each.draft
+                best[draft], draft.hypothesis = score, hypothesis
+                draft.num_kept, draft.is_ended = each.num_characters, False
+
+    async def _scores(self, results: Sequence[tuple[Beginning, Hypothesis]]) -> list[float]:
+        """The scores by which the translations of a draft are compared.
+
+        Unlike the scores of the search, they count the tokens of the beginnings.
+        """
+        if len({each.draft for each, _ in results}) == len(results):
+            return [0.0] * len(results)  # nothing to compare
+        pairs = [(each.draft.source, hypothesis.token_ids) for each, hypothesis in results]
+        penalty = self._plan.options.length_penalty
+        return [
+            length_penalized(float(score.log_probabilities.sum()), len(target), penalty)
+            for score, (_, target) in zip(
+                await self._answer(ScoreCall(pairs, self._deadline)), pairs, strict=True
+            )
+        ]
+
+    async def _answer(self, call: Call[Result]) -> list[Result]:
+        timings = records.current().engine
+        found = await self._plan.model.answer(call, may_wait=True)
+        records.current().engine = joined_timings([timings, call.timings])
+        return found
+
+    def _ranked(self, drafts: Sequence[Draft]) -> list[Hypothesis]:
+        found = [draft.hypothesis for draft in drafts]
+        if self._plan.seed is not None or len(found) == 1:
+            return found
+        different = {each.token_ids: each for each in reversed(found)}
+        return sorted(different.values(), key=lambda each: -each.score)

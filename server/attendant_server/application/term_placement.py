@@ -1,0 +1,128 @@
+"""Where the terms of a glossary stand in a translation, and where missing ones belong."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from attendant_server.application.alignment import WordLink
+from attendant_server.application.glossaries import TermMatch
+from attendant_server.application.splitting import Span
+from attendant_server.application.words import word_spans
+from attendant_server.engine.pair_calls import AttentionWeights
+
+
+class PlacedTerm(NamedTuple):
+    """A term of a glossary in a text, and its translation."""
+
+    source: Span
+    """The place of the term, in code points."""
+    source_term: str
+    """The term as the glossary has it."""
+    target: Span | None
+    """The place of its translation; None if the translation lacks it."""
+    target_term: str
+    """The translation of the term as the glossary has it; "" if the translation lacks it."""
+
+
+def placed_terms(
+    matches: Sequence[TermMatch], translation: str, links: Sequence[WordLink] = ()
+) -> list[PlacedTerm]:
+    """The terms of a text and where the translation has them, each at a place of its own.
+
+    ``links`` are those between words of the text and of the translation; a term is preferably
+    placed where they lead.
+    """
+    found: list[tuple[Span, str] | None] = [None] * len(matches)
+    taken: list[Span] = []
+    for wants_link in (True, False) if links else (False,):
+        for number, match in enumerate(matches):
+            if found[number] is not None:
+                continue
+            linked = _linked(match.span, links)
+            for span, target in _occurrences(translation, match.entry.targets):
+                is_linked = any(_overlap(span, each) for each in linked)
+                if (is_linked or not wants_link) and not any(_overlap(span, t) for t in taken):
+                    found[number] = span, target
+                    taken.append(span)
+                    break
+    return [
+        PlacedTerm(match.span, match.entry.source, *(place or (None, "")))
+        for match, place in zip(matches, found, strict=True)
+    ]
+
+
+def place_of_missing(
+    match: TermMatch,
+    translation: str,
+    links: Sequence[WordLink],
+    attention: Callable[[Span], Iterable[tuple[Span, float]]],
+    taken: Sequence[Span],
+    first: int,
+) -> int:
+    """Where the translation of a missing term begins, at or after the character ``first``.
+
+    That is the first word that is linked to the term, else the one that attends to it most.
+    ``attention`` gives the words of the translation and how much each attends to a part of the
+    text. Words in ``taken``, which belong to other terms, are left alone.
+    """
+
+    def is_free(span: Span) -> bool:
+        return span[0] >= first and not any(_overlap(span, each) for each in taken)
+
+    linked = [span[0] for span in _linked(match.span, links) if is_free(span)]
+    if linked:
+        return min(linked)
+    free = [(weight, -span[0]) for span, weight in attention(match.span) if is_free(span)]
+    return -max(free)[1] if free else max(first, len(translation.rstrip()))
+
+
+def attention_of_words(
+    weights: AttentionWeights, source_tokens: Sequence[Span], target_tokens: Sequence[Span]
+) -> Callable[[Span], Iterator[tuple[Span, float]]]:
+    """How much the tokens of a translation attend to a part of the text.
+
+    ``weights`` (target tokens, source tokens) belong to tokens with the given places.
+    """
+
+    def attention(part: Span) -> Iterator[tuple[Span, float]]:
+        columns = [i for i, span in enumerate(source_tokens) if _overlap(span, part)]
+        of_tokens = np.asarray(weights)[:, columns].sum(axis=1).tolist()
+        for span, weight in zip(target_tokens, of_tokens, strict=False):
+            if span[0] < span[1]:
+                yield span, weight
+
+    return attention
+
+
+def word_start(translation: str, place: int) -> int:
+    """The beginning of the word at ``place``, or ``place`` if it is not within a word."""
+    for start, end in word_spans(translation):
+        if start <= place < end:
+            return start
+    return place
+
+
+def _occurrences(translation: str, targets: Sequence[str]) -> list[tuple[Span, str]]:
+    """Where the translation has one of the terms as whole words, in order; longer terms first."""
+    spans = word_spans(translation)
+    starts, ends = {start for start, _ in spans}, {end for _, end in spans}
+    found: list[tuple[Span, str]] = []
+    for target in targets:
+        for variant in {target, target[:1].upper() + target[1:]}:
+            start = translation.find(variant)
+            while start >= 0:
+                end = start + len(variant)
+                if start in starts and end in ends:
+                    found.append(((start, end), target))
+                start = translation.find(variant, start + 1)
+    return sorted(found, key=lambda each: (each[0][0], -each[0][1]))
+
+
+def _linked(span: Span, links: Iterable[WordLink]) -> list[Span]:
+    """The words of the translation that are linked to a part of the text."""
+    return [link.target for link in links if _overlap(link.source, span)]
+
+
+def _overlap(one: Span, two: Span) -> bool:
+    return one[0] < two[1] and two[0] < one[1]
