@@ -50,6 +50,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 text_normalization=request.text_normalization,
                 target_prefixes=request.target_prefixes,
                 return_alignments=request.return_alignments,
+                controls=dict(request.controls),
             ),
             request.markup,
             context.time_remaining(),
@@ -76,6 +77,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 text_normalization=request.text_normalization,
                 target_prefix=request.target_prefix,
                 return_alignments=request.return_alignments,
+                controls=dict(request.controls),
             ),
             context.time_remaining(),
         )
@@ -100,6 +102,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 text_normalization=request.text_normalization,
                 return_tokens=request.return_tokens,
                 return_alignments=request.return_alignments,
+                controls=dict(request.controls),
             ),
             context.time_remaining(),
         )
