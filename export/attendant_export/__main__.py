@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attendant_export import __version__
 from attendant_export.arguments import DEFAULT_TEXTS, TATOEBA_VALID, build_parser
+from attendant_export.bundle.controls import read_control
 from attendant_export.bundle.data_card import check_credits, read_data_card
 from attendant_export.bundle.export import ExportOptions, export_bundle
 from attendant_export.bundle.importing import ImportOptions, import_bundle
@@ -261,6 +262,7 @@ def _export(args: argparse.Namespace) -> None:
         recipe=args.recipe,
         hardware=args.hardware,
         shortlist_pairs=_data_file(args, args.shortlists) if args.shortlists else None,
+        controls=tuple(map(read_control, args.control)),
     )
     print(export_bundle(args.run_dir, args.bundles_dir, options))
 
@@ -278,6 +280,7 @@ def _import(args: argparse.Namespace) -> None:
         revision=args.revision,
         tokenizer=args.tokenizer,
         trained_dimensions=_numbers(args.trained_dimensions),
+        controls=tuple(map(read_control, args.control)),
         without_head=args.without_head,
     )
     print(import_bundle(args.source, args.bundles_dir, options))

@@ -237,6 +237,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         help="pairs to learn vocabulary shortlists from, such as the training pairs; shortlists "
         "make decoding faster for models with large vocabularies",
     )
+    _add_control(parser)
     parser.add_argument("--swap", action="store_true", help="read the second column as the source")
     parser.add_argument(
         "--max-tokens",
@@ -252,6 +253,19 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--hardware",
         help="hardware of the training; default: that in the run folder",
         default="",
+    )
+
+
+def _add_control(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="CONTROL",
+        help="property of translations that requests can choose by tokens of the vocabulary, such "
+        "as 'formality:formal=<2formal>,informal=<2informal>'; more after semicolons: "
+        "default=VALUE, place=PLACE of the tokens (source, before a text, by default; source-end "
+        "or target), description=TEXT; may be repeated",
     )
 
 
@@ -294,6 +308,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
             help=f"comma-separated BCP 47 tags that a translation model {verb}; default: those of "
             "the source's tokenizer or name",
         )
+    _add_control(parser)
     parser.add_argument(
         "--max-tokens", type=int, help="longest text in tokens; default: that of the source"
     )

@@ -290,16 +290,27 @@ def _check_room(bundle: Bundle, tokenizer: TextTokenizer) -> None:
             f"{bundle.directory / MANIFEST_NAME}: limits.{field} is {limit}, but special tokens of "
             f"a pair take {num_tokens}: no room for two texts"
         )
-    num_tokens = len(tokenizer.encode(prompt)) + sum(
-        max(len(each.source_prefix_ids) + len(each.source_suffix_ids) for each in languages)
-        for languages in (manifest.source_languages, manifest.target_languages)
-        if languages
-    )
+    num_tokens = len(tokenizer.encode(prompt)) + _num_chosen_tokens(manifest)
     if num_tokens >= limit:
         raise BundleError(
             f"{bundle.directory / MANIFEST_NAME}: limits.{field} is {limit}, but special tokens, "
-            f"the default prompt and tokens of languages take {num_tokens}: no room for a text"
+            f"the default prompt and tokens of languages and controls take {num_tokens}: no room "
+            "for a text"
         )
+
+
+def _num_chosen_tokens(manifest: bundle_pb2.Manifest) -> int:
+    """Largest number of tokens of languages and controls around a text."""
+    groups: list[Sequence[bundle_pb2.Language | bundle_pb2.ControlValue]] = [
+        manifest.source_languages,
+        manifest.target_languages,
+        *(control.values for control in manifest.controls),
+    ]
+    return sum(
+        max(len(each.source_prefix_ids) + len(each.source_suffix_ids) for each in group)
+        for group in groups
+        if group
+    )
 
 
 def _vocabulary(manifest: bundle_pb2.Manifest, path: str) -> tuple[int, int | None]:

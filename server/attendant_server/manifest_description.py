@@ -17,6 +17,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from attendant_server.application.descriptions import (
+    Control,
+    ControlValue,
     Language,
     LateInteraction,
     ModelDescription,
@@ -43,6 +45,7 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         description=manifest.description,
         source_languages=_languages(manifest.source_languages),
         target_languages=_languages(manifest.target_languages),
+        controls=tuple(map(_control, manifest.controls)),
         languages=tuple(manifest.languages),
         max_source_tokens=manifest.limits.max_source_tokens,
         max_target_tokens=manifest.limits.max_target_tokens,
@@ -95,6 +98,19 @@ def _languages(languages: Iterable[bundle_pb2.Language]) -> tuple[Language, ...]
         )
         for language in languages
     )
+
+
+def _control(control: bundle_pb2.Control) -> Control:
+    values = {
+        value.name: ControlValue(
+            value.name,
+            tuple(value.source_prefix_ids),
+            tuple(value.source_suffix_ids),
+            tuple(value.forced_target_ids),
+        )
+        for value in control.values
+    }
+    return Control(control.name, control.description, values, control.default_value)
 
 
 def _late_interaction(manifest: bundle_pb2.Manifest) -> LateInteraction | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 from tokenizers import Encoding
@@ -36,15 +36,19 @@ class TokenizedText:
     """Tokens put before the text, such as that of its language."""
     after: Sequence[Token] = ()
     """Tokens put after the text."""
+    after_first: Sequence[Token] = ()
+    """Tokens put after the first token of the text, such as the code of its language."""
     normalized: Sequence[NormalizedText | None] = ()
     """The normalized texts, one or a pair; None for a text that normalization did not change. Empty
     without normalization."""
     prompt_length: int = 0
     """Number of first characters that offsets do not count."""
 
-    def between(self, before: Sequence[Token], after: Sequence[Token]) -> "TokenizedText":
-        """The text with further tokens before and after it, which are never truncated."""
-        return replace(self, before=before, after=after)
+    def between(
+        self, before: Sequence[Token], after: Sequence[Token], after_first: Sequence[Token] = ()
+    ) -> "TokenizedText":
+        """The text with further tokens around it and in it, which are never truncated."""
+        return replace(self, before=before, after=after, after_first=after_first)
 
     def filled(self, filler: Token, length: int) -> "TokenizedText":
         """The text with tokens after it, up to ``length`` tokens."""
@@ -68,8 +72,8 @@ class TokenizedText:
 
     @property
     def num_added(self) -> int:
-        """Number of tokens before and after the text."""
-        return len(self.before) + len(self.after)
+        """Number of tokens that were put around the text and into it."""
+        return len(self.before) + len(self.after_first) + len(self.after)
 
     @property
     def token_ids(self) -> list[int]:
@@ -78,7 +82,11 @@ class TokenizedText:
         if len(self.positions) != len(ids):
             ids = [ids[i] for i in self.positions]
         if self.num_added:
-            return [*(token.id for token in self.before), *ids, *(token.id for token in self.after)]
+            before, after_first, after = (
+                [token.id for token in added]
+                for added in (self.before, self.after_first, self.after)
+            )
+            return [*before, *ids[:1], *after_first, *ids[1:], *after]
         return ids
 
     @property
@@ -113,7 +121,7 @@ class TokenizedText:
         tokens = self._tokens()
         if self.prompt_length:
             tokens = (_after_prompt(token, self.prompt_length) for token in tokens)
-        return chain(self.before, tokens, self.after)
+        return chain(self.before, islice(tokens, 1), self.after_first, tokens, self.after)
 
     @property
     def _ids(self) -> list[int]:

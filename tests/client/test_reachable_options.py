@@ -51,6 +51,7 @@ VALUES: dict[str, list[dict[str, Any]]] = {
     "suppressed_texts": [{"suppressed_texts": ["b"]}],
     "source_language": [{"source_language": "en"}],
     "target_language": [{"target_language": "de"}],
+    "controls": [{"controls": {"formality": "formal"}}],
     "prompt": [{"prompt": "b"}],
     "prompt_name": [{"prompt_name": "b"}],
     "query_prompt_name": [{"query_prompt_name": "b"}],
@@ -122,12 +123,16 @@ def options_of(name: str, hint: Any) -> list[dict[str, Any]]:
     return [{name: values.get(hint, [3])}]
 
 
+def is_map(field: Any) -> bool:
+    return bool(field.message_type.GetOptions().map_entry)
+
+
 def fields_of(descriptor: Any) -> Iterator[Any]:
     """The fields of a request and of the messages in it."""
     for field in descriptor.fields:
         if field.full_name not in NOT_SENT:
             yield field
-            if field.message_type is not None:
+            if field.message_type is not None and not is_map(field):
                 yield from fields_of(field.message_type)
 
 
@@ -139,7 +144,7 @@ def values_of(message: Any) -> Iterator[tuple[Any, Any]]:
         )
         for each in values:
             yield field, each
-            if field.message_type is not None:
+            if field.message_type is not None and not is_map(field):
                 yield from values_of(each)
 
 

@@ -35,6 +35,7 @@ from attendant_client.errors import (
     UnsupportedError,
 )
 from attendant_client.model_results import (
+    Control,
     Limits,
     Model,
     ModelInfo,
@@ -71,6 +72,7 @@ __all__ = [
     "Chunk",
     "ClassifiedText",
     "Client",
+    "Control",
     "DeadlineExceededError",
     "EmbeddedSpan",
     "Embedding",

@@ -8,6 +8,7 @@ from typing import get_args
 from attendant_client import __version__, commands, connection_flags, text_commands
 from attendant_client.client import Client
 from attendant_client.connection import DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
+from attendant_client.language_flags import add_language_flags
 from attendant_client.options import DataType, OffsetUnit, Pooling
 from attendant_client.search_flags import add_search_flags, check_search_flags
 
@@ -55,7 +56,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     )
     _add_reading(translate)
     _add_length_penalty(translate)
-    _add_languages(translate)
+    add_language_flags(translate)
     translate.add_argument(
         "--beam", type=_count, metavar="N", help="beam size, 1 for greedy; default: the model's"
     )
@@ -77,7 +78,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
 
     score = _add(subparsers, "score", text_commands.score, "score a given translation")
     _add_texts(score, "a text and its translation; default: input lines, tab-separated")
-    _add_languages(score)
+    add_language_flags(score)
     _add_reading(score)
     _add_length_penalty(score)
     _add_tokens(score)
@@ -248,17 +249,6 @@ def _add_texts(parser: Parser, about: str = "default: the lines of the standard 
 
 def _add_model(parser: Parser) -> None:
     parser.add_argument("--model", default="", metavar="NAME", help='"name" or "name/version"')
-
-
-def _add_languages(parser: Parser) -> None:
-    for side, name in (("source", "from"), ("target", "to")):
-        parser.add_argument(
-            f"--{name}",
-            dest=f"{side}_language",
-            default="",
-            metavar="TAG",
-            help=f'{side} language, such as "de"; default: the only one of the model',
-        )
 
 
 def _add_normalization(parser: Parser) -> None:

@@ -4,7 +4,7 @@ The asyncio client inherits its methods, whose common options its docstring desc
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar, overload
 
 from attendant_client import messages, results
@@ -24,6 +24,7 @@ class AsyncScoringCalls(ABC):
         model: str = "",
         source_language: str = "",
         target_language: str = "",
+        controls: Mapping[str, str] | None = None,
         length_penalty: float | None = None,
         return_tokens: bool = False,
         return_alignments: bool = False,
@@ -38,13 +39,14 @@ class AsyncScoringCalls(ABC):
         `return_tokens`: whether scores have the tokens of their targets with log-probabilities.
         `return_alignments`: whether scores have the links between the words of their pairs; for
         models that can align words.
-        `source_language`, `target_language`, `length_penalty`: as for `translate`.
+        `source_language`, `target_language`, `controls`, `length_penalty`: as for `translate`.
         """
         call = messages.score(
             pairs,
             model=model,
             source_language=source_language,
             target_language=target_language,
+            controls=controls,
             length_penalty=length_penalty,
             return_tokens=return_tokens,
             return_alignments=return_alignments,

@@ -4,7 +4,7 @@ The asyncio client inherits its methods, whose common options its docstring desc
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar, overload
 
 from attendant.v1 import translation_pb2
@@ -35,6 +35,7 @@ class AsyncTranslationCalls(ABC):
         model: str = "",
         source_language: str = "",
         target_language: str = "",
+        controls: Mapping[str, str] | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -71,6 +72,7 @@ class AsyncTranslationCalls(ABC):
         model: str = "",
         source_language: str = "",
         target_language: str = "",
+        controls: Mapping[str, str] | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -106,6 +108,7 @@ class AsyncTranslationCalls(ABC):
         model: str = "",
         source_language: str = "",
         target_language: str = "",
+        controls: Mapping[str, str] | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -138,6 +141,8 @@ class AsyncTranslationCalls(ABC):
 
         `source_language`, `target_language`: BCP 47 tags, such as "de". Each may be left out if the
         model has only one. Without a model, they choose it among the server's models.
+        `controls`: values of controls of the model by name, such as {"formality": "formal"}; its
+        defaults if absent.
         `beam_size`: hypotheses kept at every step, 1 for greedy search; the model's default if
         absent.
         `num_hypotheses`: hypotheses returned, at most `beam_size`; 1 if absent.
@@ -201,6 +206,7 @@ class AsyncTranslationCalls(ABC):
             model=model,
             source_language=source_language,
             target_language=target_language,
+            controls=controls,
             splitting=splitting,
             return_sentences=return_sentences,
             return_alignments=return_alignments,
@@ -220,6 +226,7 @@ class AsyncTranslationCalls(ABC):
         model: str = "",
         source_language: str = "",
         target_language: str = "",
+        controls: Mapping[str, str] | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -276,6 +283,7 @@ class AsyncTranslationCalls(ABC):
             model=model,
             source_language=source_language,
             target_language=target_language,
+            controls=controls,
             splitting=splitting,
             return_sentences=return_sentences,
             return_alignments=return_alignments,

@@ -1,7 +1,7 @@
 """Builds the requests of translation and tokenization. Knows no channel."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -68,6 +68,7 @@ def translate(
     model: str,
     source_language: str,
     target_language: str,
+    controls: Mapping[str, str] | None,
     splitting: Splitting | None,
     return_sentences: bool,
     return_alignments: bool,
@@ -95,6 +96,7 @@ def translate(
         options=options,
         source_language=source_language,
         target_language=target_language,
+        controls=controls,
         splitting=chosen(SPLITTINGS, "splitting", splitting),
         return_sentences=return_sentences,
         return_alignments=return_alignments,
@@ -122,6 +124,7 @@ def stream_translate(
     model: str,
     source_language: str,
     target_language: str,
+    controls: Mapping[str, str] | None,
     splitting: Splitting | None,
     return_sentences: bool,
     return_alignments: bool,
@@ -143,6 +146,7 @@ def stream_translate(
         options=options,
         source_language=source_language,
         target_language=target_language,
+        controls=controls,
         splitting=chosen(SPLITTINGS, "splitting", splitting),
         return_sentences=return_sentences,
         return_alignments=return_alignments,
@@ -165,6 +169,7 @@ def score(
     model: str,
     source_language: str,
     target_language: str,
+    controls: Mapping[str, str] | None,
     length_penalty: float | None,
     return_tokens: bool,
     return_alignments: bool,
@@ -189,6 +194,7 @@ def score(
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
         source_language=source_language,
         target_language=target_language,
+        controls=controls,
     )
     return TextCall(
         "/attendant.v1.TranslationService/Score",

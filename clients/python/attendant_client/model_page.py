@@ -39,6 +39,7 @@ def model_page(model: Model) -> str:
         *_labels(model),
         *_pooling(model),
         *([("aligns words", "yes")] if model.aligns_words else []),
+        *_controls(model),
         *_quality(model),
         *_parity(model),
         *_training(model.provenance),
@@ -78,6 +79,13 @@ def _pooling(model: Model) -> Iterator[tuple[str, str]]:
 def _labels(model: Model) -> Iterator[tuple[str, str]]:
     if model.labels:
         yield "labels", f"{', '.join(model.labels)}; the score function is {model.score_function}"
+
+
+def _controls(model: Model) -> Iterator[tuple[str, str]]:
+    for control in model.controls:
+        default = f", {control.default_value} by default" if control.default_value else ""
+        about = f": {control.description}" if control.description else ""
+        yield "controls", f"{control.name}={'|'.join(control.values)}{default}{about}"
 
 
 def _quality(model: Model) -> Iterator[tuple[str, str]]:

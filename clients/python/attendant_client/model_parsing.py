@@ -52,6 +52,10 @@ def model(response: model_pb2.GetModelResponse) -> results.Model:
         provenance=_plain(response.provenance),
         quality=tuple(_quality_figure(figure) for figure in response.quality),
         parity=_plain(response.parity),
+        controls=tuple(
+            results.Control(each.name, each.description, tuple(each.values), each.default_value)
+            for each in response.controls
+        ),
     )
 
 

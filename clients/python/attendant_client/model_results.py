@@ -61,6 +61,20 @@ class QualityFigure:
 
 
 @dataclass(frozen=True, slots=True)
+class Control:
+    """A property of translations that `translate` can choose, such as their formality.
+
+    `description` may be empty. `default_value` is empty if a call that does not set the control
+    leaves the choice to the model.
+    """
+
+    name: str
+    description: str
+    values: tuple[str, ...]
+    default_value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """Everything that the server knows about a model.
 
@@ -98,3 +112,4 @@ class Model:
     provenance: Mapping[str, object]
     quality: tuple[QualityFigure, ...]
     parity: Mapping[str, object]
+    controls: tuple[Control, ...] = ()

@@ -93,7 +93,7 @@ def _texts(lines: Sequence[Line]) -> list[str]:
 
 def _translate_options(arguments: argparse.Namespace, first: Line) -> dict[str, Any]:
     return {
-        **_languages(arguments),
+        **_languages_and_controls(arguments),
         **_common(arguments),
         "beam_size": arguments.beam,
         "num_hypotheses": arguments.num_hypotheses,
@@ -155,7 +155,7 @@ def _score(
         length_penalty=arguments.length_penalty,
         return_tokens=arguments.tokens,
         offset_unit=arguments.offset_unit,
-        **_languages(arguments),
+        **_languages_and_controls(arguments),
         **_common(arguments),
     )
 
@@ -260,10 +260,11 @@ def _common(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _languages(arguments: argparse.Namespace) -> dict[str, Any]:
+def _languages_and_controls(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "source_language": arguments.source_language,
         "target_language": arguments.target_language,
+        "controls": dict(arguments.control),
     }
 
 

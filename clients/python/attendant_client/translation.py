@@ -5,7 +5,7 @@ The synchronous client inherits its methods, whose common options its docstring 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar, overload
 
 from attendant.v1 import translation_pb2
@@ -36,6 +36,7 @@ class TranslationCalls(ABC):
         model: str = "",
         source_language: str = "",
         target_language: str = "",
+        controls: Mapping[str, str] | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -72,6 +73,7 @@ class TranslationCalls(ABC):
         model: str = "",
         source_language: str = "",
         target_language: str = "",
+        controls: Mapping[str, str] | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -107,6 +109,7 @@ class TranslationCalls(ABC):
         model: str = "",
         source_language: str = "",
         target_language: str = "",
+        controls: Mapping[str, str] | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -139,6 +142,8 @@ class TranslationCalls(ABC):
 
         `source_language`, `target_language`: BCP 47 tags, such as "de". Each may be left out if the
         model has only one. Without a model, they choose it among the server's models.
+        `controls`: values of controls of the model by name, such as {"formality": "formal"}; its
+        defaults if absent.
         `beam_size`: hypotheses kept at every step, 1 for greedy search; the model's default if
         absent.
         `num_hypotheses`: hypotheses returned, at most `beam_size`; 1 if absent.
@@ -202,6 +207,7 @@ class TranslationCalls(ABC):
             model=model,
             source_language=source_language,
             target_language=target_language,
+            controls=controls,
             splitting=splitting,
             return_sentences=return_sentences,
             return_alignments=return_alignments,
@@ -221,6 +227,7 @@ class TranslationCalls(ABC):
         model: str = "",
         source_language: str = "",
         target_language: str = "",
+        controls: Mapping[str, str] | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -277,6 +284,7 @@ class TranslationCalls(ABC):
             model=model,
             source_language=source_language,
             target_language=target_language,
+            controls=controls,
             splitting=splitting,
             return_sentences=return_sentences,
             return_alignments=return_alignments,

@@ -11,10 +11,17 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs, Provenance, TrainingData
+from attendant.v1.bundle_pb2 import (
+    MODEL_KIND_TRANSLATION,
+    Manifest,
+    PrecisionGraphs,
+    Provenance,
+    TrainingData,
+)
 from attendant.v1.text_pb2 import TEXT_NORMALIZATION_STANDARD
 from attendant_manifest import MANIFEST_VERSION, rules
 
+from attendant_export.bundle.controls import ControlOption, control_messages
 from attendant_export.bundle.data_card import DataCard
 from attendant_export.bundle.draft import Draft
 from attendant_export.bundle.exchange import describe_replaced, replaced_folder, sync_tree
@@ -74,6 +81,8 @@ class ExportOptions:
     """Hardware of the training. Empty: as recorded by the run."""
     shortlist_pairs: Path | None = None
     """Pairs to learn shortlists from. None: a bundle without shortlists."""
+    controls: tuple[ControlOption, ...] = ()
+    """The controls of a translation model."""
 
     def __post_init__(self) -> None:
         check_options(self.name, self.version, self.precisions, self.max_tokens)
@@ -88,9 +97,15 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
     kind = kind_of_run(run_dir)
     if options.shortlist_pairs is not None and not kind.can_have_shortlists:
         raise ValueError("shortlists are for translation models")
+    if options.controls and kind.value != MODEL_KIND_TRANSLATION:
+        raise ValueError("--control is for translation models")
     with new_bundle(bundles_dir, options.name, options.version) as (folder, scratch):
         draft = _new_draft(kind, run_dir, folder, scratch, options)
-        export = kind.new_export(*load_model(run_dir), draft)
+        model, tokenizer = load_model(run_dir)
+        draft.manifest.controls.extend(
+            control_messages(options.controls, tokenizer, tokenizer, model.architecture)
+        )
+        export = kind.new_export(model, tokenizer, draft)
         _write_model(export, draft, options.data_card)
     return bundles_dir / options.name / options.version
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attendant.v1.bundle_pb2 import (
+    Control,
     ImportSource,
     Language,
     Manifest,
@@ -21,6 +22,7 @@ from attendant_manifest import MANIFEST_VERSION, rules
 from attendant_manifest.sizes import text_dimension
 
 from attendant_export import importers
+from attendant_export.bundle.controls import ControlOption, control_messages
 from attendant_export.bundle.draft import Draft
 from attendant_export.bundle.embedding import EmbeddingExport
 from attendant_export.bundle.export import (
@@ -80,6 +82,8 @@ class ImportOptions:
     """The tokenizer of a CTranslate2 folder: ``characters``, ``whitespace`` or a file in it."""
     trained_dimensions: tuple[int, ...] | None = None
     """Numbers of first values of a vector for which an embedding model was trained."""
+    controls: tuple[ControlOption, ...] = ()
+    """The controls of a translation model."""
     without_head: bool = False
     """Whether to import the embedding part of a model for classification."""
 
@@ -105,6 +109,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
     imported = read_model(checkpoint, options.tokenizer, options.without_head)
     checkpoint.release_weights()
     languages = _languages(imported, checkpoint, card, options)
+    controls = _controls(imported, options)
     max_tokens = min(imported.max_tokens, options.max_tokens or imported.max_tokens)
     if isinstance(imported, ImportedEncoder):
         check_room(imported.tokenizer, imported.defaults, max_tokens)
@@ -114,6 +119,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
         manifest = _new_manifest(name, options.version, license_, imported.family, checkpoint)
         manifest.MergeFrom(languages)
+        manifest.controls.extend(controls)
         draft = Draft(
             folder=bundle,
             scratch=scratch,
@@ -159,6 +165,16 @@ def _trained_dimensions(
     if options.trained_dimensions is not None:
         return check_trained_dimensions(options.trained_dimensions, dimension)
     return read_trained_dimensions(checkpoint, dimension)
+
+
+def _controls(imported: Imported, options: ImportOptions) -> list[Control]:
+    if isinstance(imported, ImportedTranslator):
+        tokenizers, architecture = imported.tokenizers, imported.model.architecture
+        sides = tokenizers.source, tokenizers.target
+        return list(control_messages(options.controls, *sides, architecture))
+    if options.controls:
+        raise ValueError("--control is for translation models")
+    return []
 
 
 def _languages(

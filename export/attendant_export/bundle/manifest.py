@@ -31,6 +31,7 @@ from attendant_manifest.rules import SIGNATURE_NAME, problems
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from attendant_export.bundle.controls import describe_control
 from attendant_export.bundle.exchange import describe_replaced
 from attendant_export.data.shortlists import WITH_SHORTLISTS
 from attendant_export.verify.marian_original import WITHOUT_TOKENIZER
@@ -121,6 +122,7 @@ def describe_manifest(manifest: Manifest) -> str:
         f"{manifest.name}/{manifest.version}: {manifest.description}",
         f"kind        {ModelKind.Name(manifest.kind).removeprefix('MODEL_KIND_').lower()}",
         f"languages   {_languages(manifest)}",
+        *(f"control     {describe_control(control)}" for control in manifest.controls),
         f"license     {manifest.license}",
         *_architecture_lines(manifest.architecture),
         f"limits      {_fields(manifest.limits)}",

@@ -20,6 +20,7 @@ from attendant.v1.bundle_pb2 import (
 )
 from tokenizers import Tokenizer
 
+from attendant_export.bundle.controls import describe_control
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
 from attendant_export.bundle.reference_outputs import (
     checked_token_ids,
@@ -73,9 +74,11 @@ def describe_use(manifest: Manifest) -> str:
     limits = manifest.limits
     sources = ", ".join(language.tag for language in manifest.source_languages)
     targets = ", ".join(language.tag for language in manifest.target_languages)
+    controls = "; ".join(map(describe_control, manifest.controls))
     return (
         f"Translates from {sources} to {targets}, sources of at "
         f"most {limits.max_source_tokens} and targets of at most {limits.max_target_tokens} tokens."
+        + (controls and f" Controls: {controls}.")
     )
 
 

@@ -15,6 +15,7 @@ from attendant_manifest.sizes import num_layers, text_dimension
 from attendant_manifest.step_rules import steps_problems
 from attendant_manifest.translation_rules import (
     alignment_problems,
+    control_problems,
     language_problems,
     repetition_problems,
 )
@@ -113,6 +114,7 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         manifest, {"max_source_tokens": "source", "max_target_tokens": "target"}
     )
     yield from language_problems(manifest, source_size, target_size)
+    yield from control_problems(manifest, source_size, target_size)
     if not manifest.target_tokenizer:
         yield "target_tokenizer is missing"
     yield from _graph_problems(manifest, ("encoder", "scorer"))
@@ -144,6 +146,8 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     vocab_size = manifest.architecture.source_embeddings.vocab_size
     yield from _token_problems("special_tokens", manifest, _EMBEDDING_TOKENS, vocab_size)
     yield from _limit_problems(manifest, {"max_tokens": "source"})
+    if manifest.controls:
+        yield "controls are for translation models"
     defaults = manifest.embedding
     if defaults.pooling == embedding_pb2.POOLING_UNSPECIFIED:
         yield "embedding.pooling is missing"

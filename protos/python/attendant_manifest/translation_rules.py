@@ -1,5 +1,6 @@
 """The rules for parts of manifests of translation models; `rules` has the others."""
 
+import re
 from collections.abc import Iterator
 
 from attendant.v1 import bundle_pb2
@@ -8,6 +9,9 @@ from attendant_manifest.special_tokens import target_tokens
 
 REPETITION_PENALTIES = 0.01, 100
 """The smallest and the largest repetition penalty."""
+CONTROL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
+"""Names of controls and of their values."""
+MAX_CONTROLS, MAX_CONTROL_VALUES = 32, 256
 
 
 def alignment_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
@@ -57,7 +61,7 @@ def language_problems(
     manifest: bundle_pb2.Manifest, source_size: int, target_size: int
 ) -> Iterator[str]:
     """Problems of languages, and of the tokens that choose them."""
-    excluded = {*manifest.decoding.suppressed_token_ids, target_tokens(manifest).eos_id}
+    excluded = _excluded(manifest)
     for name in ("source_languages", "target_languages"):
         languages = getattr(manifest, name)
         if not languages or not all(language.tag for language in languages):
@@ -75,3 +79,67 @@ def language_problems(
                 yield f"{name}: {language.tag} forces EOS or a suppressed token"
     if not excluded.isdisjoint(manifest.decoding.forced_token_ids):
         yield "decoding.forced_token_ids has EOS or a suppressed token"
+
+
+def control_problems(
+    manifest: bundle_pb2.Manifest, source_size: int, target_size: int
+) -> Iterator[str]:
+    """Problems of controls, and of the tokens that choose their values."""
+    controls = manifest.controls
+    if len(controls) > MAX_CONTROLS:
+        yield f"controls must have at most {MAX_CONTROLS}, not {len(controls)}"
+    names = list(_control_name_problems(manifest))
+    if names:  # other problems repeat the names
+        yield from names
+        return
+    for control in controls:
+        if not 1 <= len(control.values) <= MAX_CONTROL_VALUES:
+            yield f"controls: {control.name} must have 1 to {MAX_CONTROL_VALUES} values"
+        known = {"", *(value.name for value in control.values)}
+        if control.default_value not in known:
+            yield f"controls: the default value of {control.name} is not among its values"
+        for value in control.values:
+            yield from _value_problems(manifest, control.name, value, source_size, target_size)
+    if controls and _num_forced_tokens(manifest) >= manifest.limits.max_target_tokens:
+        yield "limits.max_target_tokens has no room beside the tokens that targets begin with"
+
+
+def _control_name_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    groups = {"controls": [control.name for control in manifest.controls]}
+    for i, control in enumerate(manifest.controls):
+        groups[f"controls[{i}].values"] = [value.name for value in control.values]
+    for field, names in groups.items():
+        if not all(map(CONTROL_NAME.fullmatch, names)):
+            yield f"{field} has a name that does not match {CONTROL_NAME.pattern}"
+        if len(set(names)) < len(names):
+            yield f"{field} has a name twice"
+
+
+def _value_problems(
+    manifest: bundle_pb2.Manifest,
+    control: str,
+    value: bundle_pb2.ControlValue,
+    source_size: int,
+    target_size: int,
+) -> Iterator[str]:
+    around = max((*value.source_prefix_ids, *value.source_suffix_ids), default=0)
+    name = f"controls: {control}"
+    if around >= source_size:
+        yield f"{name}: a token id of {value.name} is outside the source vocabulary"
+    if max(value.forced_target_ids, default=0) >= target_size:
+        yield f"{name}: a token id of {value.name} is outside the target vocabulary"
+    if not _excluded(manifest).isdisjoint(value.forced_target_ids):
+        yield f"{name}: {value.name} forces EOS or a suppressed token"
+
+
+def _num_forced_tokens(manifest: bundle_pb2.Manifest) -> int:
+    """Largest number of tokens that a target must begin with."""
+    languages = [language.forced_target_ids for language in manifest.target_languages]
+    controls = [[v.forced_target_ids for v in control.values] for control in manifest.controls]
+    longest = (max(map(len, choices), default=0) for choices in (languages, *controls))
+    return len(manifest.decoding.forced_token_ids) + sum(longest)
+
+
+def _excluded(manifest: bundle_pb2.Manifest) -> set[int]:
+    """Tokens that no target can begin with."""
+    return {*manifest.decoding.suppressed_token_ids, target_tokens(manifest).eos_id}

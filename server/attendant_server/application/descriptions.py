@@ -77,6 +77,29 @@ class Language:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlValue:
+    """A value of a control, with the ids of the tokens that select it, as in `Language`."""
+
+    name: str
+    source_prefix_ids: Sequence[int] = ()
+    source_suffix_ids: Sequence[int] = ()
+    forced_target_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A property of translations that requests can choose, such as their formality."""
+
+    name: str
+    description: str
+    """One sentence, or ""."""
+    values: Mapping[str, ControlValue]
+    """The values by name."""
+    default_value: str = ""
+    """The value of a request that chooses none. Empty for no tokens of the control."""
+
+
+@dataclass(frozen=True, slots=True)
 class LateInteraction:
     """How a model of late interaction reads queries and documents."""
 
@@ -106,6 +129,8 @@ class ModelDescription:
     """The languages that a translation model reads."""
     target_languages: Sequence[Language] = ()
     """The languages that a translation model writes."""
+    controls: Sequence[Control] = ()
+    """The controls of a translation model, in the order of their tokens."""
     languages: Sequence[str] = ()
     """The languages of an embedding model."""
     max_source_tokens: int = 0

@@ -1,14 +1,18 @@
 """The languages of a translation model: which model a request means, and which tokens it needs.
 
+The tokens of controls stand beside those of the languages, next to the text.
+
 Languages are BCP 47 tags. A tag that a model lacks stands for the longest of its prefixes that the
 model has (RFC 4647, section 3.4): "de-AT" for "de".
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.controls import chosen_values
 from attendant_server.application.descriptions import Language, ModelDescription, ModelKind
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenized_text import Token
@@ -20,7 +24,7 @@ _TAG = re.compile(r"[a-z0-9]{1,8}(?:[-_][a-z0-9]{1,8})*", re.ASCII | re.IGNORECA
 
 @dataclass(frozen=True, slots=True)
 class LanguageTokens:
-    """The tokens that the languages of a request require."""
+    """The tokens that the languages and the controls of a request require."""
 
     before_source: Sequence[Token] = ()
     after_source: Sequence[Token] = ()
@@ -28,6 +32,8 @@ class LanguageTokens:
     """Tokens that every target begins with."""
     text_codes: Collection[int] = ()
     """Tokens with which a text can choose its target language itself."""
+    before_text: Sequence[Token] = ()
+    """Tokens after ``before_source``, and after the code with which a text chooses its language."""
 
 
 NO_LANGUAGE_TOKENS = LanguageTokens()
@@ -67,9 +73,14 @@ def translation_model(
 
 
 def language_tokens(
-    model: ServedModel, source_language: str, target_language: str
+    model: ServedModel,
+    source_language: str,
+    target_language: str,
+    controls: Mapping[str, str],
 ) -> LanguageTokens:
-    """The tokens for the languages of a request; raises InvalidRequest for unknown languages.
+    """The tokens for the languages and the controls of a request.
+
+    Raises InvalidRequest for unknown languages, and for unknown controls and values.
 
     A language may be left out if the model has only one, or needs no tokens for any. A target
     language may also be left out if texts can choose it themselves.
@@ -80,15 +91,23 @@ def language_tokens(
         target = CHOSEN_BY_TEXTS
     else:
         target = _chosen(description, TARGET, description.target_languages, target_language)
-    forced = (*description.forced_token_ids, *target.forced_target_ids)
-    if not (source.has_tokens or target.has_tokens or forced or model.text_codes):
+    values = chosen_values(description, controls)
+    forced = (
+        *description.forced_token_ids,
+        *target.forced_target_ids,
+        *chain.from_iterable(value.forced_target_ids for value in values),
+    )
+    if not (source.has_tokens or target.has_tokens or forced or values or model.text_codes):
         return NO_LANGUAGE_TOKENS
     tokens = model.source_tokenizer.special_tokens
+    suffixes = [value.source_suffix_ids for value in values]
+    suffixes += [source.source_suffix_ids, target.source_suffix_ids]
     return LanguageTokens(
         tokens((*source.source_prefix_ids, *target.source_prefix_ids)),
-        tokens((*source.source_suffix_ids, *target.source_suffix_ids)),
+        tokens(chain.from_iterable(suffixes)),
         forced,
         model.text_codes,
+        tokens(chain.from_iterable(value.source_prefix_ids for value in values)),
     )
 
 

@@ -1,7 +1,7 @@
 """Scoring of given translations."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -65,6 +65,8 @@ class ScoringRequest:
     """Whether scores have the tokens of their targets."""
     return_alignments: bool = False
     """Whether scores have the links between the words of their pairs."""
+    controls: Mapping[str, str] = field(default_factory=dict)
+    """Values of controls of the model by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Scorer:
         model = translation_model(self._catalog, request.model, *languages)
         if request.return_alignments:
             check_aligner(model.description)
-        tokens = language_tokens(model, *languages)
+        tokens = language_tokens(model, *languages, request.controls)
         penalty = checked_length_penalty(
             "length_penalty", request.length_penalty, model.description
         )
@@ -120,6 +122,7 @@ class Scorer:
             tokens.before_source,
             tokens.after_source,
             text_codes=tokens.text_codes,
+            before_text=tokens.before_text,
         )
         target_options = TokenizationOptions(  # never truncated
             model.target_tokenizer,

@@ -214,12 +214,13 @@ def readable(tokens: TokenizedText | TokenizerError, field: str, number: int) ->
 def with_language(
     options: TokenizationOptions, field: str, found: TokenizedText | TokenizerError, number: int
 ) -> tuple[TokenizedText, int]:
-    """A text with the tokens of its languages, and the length of its prompt.
+    """A text with the tokens of its languages and controls, and the length of its prompt.
 
     Raises InvalidRequest if the text cannot be tokenized, or does not choose one language.
     """
     tokens = readable(found, field, number)
     before, prompt_length = options.before, options.prompt_length
+    after_code: Sequence[Token] = ()
     if options.text_codes and not tokens.is_empty:
         first_id = tokens.first_id
         if problem := _code_problem(options, first_id):
@@ -227,8 +228,11 @@ def with_language(
         if first_id in options.text_codes:
             # The text has the code itself, and truncation keeps it like a prompt.
             before, prompt_length = _without_code(before, options.text_codes), tokens.first_end
-    if before or options.after:
-        tokens = tokens.between(before, options.after)
+            after_code = options.before_text
+    if options.before_text and not after_code:
+        before = (*before, *options.before_text)
+    if before or after_code or options.after:
+        tokens = tokens.between(before, options.after, after_code)
     return tokens, prompt_length
 
 

@@ -67,6 +67,8 @@ class TokenizationOptions:
     """Maximum tokens of the whole call."""
     before: Sequence[Token] = ()
     """Tokens put before every text."""
+    before_text: Sequence[Token] = ()
+    """Tokens put between those and every text, and after the code that a text begins with."""
     after: Sequence[Token] = ()
     """Tokens put after every text."""
     text_codes: Collection[int] = ()
@@ -115,6 +117,7 @@ def tokenization_options(
     after: Sequence[Token] = (),
     prompt_length: int = 0,
     text_codes: Collection[int] = (),
+    before_text: Sequence[Token] = (),
 ) -> TokenizationOptions:
     """The options of texts with a limit; raises InvalidRequest.
 
@@ -128,6 +131,7 @@ def tokenization_options(
         known_value("truncation", truncation, Truncation.REFUSE),
         normalizes=normalizes(tokenizer, text_normalization),
         before=before,
+        before_text=before_text,
         after=after,
         prompt_length=prompt_length,
         text_codes=text_codes,

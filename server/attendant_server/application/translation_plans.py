@@ -1,7 +1,7 @@
 """Plans of translation calls: the model and the checked options, which many calls share."""
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from attendant_server.application.alignment import check_aligner
@@ -56,6 +56,8 @@ class PlannedRequest:
     """Whether hypotheses have the places of their sentences."""
     return_alignments: bool = False
     """Whether hypotheses have the links of their words to words of the text."""
+    controls: Mapping[str, str] = field(default_factory=dict)
+    """Values of controls of the model by name."""
 
 
 class TranslationPlan(NamedTuple):
@@ -105,6 +107,7 @@ class Planner:
         key = (
             request.options,
             languages,
+            frozenset(request.controls.items()),
             request.truncation,
             request.splitting,
             request.text_normalization,
@@ -123,7 +126,9 @@ class Planner:
         self, model: ServedModel, request: PlannedRequest, whole: Collection[int] = ()
     ) -> TranslationPlan:
         description = model.description
-        tokens = language_tokens(model, request.source_language, request.target_language)
+        tokens = language_tokens(
+            model, request.source_language, request.target_language, request.controls
+        )
         options = search_options(
             request.options,
             self._limits,
@@ -140,6 +145,7 @@ class Planner:
             tokens.before_source,
             tokens.after_source,
             text_codes=tokens.text_codes,
+            before_text=tokens.before_text,
         )
         truncates = tokenization.truncation is not Truncation.REFUSE
         default_splitting = Splitting.NONE if truncates else description.default_splitting

@@ -136,6 +136,7 @@ class Manifest(google.protobuf.message.Message):
     CLASSIFICATION_FIELD_NUMBER: builtins.int
     LATE_INTERACTION_FIELD_NUMBER: builtins.int
     ALIGNMENT_FIELD_NUMBER: builtins.int
+    CONTROLS_FIELD_NUMBER: builtins.int
     manifest_version: builtins.int
     """Format of the bundle: 2. 0 is invalid. A reader upgrades version 1 and refuses versions that it does not know."""
     name: builtins.str
@@ -236,6 +237,10 @@ class Manifest(google.protobuf.message.Message):
     def alignment(self) -> Global___Alignment:
         """Heads that align words. Absent in a bundle without aligner graphs."""
 
+    @property
+    def controls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Control]:
+        """Controls of a translation model, in the order of their tokens. At most 32. Empty for an embedding model."""
+
     def __init__(
         self,
         *,
@@ -267,9 +272,10 @@ class Manifest(google.protobuf.message.Message):
         classification: Global___Classification | None = ...,
         late_interaction: Global___LateInteraction | None = ...,
         alignment: Global___Alignment | None = ...,
+        controls: collections.abc.Iterable[Global___Control] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["alignment", b"alignment", "architecture", b"architecture", "classification", b"classification", "decoding", b"decoding", "embedding", b"embedding", "late_interaction", b"late_interaction", "limits", b"limits", "parity", b"parity", "provenance", b"provenance", "special_tokens", b"special_tokens", "target_special_tokens", b"target_special_tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["alignment", b"alignment", "architecture", b"architecture", "classification", b"classification", "credits", b"credits", "decoding", b"decoding", "description", b"description", "embedding", b"embedding", "files", b"files", "kind", b"kind", "languages", b"languages", "late_interaction", b"late_interaction", "license", b"license", "limits", b"limits", "manifest_version", b"manifest_version", "name", b"name", "parity", b"parity", "precisions", b"precisions", "provenance", b"provenance", "quality", b"quality", "reference_outputs", b"reference_outputs", "source_languages", b"source_languages", "source_tokenizer", b"source_tokenizer", "special_tokens", b"special_tokens", "target_languages", b"target_languages", "target_special_tokens", b"target_special_tokens", "target_tokenizer", b"target_tokenizer", "text_normalization", b"text_normalization", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alignment", b"alignment", "architecture", b"architecture", "classification", b"classification", "controls", b"controls", "credits", b"credits", "decoding", b"decoding", "description", b"description", "embedding", b"embedding", "files", b"files", "kind", b"kind", "languages", b"languages", "late_interaction", b"late_interaction", "license", b"license", "limits", b"limits", "manifest_version", b"manifest_version", "name", b"name", "parity", b"parity", "precisions", b"precisions", "provenance", b"provenance", "quality", b"quality", "reference_outputs", b"reference_outputs", "source_languages", b"source_languages", "source_tokenizer", b"source_tokenizer", "special_tokens", b"special_tokens", "target_languages", b"target_languages", "target_special_tokens", b"target_special_tokens", "target_tokenizer", b"target_tokenizer", "text_normalization", b"text_normalization", "version", b"version"]) -> None: ...
 
 Global___Manifest: typing_extensions.TypeAlias = Manifest
 
@@ -358,6 +364,79 @@ class Language(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["forced_target_ids", b"forced_target_ids", "source_prefix_ids", b"source_prefix_ids", "source_suffix_ids", b"source_suffix_ids", "tag", b"tag"]) -> None: ...
 
 Global___Language: typing_extensions.TypeAlias = Language
+
+@typing.final
+class Control(google.protobuf.message.Message):
+    """Control is a property of translations, such as their formality, for which a translation model was trained with tokens.
+
+    The tokens around a text are in this order: source_prefix_ids of the source language, of the target language and of
+    the controls; the text with its special tokens; source_suffix_ids of the controls, of the source language and of the
+    target language. A target begins with the forced tokens of the model, of the target language and of the controls.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    DEFAULT_VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the control: a lower-case letter, then lower-case letters, digits, "_" and "-", at most 100. No name twice."""
+    description: builtins.str
+    """Description of the control in one sentence. May be empty."""
+    default_value: builtins.str
+    """Name of the value of a request that chooses none. Empty: such a request has no tokens of this control."""
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ControlValue]:
+        """The values, 1 to 256. No name twice."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        description: builtins.str = ...,
+        values: collections.abc.Iterable[Global___ControlValue] | None = ...,
+        default_value: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_value", b"default_value", "description", b"description", "name", b"name", "values", b"values"]) -> None: ...
+
+Global___Control: typing_extensions.TypeAlias = Control
+
+@typing.final
+class ControlValue(google.protobuf.message.Message):
+    """ControlValue is a value of a control, with the tokens that select it. It may have none."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SOURCE_PREFIX_IDS_FIELD_NUMBER: builtins.int
+    SOURCE_SUFFIX_IDS_FIELD_NUMBER: builtins.int
+    FORCED_TARGET_IDS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the value, by the rules of Control.name."""
+    @property
+    def source_prefix_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Token ids put before a source."""
+
+    @property
+    def source_suffix_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Token ids put after a source."""
+
+    @property
+    def forced_target_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Token ids that every target begins with."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        source_prefix_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        source_suffix_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        forced_target_ids: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["forced_target_ids", b"forced_target_ids", "name", b"name", "source_prefix_ids", b"source_prefix_ids", "source_suffix_ids", b"source_suffix_ids"]) -> None: ...
+
+Global___ControlValue: typing_extensions.TypeAlias = ControlValue
 
 @typing.final
 class BundleFile(google.protobuf.message.Message):

@@ -245,6 +245,7 @@ class GetModelResponse(google.protobuf.message.Message):
     EXPANDS_QUERIES_FIELD_NUMBER: builtins.int
     TRAINED_DIMENSIONS_FIELD_NUMBER: builtins.int
     ALIGNS_WORDS_FIELD_NUMBER: builtins.int
+    CONTROLS_FIELD_NUMBER: builtins.int
     default_pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Default pooling of Embed. Unspecified for a translation model."""
     default_normalize: builtins.bool
@@ -343,6 +344,10 @@ class GetModelResponse(google.protobuf.message.Message):
         of its vectors. Empty: whole vectors only.
         """
 
+    @property
+    def controls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ControlInfo]:
+        """Translation: the controls that requests may set, such as the formality. Empty for a model without controls."""
+
     def __init__(
         self,
         *,
@@ -378,9 +383,10 @@ class GetModelResponse(google.protobuf.message.Message):
         expands_queries: builtins.bool = ...,
         trained_dimensions: collections.abc.Iterable[builtins.int] | None = ...,
         aligns_words: builtins.bool = ...,
+        controls: collections.abc.Iterable[Global___ControlInfo] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "parity", b"parity", "provenance", b"provenance", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "additional_poolings", b"additional_poolings", "aligns_words", b"aligns_words", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "default_repetition_guard", b"default_repetition_guard", "default_splitting", b"default_splitting", "default_text_normalization", b"default_text_normalization", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "expands_queries", b"expands_queries", "labels", b"labels", "license", b"license", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "trained_dimensions", b"trained_dimensions", "translation_sizes", b"translation_sizes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "additional_poolings", b"additional_poolings", "aligns_words", b"aligns_words", "available_precisions", b"available_precisions", "controls", b"controls", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "default_repetition_guard", b"default_repetition_guard", "default_splitting", b"default_splitting", "default_text_normalization", b"default_text_normalization", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "expands_queries", b"expands_queries", "labels", b"labels", "license", b"license", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "trained_dimensions", b"trained_dimensions", "translation_sizes", b"translation_sizes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_beam_size", b"_default_beam_size"]) -> typing.Literal["default_beam_size"] | None: ...
     @typing.overload
@@ -395,6 +401,38 @@ class GetModelResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["sizes", b"sizes"]) -> typing.Literal["translation_sizes", "embedding_sizes"] | None: ...
 
 Global___GetModelResponse: typing_extensions.TypeAlias = GetModelResponse
+
+@typing.final
+class ControlInfo(google.protobuf.message.Message):
+    """ControlInfo describes a control of a translation model, see TranslateRequest.controls."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    DEFAULT_VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the control, such as "formality"."""
+    description: builtins.str
+    """Description of the control in one sentence. May be empty."""
+    default_value: builtins.str
+    """The value of a request that does not set the control. Empty: such a request leaves the choice to the model."""
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of its values, such as "formal" and "informal"."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        description: builtins.str = ...,
+        values: collections.abc.Iterable[builtins.str] | None = ...,
+        default_value: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_value", b"default_value", "description", b"description", "name", b"name", "values", b"values"]) -> None: ...
+
+Global___ControlInfo: typing_extensions.TypeAlias = ControlInfo
 
 @typing.final
 class RequestLimits(google.protobuf.message.Message):

@@ -286,6 +286,22 @@ Global___Sampling: typing_extensions.TypeAlias = Sampling
 class TranslateRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class ControlsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     MODEL_FIELD_NUMBER: builtins.int
     TEXTS_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
@@ -301,6 +317,7 @@ class TranslateRequest(google.protobuf.message.Message):
     OFFSET_UNIT_FIELD_NUMBER: builtins.int
     GLOSSARY_FIELD_NUMBER: builtins.int
     GLOSSARY_ENTRIES_FIELD_NUMBER: builtins.int
+    CONTROLS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -374,6 +391,14 @@ class TranslateRequest(google.protobuf.message.Message):
         most 10,000.
         """
 
+    @property
+    def controls(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Values of controls by name, such as "formality": "formal", of a model that has controls
+        (GetModelResponse.controls). Their tokens count in Limits.max_source_tokens, and those that translations begin with
+        in max_output_tokens. Default: the default value of each control. A control or a value that the model lacks is
+        INVALID_ARGUMENT.
+        """
+
     def __init__(
         self,
         *,
@@ -392,9 +417,10 @@ class TranslateRequest(google.protobuf.message.Message):
         offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
         glossary: builtins.str = ...,
         glossary_entries: collections.abc.Iterable[Global___GlossaryEntry] | None = ...,
+        controls: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["glossary", b"glossary", "glossary_entries", b"glossary_entries", "markup", b"markup", "model", b"model", "offset_unit", b"offset_unit", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["controls", b"controls", "glossary", b"glossary", "glossary_entries", b"glossary_entries", "markup", b"markup", "model", b"model", "offset_unit", b"offset_unit", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___TranslateRequest: typing_extensions.TypeAlias = TranslateRequest
 
@@ -537,7 +563,7 @@ class Hypothesis(google.protobuf.message.Message):
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutputToken]:
         """The output tokens in order, sentence after sentence. Empty unless TranslateOptions.return_tokens is set. The last one
         of each sentence is the end token, unless the sentence reached max_output_tokens. Text that is copied has no tokens.
-        Tokens that the model, its target language or the target prefix demands come first, with a log_probability of 0.
+        Tokens that the model, its target language, controls or the target prefix demand come first, with a log_probability of 0.
         """
 
     @property
@@ -714,6 +740,22 @@ Global___OutputToken: typing_extensions.TypeAlias = OutputToken
 class StreamTranslateRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class ControlsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     MODEL_FIELD_NUMBER: builtins.int
     TEXT_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
@@ -728,6 +770,7 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     OFFSET_UNIT_FIELD_NUMBER: builtins.int
     GLOSSARY_FIELD_NUMBER: builtins.int
     GLOSSARY_ENTRIES_FIELD_NUMBER: builtins.int
+    CONTROLS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -771,6 +814,10 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     def glossary_entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GlossaryEntry]:
         """Further entries, as in TranslateRequest."""
 
+    @property
+    def controls(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Values of controls by name, by the rules of TranslateRequest.controls. Default: the default value of each control."""
+
     def __init__(
         self,
         *,
@@ -788,9 +835,10 @@ class StreamTranslateRequest(google.protobuf.message.Message):
         offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
         glossary: builtins.str = ...,
         glossary_entries: collections.abc.Iterable[Global___GlossaryEntry] | None = ...,
+        controls: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["glossary", b"glossary", "glossary_entries", b"glossary_entries", "model", b"model", "offset_unit", b"offset_unit", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefix", b"target_prefix", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["controls", b"controls", "glossary", b"glossary", "glossary_entries", b"glossary_entries", "model", b"model", "offset_unit", b"offset_unit", "options", b"options", "return_alignments", b"return_alignments", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefix", b"target_prefix", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
 
 Global___StreamTranslateRequest: typing_extensions.TypeAlias = StreamTranslateRequest
 
@@ -851,6 +899,22 @@ Global___StreamTranslateResponse: typing_extensions.TypeAlias = StreamTranslateR
 class ScoreRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class ControlsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     MODEL_FIELD_NUMBER: builtins.int
     PAIRS_FIELD_NUMBER: builtins.int
     LENGTH_PENALTY_FIELD_NUMBER: builtins.int
@@ -861,6 +925,7 @@ class ScoreRequest(google.protobuf.message.Message):
     RETURN_TOKENS_FIELD_NUMBER: builtins.int
     RETURN_ALIGNMENTS_FIELD_NUMBER: builtins.int
     OFFSET_UNIT_FIELD_NUMBER: builtins.int
+    CONTROLS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -898,6 +963,10 @@ class ScoreRequest(google.protobuf.message.Message):
         pair with a side of more than RequestLimits.max_text_characters fails alone.
         """
 
+    @property
+    def controls(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Values of controls by name, by the rules of TranslateRequest.controls. Default: the default value of each control."""
+
     def __init__(
         self,
         *,
@@ -911,9 +980,10 @@ class ScoreRequest(google.protobuf.message.Message):
         return_tokens: builtins.bool = ...,
         return_alignments: builtins.bool = ...,
         offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType = ...,
+        controls: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "offset_unit", b"offset_unit", "pairs", b"pairs", "return_alignments", b"return_alignments", "return_tokens", b"return_tokens", "source_language", b"source_language", "target_language", b"target_language", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "controls", b"controls", "length_penalty", b"length_penalty", "model", b"model", "offset_unit", b"offset_unit", "pairs", b"pairs", "return_alignments", b"return_alignments", "return_tokens", b"return_tokens", "source_language", b"source_language", "target_language", b"target_language", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_length_penalty", b"_length_penalty"]) -> typing.Literal["length_penalty"] | None: ...
 
 Global___ScoreRequest: typing_extensions.TypeAlias = ScoreRequest
@@ -1004,7 +1074,7 @@ class TranslationScore(google.protobuf.message.Message):
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.Token]:
         """The target tokens that log_probabilities belong to, with their positions in the target as it was sent. Empty unless
-        ScoreRequest.return_tokens is set. Tokens that the model or its target language demands come first, with a
+        ScoreRequest.return_tokens is set. Tokens that the model, its target language or controls demand come first, with a
         log-probability of 0.
         """
 

@@ -13,7 +13,12 @@ from attendant.v1 import (
 from google.protobuf import json_format
 
 from attendant_server.application.application import Application
-from attendant_server.application.descriptions import ModelDescription, ModelKind, Pooling
+from attendant_server.application.descriptions import (
+    Control,
+    ModelDescription,
+    ModelKind,
+    Pooling,
+)
 from attendant_server.application.models import ListedModel, TokenizationAnswer, TokenizationRequest
 from attendant_server.application.tokenization import (
     TokenizedOrError,
@@ -82,6 +87,7 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         early_stopping=description.early_stopping,
         no_repeat_ngram_size=description.no_repeat_ngram_size,
         aligns_words=description.can_align,
+        controls=map(_control, description.controls),
     )
     if description.labels:
         response.labels.extend(description.labels)
@@ -105,6 +111,15 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
     if description.repetition_penalty != 1:
         response.repetition_penalty = description.repetition_penalty
     return json_format.ParseDict(description.published, response)
+
+
+def _control(control: Control) -> model_pb2.ControlInfo:
+    return model_pb2.ControlInfo(
+        name=control.name,
+        description=control.description,
+        values=control.values,
+        default_value=control.default_value,
+    )
 
 
 def _pooling(description: ModelDescription) -> "embedding_pb2.Pooling.ValueType":

@@ -54,6 +54,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 return_alignments=request.return_alignments,
                 glossary=request.glossary,
                 glossary_entries=_glossary_entries(request),
+                controls=dict(request.controls),
             ),
             request.markup,
             context.time_remaining(),
@@ -82,6 +83,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 return_alignments=request.return_alignments,
                 glossary=request.glossary,
                 glossary_entries=_glossary_entries(request),
+                controls=dict(request.controls),
             ),
             context.time_remaining(),
         )
@@ -106,6 +108,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 text_normalization=request.text_normalization,
                 return_tokens=request.return_tokens,
                 return_alignments=request.return_alignments,
+                controls=dict(request.controls),
             ),
             context.time_remaining(),
         )
