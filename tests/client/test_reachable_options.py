@@ -52,6 +52,8 @@ VALUES: dict[str, list[dict[str, Any]]] = {
     "source_language": [{"source_language": "en"}],
     "target_language": [{"target_language": "de"}],
     "controls": [{"controls": {"formality": "formal"}}],
+    "glossary": [{"glossary": "medical"}],
+    "glossary_entries": [{"glossary_entries": {"a": "b", "c": ["d", "e"]}}],
     "prompt": [{"prompt": "b"}],
     "prompt_name": [{"prompt_name": "b"}],
     "query_prompt_name": [{"query_prompt_name": "b"}],

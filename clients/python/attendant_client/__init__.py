@@ -45,6 +45,7 @@ from attendant_client.model_results import (
 from attendant_client.options import Sampling
 from attendant_client.results import (
     CallReport,
+    GlossaryTerm,
     Hypothesis,
     OutputToken,
     Results,
@@ -78,6 +79,7 @@ __all__ = [
     "Embedding",
     "Embeddings",
     "FilledText",
+    "GlossaryTerm",
     "Hypothesis",
     "InvalidRequestError",
     "LabelScore",

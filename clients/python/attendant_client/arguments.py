@@ -8,6 +8,7 @@ from typing import get_args
 from attendant_client import __version__, commands, connection_flags, text_commands
 from attendant_client.client import Client
 from attendant_client.connection import DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
+from attendant_client.glossary_flags import add_glossary_flags
 from attendant_client.language_flags import add_language_flags
 from attendant_client.options import DataType, OffsetUnit, Pooling
 from attendant_client.search_flags import add_search_flags, check_search_flags
@@ -57,6 +58,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     _add_reading(translate)
     _add_length_penalty(translate)
     add_language_flags(translate)
+    add_glossary_flags(translate)
     translate.add_argument(
         "--beam", type=_count, metavar="N", help="beam size, 1 for greedy; default: the model's"
     )

@@ -13,6 +13,7 @@ from attendant_client import messages, results
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.calls import Call, TextCall
 from attendant_client.options import (
+    GlossaryEntries,
     Markup,
     OffsetUnit,
     Sampling,
@@ -36,6 +37,8 @@ class AsyncTranslationCalls(ABC):
         source_language: str = "",
         target_language: str = "",
         controls: Mapping[str, str] | None = None,
+        glossary: str = "",
+        glossary_entries: GlossaryEntries | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -73,6 +76,8 @@ class AsyncTranslationCalls(ABC):
         source_language: str = "",
         target_language: str = "",
         controls: Mapping[str, str] | None = None,
+        glossary: str = "",
+        glossary_entries: GlossaryEntries | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -109,6 +114,8 @@ class AsyncTranslationCalls(ABC):
         source_language: str = "",
         target_language: str = "",
         controls: Mapping[str, str] | None = None,
+        glossary: str = "",
+        glossary_entries: GlossaryEntries | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -143,6 +150,9 @@ class AsyncTranslationCalls(ABC):
         model has only one. Without a model, they choose it among the server's models.
         `controls`: values of controls of the model by name, such as {"formality": "formal"}; its
         defaults if absent.
+        `glossary`: the name of a glossary that the server has, whose terms translations must have;
+        for models that can align words. `glossary_entries`: further entries, each a term and its
+        translation or several of them, such as {"cat": ["Kater", "Katers"]}.
         `beam_size`: hypotheses kept at every step, 1 for greedy search; the model's default if
         absent.
         `num_hypotheses`: hypotheses returned, at most `beam_size`; 1 if absent.
@@ -207,6 +217,8 @@ class AsyncTranslationCalls(ABC):
             source_language=source_language,
             target_language=target_language,
             controls=controls,
+            glossary=glossary,
+            glossary_entries=glossary_entries,
             splitting=splitting,
             return_sentences=return_sentences,
             return_alignments=return_alignments,
@@ -227,6 +239,8 @@ class AsyncTranslationCalls(ABC):
         source_language: str = "",
         target_language: str = "",
         controls: Mapping[str, str] | None = None,
+        glossary: str = "",
+        glossary_entries: GlossaryEntries | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -284,6 +298,8 @@ class AsyncTranslationCalls(ABC):
             source_language=source_language,
             target_language=target_language,
             controls=controls,
+            glossary=glossary,
+            glossary_entries=glossary_entries,
             splitting=splitting,
             return_sentences=return_sentences,
             return_alignments=return_alignments,

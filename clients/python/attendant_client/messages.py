@@ -12,6 +12,7 @@ from attendant_client import parsing, results
 from attendant_client.calls import Call, TextCall, sendable
 from attendant_client.errors import TextError
 from attendant_client.options import (
+    GlossaryEntries,
     Markup,
     OffsetUnit,
     Sampling,
@@ -61,6 +62,15 @@ def sampling(options: Sampling | None) -> translation_pb2.Sampling | None:
     return None if options is None else translation_pb2.Sampling(**asdict(options))
 
 
+def _glossary_entries(entries: GlossaryEntries) -> list[translation_pb2.GlossaryEntry]:
+    return [
+        translation_pb2.GlossaryEntry(
+            source=source, targets=[targets] if isinstance(targets, str) else targets
+        )
+        for source, targets in entries.items()
+    ]
+
+
 def translate(
     texts: str | Sequence[str],
     options: translation_pb2.TranslateOptions,
@@ -69,6 +79,8 @@ def translate(
     source_language: str,
     target_language: str,
     controls: Mapping[str, str] | None,
+    glossary: str,
+    glossary_entries: GlossaryEntries | None,
     splitting: Splitting | None,
     return_sentences: bool,
     return_alignments: bool,
@@ -97,6 +109,8 @@ def translate(
         source_language=source_language,
         target_language=target_language,
         controls=controls,
+        glossary=glossary,
+        glossary_entries=_glossary_entries(glossary_entries or {}),
         splitting=chosen(SPLITTINGS, "splitting", splitting),
         return_sentences=return_sentences,
         return_alignments=return_alignments,
@@ -125,6 +139,8 @@ def stream_translate(
     source_language: str,
     target_language: str,
     controls: Mapping[str, str] | None,
+    glossary: str,
+    glossary_entries: GlossaryEntries | None,
     splitting: Splitting | None,
     return_sentences: bool,
     return_alignments: bool,
@@ -147,6 +163,8 @@ def stream_translate(
         source_language=source_language,
         target_language=target_language,
         controls=controls,
+        glossary=glossary,
+        glossary_entries=_glossary_entries(glossary_entries or {}),
         splitting=chosen(SPLITTINGS, "splitting", splitting),
         return_sentences=return_sentences,
         return_alignments=return_alignments,

@@ -1,7 +1,7 @@
 """The types of the values that options of the clients take."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -14,6 +14,7 @@ Chunking = Literal["sentences", "tokens"]
 LayerCombination = Literal["mean", "concatenation"]
 VectorUnit = Literal["tokens", "words", "spans"]
 Span = tuple[int, int]
+GlossaryEntries = Mapping[str, str | Sequence[str]]
 Candidates = Sequence[str] | Sequence[Sequence[str]] | Sequence[Sequence[Sequence[str]]]
 OffsetUnit = Literal["code_points", "utf8_bytes", "utf16_units"]
 Side = Literal["source", "target"]

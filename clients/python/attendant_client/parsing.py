@@ -146,6 +146,17 @@ def _hypothesis(hypothesis: translation_pb2.Hypothesis) -> results.Hypothesis:
             for sentence in hypothesis.sentences
         ),
         alignments=_alignments(hypothesis.alignments),
+        glossary_terms=tuple(
+            results.GlossaryTerm(
+                term.source_start,
+                term.source_end,
+                term.target_start,
+                term.target_end,
+                term.source,
+                term.target,
+            )
+            for term in hypothesis.glossary_terms
+        ),
     )
 
 

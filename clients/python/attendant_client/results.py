@@ -139,6 +139,22 @@ class WordAlignment:
 
 
 @dataclass(frozen=True, slots=True)
+class GlossaryTerm:
+    """A term of the glossary in the text, and its translation.
+
+    Places are offsets in the text and in the translation. `source` and `target` are the terms as
+    the glossary has them; `target` is empty if the translation had no room for the term.
+    """
+
+    source_start: int
+    source_end: int
+    target_start: int
+    target_end: int
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class Hypothesis:
     """One translation that the search found.
 
@@ -146,7 +162,8 @@ class Hypothesis:
     length penalty. `finish_reason` is "stop", "length" when the translation may be cut off, or
     "repetition" when it began to repeat itself.
     `tokens` is empty unless the call had `return_tokens`, `sentences` unless it had
-    `return_sentences`, `alignments` unless it had `return_alignments`.
+    `return_sentences`, `alignments` unless it had `return_alignments`, `glossary_terms` unless it
+    had a glossary.
     """
 
     text: str
@@ -155,6 +172,7 @@ class Hypothesis:
     finish_reason: str
     sentences: tuple[SentencePair, ...] = ()
     alignments: tuple[WordAlignment, ...] = ()
+    glossary_terms: tuple[GlossaryTerm, ...] = ()
 
     def __repr__(self) -> str:
         """The essentials in one line."""

@@ -95,6 +95,8 @@ def _translate_options(arguments: argparse.Namespace, first: Line) -> dict[str, 
     return {
         **_languages_and_controls(arguments),
         **_common(arguments),
+        "glossary": arguments.glossary,
+        "glossary_entries": arguments.glossary_entries,
         "beam_size": arguments.beam,
         "num_hypotheses": arguments.num_hypotheses,
         "length_penalty": arguments.length_penalty,
@@ -144,6 +146,8 @@ def _translation_fields(result: Translation, arguments: argparse.Namespace) -> d
         for name in ("tokens", "alignments"):
             if not getattr(arguments, name):
                 del hypothesis[name]
+        if not (arguments.glossary or arguments.glossary_entries):
+            del hypothesis["glossary_terms"]
     return fields
 
 

@@ -13,6 +13,7 @@ from attendant.v1 import translation_pb2
 from attendant_client import messages, results
 from attendant_client.calls import Call, TextCall
 from attendant_client.options import (
+    GlossaryEntries,
     Markup,
     OffsetUnit,
     Sampling,
@@ -37,6 +38,8 @@ class TranslationCalls(ABC):
         source_language: str = "",
         target_language: str = "",
         controls: Mapping[str, str] | None = None,
+        glossary: str = "",
+        glossary_entries: GlossaryEntries | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -74,6 +77,8 @@ class TranslationCalls(ABC):
         source_language: str = "",
         target_language: str = "",
         controls: Mapping[str, str] | None = None,
+        glossary: str = "",
+        glossary_entries: GlossaryEntries | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -110,6 +115,8 @@ class TranslationCalls(ABC):
         source_language: str = "",
         target_language: str = "",
         controls: Mapping[str, str] | None = None,
+        glossary: str = "",
+        glossary_entries: GlossaryEntries | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -144,6 +151,9 @@ class TranslationCalls(ABC):
         model has only one. Without a model, they choose it among the server's models.
         `controls`: values of controls of the model by name, such as {"formality": "formal"}; its
         defaults if absent.
+        `glossary`: the name of a glossary that the server has, whose terms translations must have;
+        for models that can align words. `glossary_entries`: further entries, each a term and its
+        translation or several of them, such as {"cat": ["Kater", "Katers"]}.
         `beam_size`: hypotheses kept at every step, 1 for greedy search; the model's default if
         absent.
         `num_hypotheses`: hypotheses returned, at most `beam_size`; 1 if absent.
@@ -208,6 +218,8 @@ class TranslationCalls(ABC):
             source_language=source_language,
             target_language=target_language,
             controls=controls,
+            glossary=glossary,
+            glossary_entries=glossary_entries,
             splitting=splitting,
             return_sentences=return_sentences,
             return_alignments=return_alignments,
@@ -228,6 +240,8 @@ class TranslationCalls(ABC):
         source_language: str = "",
         target_language: str = "",
         controls: Mapping[str, str] | None = None,
+        glossary: str = "",
+        glossary_entries: GlossaryEntries | None = None,
         beam_size: int | None = None,
         num_hypotheses: int | None = None,
         length_penalty: float | None = None,
@@ -285,6 +299,8 @@ class TranslationCalls(ABC):
             source_language=source_language,
             target_language=target_language,
             controls=controls,
+            glossary=glossary,
+            glossary_entries=glossary_entries,
             splitting=splitting,
             return_sentences=return_sentences,
             return_alignments=return_alignments,

@@ -33,7 +33,6 @@ from attendant_server.engine.calls import (
     joined_timings,
 )
 from attendant_server.engine.pair_calls import AlignCall, ScoreCall
-from attendant_server.engine.search import length_penalized
 from attendant_server.errors import InvalidRequest
 
 NUM_WORDS_BEFORE = 4
@@ -199,20 +198,16 @@ class GlossarySearch:
                 draft.num_kept, draft.is_ended = each.num_characters, False
 
     async def _scores(self, results: Sequence[tuple[Beginning, Hypothesis]]) -> list[float]:
-        """The scores by which the translations of a draft are compared.
+        """The log-probabilities by which the translations of a draft are compared.
 
-        Unlike the scores of the search, they count the tokens of the beginnings.
+        Unlike those of the search, they count the tokens of the beginnings. They are not divided by
+        lengths: the likely tokens of a longer translation must not make up for an unlikely term.
         """
         if len({each.draft for each, _ in results}) == len(results):
             return [0.0] * len(results)  # nothing to compare
         pairs = [(each.draft.source, hypothesis.token_ids) for each, hypothesis in results]
-        penalty = self._plan.options.length_penalty
-        return [
-            length_penalized(float(score.log_probabilities.sum()), len(target), penalty)
-            for score, (_, target) in zip(
-                await self._answer(ScoreCall(pairs, self._deadline)), pairs, strict=True
-            )
-        ]
+        scores = await self._answer(ScoreCall(pairs, self._deadline))
+        return [float(score.log_probabilities.sum()) for score in scores]
 
     async def _answer(self, call: Call[Result]) -> list[Result]:
         timings = records.current().engine

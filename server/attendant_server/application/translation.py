@@ -185,6 +185,8 @@ class Translator:
         plan = await self.planner.plan(request, whole)
         if not (request.glossary or request.glossary_entries):
             return plan
+        if request.options.return_alternatives:
+            raise InvalidRequest("glossary", "is for calls without alternatives only")
         return plan.with_glossary(
             await self._glossaries.glossary(request.glossary, request.glossary_entries)
         )

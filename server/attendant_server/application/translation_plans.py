@@ -72,12 +72,10 @@ class TranslationPlan(NamedTuple):
     """The seed of the samples; None without sampling."""
 
     def with_glossary(self, glossary: Glossary | None) -> "TranslationPlan":
-        """The plan of a call with a glossary; raises InvalidRequest or ModelWithoutHead."""
+        """The plan of a call with a glossary; raises ModelWithoutHead."""
         if glossary is None:
             return self
         check_aligner(self.model.description, "glossary")
-        if self.options.num_alternatives > 1:
-            raise InvalidRequest("glossary", "is for calls without alternatives only")
         return self._replace(
             read_pieces=replace(self.read_pieces, keeps_tokens=True),
             joiner=replace(self.joiner, glossary=glossary),

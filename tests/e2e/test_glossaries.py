@@ -1,0 +1,247 @@
+"""Translations with the terms of glossaries."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from attendant.v1 import text_pb2
+from attendant.v1.translation_pb2 import (
+    GlossaryEntry,
+    Hypothesis,
+    Sampling,
+    StreamTranslateRequest,
+    TranslateOptions,
+    TranslateRequest,
+    Translation,
+)
+from attendant_client import Client
+
+from tests.support.application import TINY_BUNDLES
+from tests.support.serving import Running, failure_of, running_server
+
+BUILT_IN = Path(__file__).parents[2] / "bundles"
+TERMS = {
+    "cat": ["Kater"],
+    "dog": ["Hündchen"],
+    "sofa": ["Couch"],
+    "train station": ["Haltestelle"],
+}
+TEXT = (
+    "The cat is sleeping on the sofa. Where is the train station?\n\n"
+    "My dog likes your cat \U0001f600."
+)
+
+
+@pytest.fixture(scope="module")
+def glossaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("glossaries")
+    lines = ["\t".join([source, *targets]) for source, targets in TERMS.items()]
+    (folder / "animals.tsv").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "broken.tsv").write_text("cat", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def running(loop, settings, glossaries) -> Iterator[Running]:
+    options = {"bundles": BUILT_IN, "models": ("en-de",), "glossaries": str(glossaries)}
+    with running_server(loop, settings(**options, precision="auto")) as server:
+        yield server
+
+
+def entries(terms: dict[str, list[str]]) -> list[GlossaryEntry]:
+    return [GlossaryEntry(source=source, targets=targets) for source, targets in terms.items()]
+
+
+def translated(
+    running: Running, text: str, terms: dict[str, list[str]], **more: Any
+) -> Translation:
+    request = TranslateRequest(texts=[text], glossary_entries=entries(terms), **more)
+    return running.translation.Translate(request).translations[0]
+
+
+def best(running: Running, text: str, terms: dict[str, list[str]], **more: Any) -> Hypothesis:
+    return translated(running, text, terms, **more).hypotheses[0]
+
+
+def used(text: str, hypothesis: Hypothesis) -> list[tuple[str, str]]:
+    return [
+        (
+            text[term.source_start : term.source_end],
+            hypothesis.text[term.target_start : term.target_end],
+        )
+        for term in hypothesis.glossary_terms
+    ]
+
+
+def test_translations_have_the_terms_and_say_where(running: Running):
+    found = best(running, TEXT, TERMS)
+    assert used(TEXT, found) == [
+        ("cat", "Kater"),
+        ("sofa", "Couch"),
+        ("train station", "Haltestelle"),
+        ("dog", "Hündchen"),
+        ("cat", "Kater"),
+    ]
+    assert [term.source for term in found.glossary_terms][2] == "train station"
+    assert found.text.endswith("\U0001f600.")
+    assert "\n\n" in found.text
+
+
+def test_words_before_a_term_suit_it(running: Running):
+    assert best(running, "The cat is sleeping.", {}).text == "Die Katze schläft."
+    assert best(running, "The cat is sleeping.", TERMS).text == "Der Kater schläft."
+
+
+def test_a_translation_that_has_the_terms_already_stays_as_it_is(running: Running):
+    plain = best(running, TEXT, {})
+    terms = {"cat": ["Katze"], "dog": ["Hund"]}
+    found = best(running, TEXT, terms)
+    assert found.text == plain.text
+    assert found.score == plain.score
+    assert [target for _, target in used(TEXT, found)] == ["Katze", "Hund", "Katze"]
+
+
+def test_of_several_translations_that_of_the_likeliest_sentence_is_taken(running: Running):
+    forms = {"dog": ["Köter", "Köters", "Hündchen"]}
+    [(_, target)] = used(TEXT, best(running, TEXT, forms))
+    alone = {
+        term: running.translation.Translate(
+            TranslateRequest(texts=[TEXT], glossary_entries=entries({"dog": [term]}))
+        )
+        for term in forms["dog"]
+    }
+    assert target in alone
+    assert best(running, TEXT, forms).text == alone[target].translations[0].hypotheses[0].text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TranslateOptions(beam_size=4, num_hypotheses=4),
+        TranslateOptions(beam_size=4, num_hypotheses=4, num_beam_groups=2),
+        TranslateOptions(num_hypotheses=3, sampling=Sampling(seed=3)),
+        TranslateOptions(beam_size=3, no_repeat_ngram_size=2, length_penalty=0.6),
+        TranslateOptions(suppressed_texts=["K"], min_output_tokens=12),
+    ],
+    ids=["beams", "groups", "samples", "ngrams", "suppressed"],
+)
+def test_all_hypotheses_have_the_terms_with_any_options(running: Running, options):
+    found = translated(running, TEXT, TERMS, options=options)
+    assert 1 <= len(found.hypotheses) <= max(1, options.num_hypotheses)
+    for hypothesis in found.hypotheses:
+        targets = [target for _, target in used(TEXT, hypothesis)]
+        assert targets == ["Kater", "Couch", "Haltestelle", "Hündchen", "Kater"]
+    again = translated(running, TEXT, TERMS, options=options)
+    assert [each.text for each in again.hypotheses] == [each.text for each in found.hypotheses]
+
+
+def test_a_stored_glossary_gives_the_same_translation_as_its_entries(running: Running):
+    request = TranslateRequest(texts=[TEXT], glossary="animals")
+    stored = running.translation.Translate(request).translations[0].hypotheses[0]
+    assert stored == best(running, TEXT, TERMS)
+
+
+def test_a_stream_ends_with_the_same_translation(running: Running):
+    request = StreamTranslateRequest(text=TEXT, glossary_entries=entries(TERMS))
+    pieces = list(running.translation.StreamTranslate(request))
+    found = pieces[-1].translation.hypotheses[0]
+    assert found == best(running, TEXT, TERMS)
+    assert "".join(piece.delta for piece in pieces) == found.text
+
+
+def test_terms_come_after_a_target_prefix(running: Running):
+    text = "The cat is sleeping on the sofa."
+    found = best(running, text, TERMS, target_prefixes=["Das Tier"])
+    assert found.text.startswith("Das Tier")
+    assert [target for _, target in used(text, found)] == ["Kater", "Couch"]
+
+
+def test_terms_within_markup_are_translated_and_keep_it(running: Running):
+    text = "<p>The <b>cat</b> is sleeping.</p>"
+    found = best(running, text, TERMS, markup=text_pb2.MARKUP_HTML)
+    assert found.text == "<p>Der <b>Kater</b> schläft.</p>"
+    assert not found.glossary_terms
+
+
+def test_offsets_are_those_of_the_text_as_sent_in_the_unit_of_the_request(running: Running):
+    text = f"\U0001f600 {TEXT}"
+    found = best(running, text, TERMS, offset_unit=text_pb2.OFFSET_UNIT_UTF16_UNITS)
+    wide, target = text.encode("utf-16-le"), found.text.encode("utf-16-le")
+    first = found.glossary_terms[0]
+    assert wide[2 * first.source_start : 2 * first.source_end].decode("utf-16-le") == "cat"
+    assert target[2 * first.target_start : 2 * first.target_end].decode("utf-16-le") == "Kater"
+
+
+def test_a_term_that_the_model_cannot_write_fails_its_text_alone(running: Running):
+    request = TranslateRequest(
+        texts=["Hello.", "The cat is sleeping. A dog.", "My dog."],
+        glossary_entries=entries({"cat": ["Kater", "猫"], "dog": ["Hündchen"]}),
+    )
+    hello, cat, dog = running.translation.Translate(request).translations
+    assert hello.hypotheses[0].text == "Hallo."
+    assert cat.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert cat.error.message == (
+        "texts[1]: glossary_entries[0].targets[1] has text that the model cannot write"
+    )
+    assert "Hündchen" in dog.hypotheses[0].text
+
+
+def test_a_translation_without_room_for_a_term_says_so(running: Running):
+    options = TranslateOptions(max_output_tokens=3)
+    found = best(running, "The cat is sleeping.", {"cat": ["Hauskatzenkater"]}, options=options)
+    [term] = found.glossary_terms
+    assert (term.target, term.target_start, term.target_end) == ("", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "message"),
+    [
+        ({"glossary": "plants"}, grpc.StatusCode.NOT_FOUND, "no glossary of this name"),
+        ({"glossary": "../animals"}, grpc.StatusCode.NOT_FOUND, "no glossary of this name"),
+        ({"glossary": "broken"}, grpc.StatusCode.FAILED_PRECONDITION, "line 1.targets"),
+        (
+            {"glossary_entries": [GlossaryEntry(source="cat")]},
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "glossary_entries[0].targets: must have between 1 and 16 values, got 0",
+        ),
+        (
+            {"glossary": "animals", "options": TranslateOptions(return_alternatives=True)},
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "glossary: is for calls without alternatives only",
+        ),
+    ],
+)
+def test_a_bad_glossary_fails_the_call(running: Running, fields, code, message):
+    request = TranslateRequest(texts=["The cat."], **fields)
+    failure = failure_of(lambda: running.translation.Translate(request))
+    assert failure.code() is code
+    assert message in failure.details()
+
+
+def test_a_model_without_an_aligner_is_refused(loop, settings):
+    with running_server(loop, settings(bundles=TINY_BUNDLES)) as server:
+        request = TranslateRequest(texts=["a"], glossary_entries=entries({"a": ["b"]}))
+        failure = failure_of(lambda: server.translation.Translate(request))
+        assert failure.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "glossary" in failure.details()
+
+
+def test_a_text_has_the_same_translation_alone_and_among_others(running: Running):
+    rng = random.Random(5)
+    texts = [f"The {a} likes the {b}." for a in TERMS for b in ("man", "woman", *TERMS)]
+    rng.shuffle(texts)
+    request = TranslateRequest(texts=texts, glossary="animals")
+    together = running.translation.Translate(request).translations
+    for text, translation in zip(texts[:8], together, strict=False):
+        assert translation.hypotheses[0].text == best(running, text, TERMS).text
+
+
+def test_the_client_takes_glossaries_and_returns_the_terms(running: Running):
+    with Client(f"127.0.0.1:{running.server.port}") as client:
+        found = client.translate("The cat is sleeping.", glossary_entries={"cat": "Kater"})
+        [term] = found.hypotheses[0].glossary_terms
+        assert (term.source, term.target, term.target_start) == ("cat", "Kater", 4)
+        assert client.translate("The cat is sleeping.", glossary="animals").text == found.text

@@ -1,0 +1,212 @@
+"""Glossaries: entries, files, terms in texts, and places of terms in translations."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from attendant_server.application.alignment import WordLink
+from attendant_server.application.glossaries import Glossary, GlossaryEntry
+from attendant_server.application.glossary_folder import GlossaryFolder
+from attendant_server.application.jobs import JobRunner
+from attendant_server.application.term_placement import (
+    attention_of_words,
+    place_of_missing,
+    placed_terms,
+)
+from attendant_server.application.words import word_spans
+from attendant_server.errors import GlossaryNotFound, GlossaryUnreadable, InvalidRequest
+from hypothesis import given
+from hypothesis import strategies as st
+
+WORDS = st.lists(st.sampled_from(["cat", "Cat", "black", "dog", "a", "New", "York"]), max_size=12)
+
+
+def entry(source, *targets):
+    return GlossaryEntry.of(source, targets or ["x"], "entry")
+
+
+def found(text, *terms):
+    glossary = Glossary(
+        [entry(*term) if isinstance(term, tuple) else entry(term) for term in terms]
+    )
+    return [(text[slice(*match.span)], match.entry.source) for match in glossary.matches(text)]
+
+
+def test_terms_are_found_as_whole_words():
+    assert found("The cat, concatenated.", "cat") == [("cat", "cat")]
+    assert found("a train  station", "train station") == [("train  station", "train station")]
+    assert found("an e-mail", "e-mail") == [("e-mail", "e-mail")]
+    assert found("我的猫", "猫") == [("猫", "猫")]
+    assert found("cafe\u0301 crème", "caf\u00e9") == [("cafe\u0301", "caf\u00e9")]
+
+
+def test_a_term_in_lower_case_is_found_in_any_case_and_others_only_in_their_own():
+    assert [text for text, _ in found("Cat CAT cat", "cat")] == ["Cat", "CAT", "cat"]
+    assert [text for text, _ in found("apple Apple APPLE", "Apple")] == ["Apple"]
+    assert found("US us", "us", "US") == [("US", "US"), ("us", "us")]
+
+
+def test_the_longest_of_overlapping_terms_counts():
+    text = "the main train station"
+    assert found(text, "train", "train station", "station", "main train station") == [
+        ("main train station", "main train station")
+    ]
+    assert found("a b c", "a b", "b c") == [("a b", "a b")]
+
+
+@given(WORDS, st.lists(WORDS.filter(bool), min_size=1, max_size=5))
+def test_terms_are_in_order_without_overlaps_and_equal_their_entries(words, terms):
+    text = " ".join(words)
+    matches = Glossary([entry(" ".join(term)) for term in terms]).matches(text)
+    ends = [0]
+    for match in matches:
+        start, end = match.span
+        assert start >= ends[-1]
+        ends.append(end)
+        assert text[start:end].casefold() == match.entry.source.casefold()
+
+
+@given(WORDS, WORDS.filter(bool))
+def test_no_occurrence_of_a_single_term_is_missed(words, term):
+    text, source = " ".join(words), " ".join(term)
+    is_exact = source != source.casefold()
+    num_found = len(Glossary([entry(source)]).matches(text))
+    expected = position = 0
+    wanted = term if is_exact else [word.casefold() for word in term]
+    folded = words if is_exact else [word.casefold() for word in words]
+    while position < len(words):
+        is_here = folded[position : position + len(term)] == wanted
+        expected += is_here
+        position += len(term) if is_here else 1
+    assert num_found == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "targets", "problem"),
+    [
+        ("", ["x"], "entry.source: must not be empty"),
+        (" \t", ["x"], "entry.source: must not be empty"),
+        ("cat", [], "entry.targets: must have between 1 and 16 values, got 0"),
+        ("cat", ["x"] * 17, "entry.targets: must have between 1 and 16 values, got 17"),
+        ("cat", ["x", ""], r"entry.targets\[1\]: must not be empty"),
+        ("c" * 201, ["x"], "entry.source: at most 200 characters, got 201"),
+    ],
+)
+def test_a_bad_entry_is_refused_by_the_name_of_its_field(source, targets, problem):
+    with pytest.raises(InvalidRequest, match=f"^{problem}$"):
+        GlossaryEntry.of(source, targets, "entry")
+
+
+def placed(translation, *terms, links=()):
+    text = " ".join(source for source, *_ in terms)
+    matches = Glossary([entry(*term) for term in terms]).matches(text)
+    terms = placed_terms(matches, translation, links)
+    return [None if term.target is None else translation[slice(*term.target)] for term in terms]
+
+
+def test_a_translation_has_a_term_as_whole_words_only():
+    assert placed("der Kater schläft", ("cat", "Kater")) == ["Kater"]
+    assert placed("die Katersuppe", ("cat", "Kater")) == [None]
+    assert placed("der Kater's", ("cat", "Kater")) == [None]
+    assert placed("schlafend", ("asleep", "schlafend")) == ["schlafend"]
+    assert placed("Schlafend lag er", ("asleep", "schlafend")) == ["Schlafend"]
+    assert placed("KATER", ("cat", "Kater")) == [None]
+
+
+def test_each_occurrence_of_a_term_has_a_place_of_its_own():
+    terms = ("cat", "Kater"), ("tom", "Kater")
+    assert placed("ein Kater", *terms) == ["Kater", None]
+    assert placed("ein Kater und noch ein Kater", *terms) == ["Kater", "Kater"]
+
+
+def test_links_decide_which_term_a_word_belongs_to():
+    matches = Glossary([entry("cat", "Tier"), entry("dog", "Tier")]).matches("cat dog")
+    links = [WordLink((4, 7), (0, 4), 1.0)]
+    terms = placed_terms(matches, "Tier da", links)
+    assert [term.target for term in terms] == [None, (0, 4)]
+
+
+def test_a_missing_term_belongs_to_the_first_linked_word_or_to_the_greatest_attention():
+    [match] = Glossary([entry("cat", "Kater")]).matches("a cat")
+    translation = "eine Katze schläft"
+    attention = attention_of_words(
+        [[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], [(0, 1), (2, 5)], word_spans(translation)
+    )
+    links = [WordLink((2, 5), (11, 18), 0.5)]
+
+    def place(links, taken=(), first=0):
+        return place_of_missing(match, translation, links, attention, taken, first)
+
+    assert place(links) == 11
+    assert place([]) == 5
+    assert place([], taken=[(5, 10)]) == 11
+    assert place([], first=11) == 11
+    assert place([], first=18) == 18
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "animals.tsv").write_text(
+        "# comment\ncat\tKater\tKaters\n\ndog\tHund\n", encoding="utf-8"
+    )
+    return tmp_path
+
+
+def glossary(folder, name, entries=()):
+    with ThreadPoolExecutor(1) as pool:
+        return asyncio.run(GlossaryFolder(folder, JobRunner(pool)).glossary(name, entries))
+
+
+def test_a_stored_glossary_is_read_from_its_file(folder):
+    entries = glossary(folder, "animals").entries
+    assert [(each.source, list(each.targets)) for each in entries] == [
+        ("cat", ["Kater", "Katers"]),
+        ("dog", ["Hund"]),
+    ]
+
+
+def test_entries_of_a_request_replace_stored_ones_of_the_same_term(folder):
+    entries = glossary(folder, "animals", [entry("dog", "Köter"), entry("cow", "Kuh")]).entries
+    assert {each.source: each.targets[0] for each in entries} == {
+        "cat": "Kater",
+        "dog": "Köter",
+        "cow": "Kuh",
+    }
+
+
+@pytest.mark.parametrize("name", ["plants", "../animals", "animals.tsv", "", "ä"])
+def test_a_glossary_that_is_not_stored_is_not_found(folder, name):
+    if not name:
+        assert glossary(folder, name) is None
+        return
+    with pytest.raises(GlossaryNotFound):
+        glossary(folder, name)
+
+
+def test_without_a_folder_no_glossary_is_found():
+    with pytest.raises(GlossaryNotFound):
+        glossary(None, "animals")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"cat\n", r"the glossary broken: line 1\.targets: must have between 1"),
+        (b"cat\tKater\n\tHund\n", r"the glossary broken: line 2\.source: must not be empty"),
+        (b"cat\tK\xff", "the glossary broken is not UTF-8"),
+        (b"cat\tx\n" * 10_001, "the glossary broken has more than 10000 entries"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(folder, content, problem):
+    (folder / "broken.tsv").write_bytes(content)
+    with pytest.raises(GlossaryUnreadable, match=problem):
+        glossary(folder, "broken")
+
+
+def test_a_changed_file_is_read_again(folder):
+    with ThreadPoolExecutor(1) as pool:
+        stored = GlossaryFolder(folder, JobRunner(pool))
+        first = asyncio.run(stored.glossary("animals", ()))
+        assert asyncio.run(stored.glossary("animals", ())) is first
+        (folder / "animals.tsv").write_text("cow\tKuh\n", encoding="utf-8")
+        assert [e.source for e in asyncio.run(stored.glossary("animals", ())).entries] == ["cow"]
