@@ -1,7 +1,7 @@
 """Controls of a translation model, such as formality: from options to the tokens of a manifest."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from attendant.v1.architecture_pb2 import Architecture
@@ -72,11 +72,7 @@ def control_messages(
             default_value=option.default_value,
         )
         for name, tokens in option.values.items():
-            ids = [
-                token_id
-                for token in tokens
-                for token_id in _ids(option.name, tokenizer, token, embeddings.vocab_size)
-            ]
+            ids = _ids(option.name, tokenizer, tokens, embeddings.vocab_size)
             control.values.append(ControlValue(name=name, **{PLACES[option.place]: ids}))
         yield control
 
@@ -88,15 +84,19 @@ def describe_control(control: Control) -> str:
     return f"{control.name}: {values}{default}{control.description and f' ({control.description})'}"
 
 
-def _ids(control: str, tokenizer: Tokenizer, token: str, vocab_size: int) -> list[int]:
-    """The ids of one token as the tokenizer reads it in a text, with a mark of a word's start."""
-    encoding = tokenizer.encode(token, add_special_tokens=False)
-    is_whole = encoding.tokens in ([token], [WORD_START, token], [WORD_START + token])
-    if is_whole and max(encoding.ids) < vocab_size:
+def _ids(control: str, tokenizer: Tokenizer, tokens: Sequence[str], vocab_size: int) -> list[int]:
+    """The ids of tokens as a text of them has them: with marks of the starts of words."""
+    encoding = tokenizer.encode(" ".join(tokens), add_special_tokens=False)
+    known = [
+        token.removeprefix(WORD_START)
+        for token, token_id in zip(encoding.tokens, encoding.ids, strict=True)
+        if token != WORD_START and token_id < vocab_size
+    ]
+    if known == list(tokens):
         return list(encoding.ids)
-    token_id = tokenizer.token_to_id(token)
-    if is_whole or token_id is None or token_id >= vocab_size:
-        raise ValueError(f"--control {control}: the vocabulary has no token {token}")
-    raise ValueError(
-        f"--control {control}: the tokenizer splits {token} into {' '.join(encoding.tokens)}"
-    )
+    for token in tokens:
+        token_id = tokenizer.token_to_id(token)
+        if token_id is None or token_id >= vocab_size:
+            raise ValueError(f"--control {control}: the vocabulary has no token {token}")
+    found = " ".join(encoding.tokens)
+    raise ValueError(f"--control {control}: the tokenizer splits {' '.join(tokens)} into {found}")
