@@ -22,6 +22,7 @@ from attendant_server.engine.engine import Engine
 from attendant_server.folder_watch import watch_folder
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
 from attendant_server.grpc.server import (
+    LANGUAGE_SERVICE,
     MODEL_SERVICE,
     SERVICES_OF_KINDS,
     STATUS_NAMES,
@@ -32,6 +33,7 @@ from attendant_server.grpc.server import (
     own_method_names,
 )
 from attendant_server.grpc.services.health import HealthService
+from attendant_server.language_identifier import LanguageIdentifier, is_installed
 from attendant_server.lifecycle import ModelLifecycle
 from attendant_server.loading import ModelLoader, request_limits
 from attendant_server.observability.call_reporter import CallReporter
@@ -97,9 +99,16 @@ class Server:
         self._drain = DrainInterceptor()
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
         self._application = new_application(
-            self._catalog, self._admission, self.lifecycle, request_limits(settings), self._pool
+            self._catalog,
+            self._admission,
+            self.lifecycle,
+            request_limits(settings),
+            self._pool,
+            LanguageIdentifier if is_installed() else None,
         )
-        self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
+        self._health = HealthService(
+            [WHOLE_SERVER, MODEL_SERVICE, LANGUAGE_SERVICE, *SERVICES_OF_KINDS.values()]
+        )
         self._closers: list[Callable[[], None]] = []
         self.supervisor = EngineSupervisor(
             self._loader,
@@ -329,4 +338,6 @@ class Server:
         serving = {SERVICES_OF_KINDS[kind] for kind in kinds}
         if serving:
             serving |= {WHOLE_SERVER, MODEL_SERVICE}
+            if self._application.language_detector.is_installed:
+                serving.add(LANGUAGE_SERVICE)
         await self._health.report(serving)

@@ -6,6 +6,7 @@ AttendantError
 ├── ModelNotFound         no model of this name
 ├── ModelNotLoaded        a bundle cannot be loaded while the server runs
 ├── ModelWithoutHead      the model lacks the head that a call needs
+├── NotInstalled          a method needs an extra of the package that is not installed
 ├── Unavailable           loading, draining, or the worker has died
 ├── QueueFull             the queue is full; says after how many seconds to retry
 │   └── WaitTooLong       the call would wait for most of its time, or longer
@@ -80,6 +81,10 @@ class ModelNotLoaded(AttendantError):
 
 class ModelWithoutHead(AttendantError):
     """The model lacks the head that the call needs."""
+
+
+class NotInstalled(AttendantError):
+    """The method needs an extra of the package that is not installed."""
 
 
 class Unavailable(AttendantError):

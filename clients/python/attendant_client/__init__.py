@@ -4,6 +4,7 @@ from attendant_client.asyncio_client import AsyncClient
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.client import Client
 from attendant_client.comparison_results import RankedDocument, SimilarTexts
+from attendant_client.detection_results import DetectedLanguages, LanguageProbability
 from attendant_client.embedding_results import (
     Chunk,
     ClassifiedText,
@@ -72,6 +73,7 @@ __all__ = [
     "ClassifiedText",
     "Client",
     "DeadlineExceededError",
+    "DetectedLanguages",
     "EmbeddedSpan",
     "Embedding",
     "Embeddings",
@@ -79,6 +81,7 @@ __all__ = [
     "Hypothesis",
     "InvalidRequestError",
     "LabelScore",
+    "LanguageProbability",
     "Limits",
     "MaskCandidate",
     "MaskFill",

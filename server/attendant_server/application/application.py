@@ -1,5 +1,6 @@
 """The application: one object with all methods, for front doors."""
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from attendant_server.application.catalog import Catalog
 from attendant_server.application.classification import Classifier
 from attendant_server.application.embedding import Embedder
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.language_detection import LanguageDetector
 from attendant_server.application.markup_translation import MarkupTranslator
 from attendant_server.application.mask_filling import MaskFiller
 from attendant_server.application.model_control import Lifecycle, ModelController
@@ -19,6 +21,7 @@ from attendant_server.application.sparse_embedding import SparseEmbedder
 from attendant_server.application.token_embedding import TokenEmbedder
 from attendant_server.application.translation import Translator
 from attendant_server.application.validation import RequestLimits
+from attendant_server.language_identifier import LanguageIdentifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Application:
     similarity_scorer: SimilarityScorer
     reranker: Reranker
     sparse_embedder: SparseEmbedder
+    language_detector: LanguageDetector
     models: ModelInspector
     control: ModelController
 
@@ -48,8 +52,12 @@ def new_application(
     lifecycle: Lifecycle,
     limits: RequestLimits,
     pool: Executor,
+    load_identifier: Callable[[], LanguageIdentifier] | None = None,
 ) -> Application:
-    """A new application for the models of a catalog; long work runs on the threads of ``pool``."""
+    """A new application for the models of a catalog; long work runs on the threads of ``pool``.
+
+    ``load_identifier`` loads what detects languages; None if it is not installed.
+    """
     jobs = JobRunner(pool)
     models = ModelInspector(catalog, jobs, limits)
     translator = Translator(catalog, jobs, limits)
@@ -66,6 +74,7 @@ def new_application(
         similarity_scorer=SimilarityScorer(catalog, jobs, limits),
         reranker=Reranker(catalog, jobs, limits),
         sparse_embedder=SparseEmbedder(catalog, jobs, limits),
+        language_detector=LanguageDetector(load_identifier, jobs, limits),
         models=models,
         control=ModelController(lifecycle, models),
     )

@@ -1,21 +1,15 @@
-"""The languages of a translation model: which model a request means, and which tokens it needs.
+"""The languages of a translation model: which model a request means, and which tokens it needs."""
 
-Languages are BCP 47 tags. A tag that a model lacks stands for the longest of its prefixes that the
-model has (RFC 4647, section 3.4): "de-AT" for "de".
-"""
-
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.descriptions import Language, ModelDescription, ModelKind
+from attendant_server.application.language_tags import check_tag, longest_match
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenized_text import Token
 
 SOURCE, TARGET = "source_language", "target_language"
-MAX_TAG_CHARACTERS = 100
-_TAG = re.compile(r"[a-z0-9]{1,8}(?:[-_][a-z0-9]{1,8})*", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +38,8 @@ def translation_model(
     if not (source_language or target_language):
         return catalog.serving(model, ModelKind.TRANSLATION)
     for field, tag in ((SOURCE, source_language), (TARGET, target_language)):
-        if len(tag) > MAX_TAG_CHARACTERS:
-            raise InvalidRequest(field, f"at most {MAX_TAG_CHARACTERS} characters")
-        if tag and not _TAG.fullmatch(tag):  # messages repeat tags, and the log has messages
-            raise InvalidRequest(field, "must be a language tag such as de or pt-BR")
+        if tag:
+            check_tag(field, tag)
 
     def has_languages(description: ModelDescription) -> bool:
         return all(
@@ -112,14 +104,7 @@ def _chosen(
 
 
 def _found(languages: Sequence[Language], tag: str) -> Language | None:
-    by_tag = {language.tag.lower(): language for language in languages}
-    parts = tag.lower().split("-")
-    while parts:
-        if (found := by_tag.get("-".join(parts))) is not None:
-            return found
-        # A singleton begins an extension and is never the end of a tag.
-        parts = parts[: -2 if len(parts) > 1 and len(parts[-2]) == 1 else -1]
-    return None
+    return longest_match({language.tag.lower(): language for language in languages}, tag)
 
 
 def _tags(languages: Sequence[Language]) -> str:

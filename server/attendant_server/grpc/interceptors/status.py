@@ -25,6 +25,7 @@ STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
     errors.ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ModelWithoutHead: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NotInstalled: grpc.StatusCode.UNIMPLEMENTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.WaitTooLong: grpc.StatusCode.RESOURCE_EXHAUSTED,
