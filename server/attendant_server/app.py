@@ -105,6 +105,7 @@ class Server:
             request_limits(settings),
             self._pool,
             LanguageIdentifier if is_installed() else None,
+            settings.pivots,
         )
         self._health = HealthService(
             [WHOLE_SERVER, MODEL_SERVICE, LANGUAGE_SERVICE, *SERVICES_OF_KINDS.values()]

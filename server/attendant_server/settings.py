@@ -42,6 +42,11 @@ class Settings:
         "Models for calls that name none, `name` or `name/version`, separated by commas: the first"
         " one that has the languages of the call",
     )
+    pivots: tuple[str, ...] = _setting(
+        (),
+        "Pairs of translation models, such as `de-en+en-fr`, separated by commas: calls that name"
+        " languages which no model has together are translated by the first pair that has them",
+    )
     bad_bundles: str = _setting(
         "exit",
         "A bundle that cannot be loaded at the start: `exit`, or `skip` it and serve the others",

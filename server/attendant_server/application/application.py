@@ -1,6 +1,6 @@
 """The application: one object with all methods, for front doors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -14,7 +14,9 @@ from attendant_server.application.markup_translation import MarkupTranslator
 from attendant_server.application.mask_filling import MaskFiller
 from attendant_server.application.model_control import Lifecycle, ModelController
 from attendant_server.application.models import ModelInspector
+from attendant_server.application.pivots import Routes
 from attendant_server.application.reranking import Reranker
+from attendant_server.application.routed_translation import RoutedTranslator
 from attendant_server.application.scoring import Scorer
 from attendant_server.application.similarity import SimilarityScorer
 from attendant_server.application.sparse_embedding import SparseEmbedder
@@ -33,6 +35,7 @@ class Application:
     """Front doors use it to serialize long answers off the event loop."""
     translator: Translator
     markup_translator: MarkupTranslator
+    routed_translator: RoutedTranslator
     scorer: Scorer
     embedder: Embedder
     token_embedder: TokenEmbedder
@@ -53,20 +56,28 @@ def new_application(
     limits: RequestLimits,
     pool: Executor,
     load_identifier: Callable[[], LanguageIdentifier] | None = None,
+    pivots: Sequence[str] = (),
 ) -> Application:
     """A new application for the models of a catalog; long work runs on the threads of ``pool``.
 
     ``load_identifier`` loads what detects languages; None if it is not installed.
+    ``pivots`` are those of `Routes`.
     """
     jobs = JobRunner(pool)
     models = ModelInspector(catalog, jobs, limits)
     translator = Translator(catalog, jobs, limits)
+    markup_translator = MarkupTranslator(translator, jobs, limits)
+    scorer = Scorer(catalog, jobs, limits)
+    routes = Routes(catalog, pivots)
     return Application(
         admission=admission,
         jobs=jobs,
         translator=translator,
-        markup_translator=MarkupTranslator(translator, jobs, limits),
-        scorer=Scorer(catalog, jobs, limits),
+        markup_translator=markup_translator,
+        routed_translator=RoutedTranslator(
+            routes, translator, markup_translator, scorer, jobs, limits
+        ),
+        scorer=scorer,
         embedder=Embedder(catalog, jobs, limits),
         token_embedder=TokenEmbedder(catalog, jobs, limits),
         mask_filler=MaskFiller(catalog, jobs, limits),

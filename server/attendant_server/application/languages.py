@@ -41,21 +41,42 @@ def translation_model(
         if tag:
             check_tag(field, tag)
 
-    def has_languages(description: ModelDescription) -> bool:
-        return all(
-            not tag or _found(languages, tag) is not None
-            for languages, tag in (
-                (description.source_languages, source_language),
-                (description.target_languages, target_language),
-            )
-        )
-
     wanted = ", ".join(
         f"{field} {tag}"
         for field, tag in ((SOURCE, source_language), (TARGET, target_language))
         if tag
     )
-    return catalog.serving(model, ModelKind.TRANSLATION, has_languages, wanted)
+    return catalog.serving(
+        model,
+        ModelKind.TRANSLATION,
+        lambda description: has_languages(description, source_language, target_language),
+        wanted,
+    )
+
+
+def has_languages(model: ModelDescription, source_language: str, target_language: str) -> bool:
+    """Whether a model has both languages, of which "" is any."""
+    return all(
+        not tag or _found(languages, tag) is not None
+        for languages, tag in (
+            (model.source_languages, source_language),
+            (model.target_languages, target_language),
+        )
+    )
+
+
+def shared_language(first: ModelDescription, second: ModelDescription) -> tuple[str, str] | None:
+    """A language into which ``first`` translates and from which ``second`` does; None for none.
+
+    Both have a tag for it: a model of "en" can follow one of "en-GB", and the other way round.
+    """
+    for language in first.target_languages:
+        if (read := _found(second.source_languages, language.tag)) is not None:
+            return language.tag, read.tag
+    for language in second.source_languages:
+        if (written := _found(first.target_languages, language.tag)) is not None:
+            return written.tag, language.tag
+    return None
 
 
 def language_tokens(
