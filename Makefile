@@ -82,7 +82,7 @@ export BENCH_INFINITY_PYTHON := $(CURDIR)/$(VENV_INFINITY)/bin/python
 
 MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
-SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto model_control.proto)
+SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto model.proto model_control.proto)
 
 .PHONY: help serve test test-tools test-all test-real soak licenses audit check protos clients graphs dashboards bundles bench
 
@@ -253,7 +253,7 @@ endef
 # attendant-protos is on no package index, so pip must see all members in one call.
 $(VENV_SERVE)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV_SERVE)
-	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE)]' -e clients/python
+	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE),detection]' -e clients/python
 	touch $@
 
 $(VENV_AUDIT)/.installed: Makefile
@@ -264,7 +264,7 @@ $(VENV_AUDIT)/.installed: Makefile
 $(VENV)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
-		$(ORIGINALS) -e protos -e 'server[$(DEVICE),tracing]' -e 'export[$(DEVICE),import,verify]' \
+		$(ORIGINALS) -e protos -e 'server[$(DEVICE),detection,tracing]' -e 'export[$(DEVICE),import,verify]' \
 		-e clients/python
 	touch $@
 

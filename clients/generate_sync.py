@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent / "python" / "attendant_client"
 TARGETS = {
     PACKAGE / "asyncio_client.py": PACKAGE / "client.py",
     PACKAGE / "asyncio_comparison.py": PACKAGE / "comparison.py",
+    PACKAGE / "asyncio_detection.py": PACKAGE / "detection.py",
     PACKAGE / "asyncio_embedding.py": PACKAGE / "embedding.py",
     PACKAGE / "asyncio_prediction.py": PACKAGE / "prediction.py",
     PACKAGE / "asyncio_scoring.py": PACKAGE / "scoring.py",
@@ -27,7 +28,7 @@ CODE = {
     r"\ba(?=(close|next)\()": "",
     r"\bAsyncGenerator\[str, None\]": "Generator[str, None, None]",
     r"\bAsync(?=[A-Z])": "",
-    r"\basyncio_(?=streams|comparison|embedding|prediction|scoring|translation)": "",
+    r"\basyncio_(?=streams|comparison|detection|embedding|prediction|scoring|translation)": "",
     r"\bgrpc\.aio\b": "grpc",
 }
 PROSE = {

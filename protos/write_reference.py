@@ -37,7 +37,13 @@ has the zero of its type.
 """
 BUNDLE_HEAD = "## Messages about bundles"
 BUNDLE_FILES = ("attendant/v1/architecture.proto", "attendant/v1/bundle.proto")
-SERVICES = ("TranslationService", "EmbeddingService", "ModelService", "ModelControlService")
+SERVICES = (
+    "TranslationService",
+    "EmbeddingService",
+    "LanguageService",
+    "ModelService",
+    "ModelControlService",
+)
 EXTERNAL = {
     ".google.rpc.Status": "https://github.com/googleapis/googleapis/blob/master/google/rpc/status.proto",
     ".google.protobuf.Duration": "https://protobuf.dev/reference/protobuf/google.protobuf/#duration",

@@ -23,6 +23,7 @@ from attendant_server.engine.engine import Engine
 from attendant_server.folder_watch import watch_folder
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
 from attendant_server.grpc.server import (
+    LANGUAGE_SERVICE,
     MODEL_SERVICE,
     SERVICES_OF_KINDS,
     STATUS_NAMES,
@@ -33,6 +34,7 @@ from attendant_server.grpc.server import (
     own_method_names,
 )
 from attendant_server.grpc.services.health import HealthService
+from attendant_server.language_identifier import LanguageIdentifier, is_installed
 from attendant_server.lifecycle import ModelLifecycle
 from attendant_server.loading import ModelLoader, request_limits
 from attendant_server.observability.call_reporter import CallReporter
@@ -103,9 +105,13 @@ class Server:
             self.lifecycle,
             request_limits(settings),
             self._pool,
+            LanguageIdentifier if is_installed() else None,
+            settings.pivots,
             Path(settings.glossaries) if settings.glossaries else None,
         )
-        self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
+        self._health = HealthService(
+            [WHOLE_SERVER, MODEL_SERVICE, LANGUAGE_SERVICE, *SERVICES_OF_KINDS.values()]
+        )
         self._closers: list[Callable[[], None]] = []
         self.supervisor = EngineSupervisor(
             self._loader,
@@ -335,4 +341,6 @@ class Server:
         serving = {SERVICES_OF_KINDS[kind] for kind in kinds}
         if serving:
             serving |= {WHOLE_SERVER, MODEL_SERVICE}
+            if self._application.language_detector.is_installed:
+                serving.add(LANGUAGE_SERVICE)
         await self._health.report(serving)

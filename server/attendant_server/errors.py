@@ -8,6 +8,7 @@ AttendantError
 ├── ModelWithoutHead      the model lacks the head that a call needs
 ├── GlossaryNotFound      no glossary of this name
 ├── GlossaryUnreadable    the file of a glossary is broken
+├── NotInstalled          a method needs an extra of the package that is not installed
 ├── Unavailable           loading, draining, or the worker has died
 ├── QueueFull             the queue is full; says after how many seconds to retry
 │   └── WaitTooLong       the call would wait for most of its time, or longer
@@ -90,6 +91,10 @@ class GlossaryNotFound(AttendantError):
 
 class GlossaryUnreadable(AttendantError):
     """The file of a glossary cannot be read; the message names the line."""
+
+
+class NotInstalled(AttendantError):
+    """The method needs an extra of the package that is not installed."""
 
 
 class Unavailable(AttendantError):

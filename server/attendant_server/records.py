@@ -16,6 +16,8 @@ from attendant_server.engine import calls
 from attendant_server.engine.calls import CallTimings
 
 OWN_PACKAGE = "attendant."
+BETWEEN_MODELS = "+"
+"""Stands between the keys of the models of a call that has two; names have no such sign."""
 BULK_WEIGHT = 0.25
 """The share of a caller of bulk calls among heavy callers, relative to a caller of interactive
 ones."""
@@ -78,7 +80,7 @@ class CallRecord:
     """The reason of a refusal or failure, such as a field and its limit. It holds numbers and names
     of fields and models, but no other content of the request."""
     model: str = ""
-    """``<name>/<version>``; empty before the model is found."""
+    """``<name>/<version>``, or two with `BETWEEN_MODELS`; empty before the model is found."""
     num_texts: int = 0
     num_truncated_texts: int = 0
     num_invalid_texts: int = 0

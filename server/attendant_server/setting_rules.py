@@ -2,10 +2,13 @@
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import Field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from attendant_manifest.rules import NAME, VERSION
 
 from attendant_server.addresses import UNIX, host_problem, is_loopback
 
@@ -16,6 +19,10 @@ SYMMETRIC_ALGORITHMS = ("HS256", "HS384", "HS512")
 ASYMMETRIC_ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 )  # fmt: skip
+
+
+_MODEL = f"{NAME.pattern}(?:/{VERSION.pattern})?"
+_PIVOT = re.compile(rf"{_MODEL}\+{_MODEL}")
 
 
 def bound_problem(setting: "Field[Any]", value: Any) -> str | None:
@@ -33,6 +40,9 @@ def bound_problem(setting: "Field[Any]", value: Any) -> str | None:
 def contradictions(settings: "Settings") -> Iterator[str]:
     """A line for each broken rule; it begins with the name of a setting."""
     yield from _limit_problems(settings)
+    for pivot in settings.pivots:
+        if not _PIVOT.fullmatch(pivot):
+            yield f'pivots: must be pairs of models such as de-en+en-fr, got "{pivot}"'
     if settings.trace_endpoint and not settings.trace_endpoint.startswith(("http://", "https://")):
         yield "trace_endpoint: must begin with http:// or https://"
     yield from _host_problems(settings)

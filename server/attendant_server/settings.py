@@ -47,6 +47,11 @@ class Settings:
         "Folder of glossaries: each `<name>.tsv`, a term and its translations on each line,"
         " separated by tabs",
     )
+    pivots: tuple[str, ...] = _setting(
+        (),
+        "Pairs of translation models, such as `de-en+en-fr`, separated by commas: calls that name"
+        " languages which no model has together are translated by the first pair that has them",
+    )
     bad_bundles: str = _setting(
         "exit",
         "A bundle that cannot be loaded at the start: `exit`, or `skip` it and serve the others",

@@ -3,6 +3,7 @@
 It "translates" to upper case, and fails as the test's script demands.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import grpc
 from attendant.v1 import (
     embedding_pb2_grpc,
+    language_pb2,
+    language_pb2_grpc,
     model_control_pb2,
     model_control_pb2_grpc,
     model_pb2,
@@ -126,6 +129,21 @@ class Librarian(model_pb2_grpc.ModelServiceServicer):
         return self._script.answer(request, response, context)
 
 
+class Linguist(language_pb2_grpc.LanguageServiceServicer):
+    """Takes each letter of a text for a language."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def DetectLanguage(self, request, context):
+        response = language_pb2.DetectLanguageResponse()
+        for text in request.texts:
+            result = response.results.add()
+            for letter, number in Counter(text).most_common(request.max_results or 1):
+                result.languages.add(language=letter, probability=number / len(text))
+        return self._script.answer(request, response, context)
+
+
 class Controller(model_control_pb2_grpc.ModelControlServiceServicer):
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -151,6 +169,7 @@ def start_server(
     translation_pb2_grpc.add_TranslationServiceServicer_to_server(Translator(script), server)
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(Embedder(script), server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(Librarian(script), server)
+    language_pb2_grpc.add_LanguageServiceServicer_to_server(Linguist(script), server)
     model_control_pb2_grpc.add_ModelControlServiceServicer_to_server(Controller(script), server)
     script.health.set("attendant.v1.TranslationService", health_pb2.HealthCheckResponse.SERVING)
     script.health.set("attendant.v1.EmbeddingService", health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
-from attendant.v1 import embedding_pb2, model_control_pb2, model_pb2, translation_pb2
+from attendant.v1 import embedding_pb2, language_pb2, model_control_pb2, model_pb2, translation_pb2
 from attendant_client import AsyncClient, Client, Sampling, model_messages
 from grpc_health.v1 import health_pb2
 
 SERVICES = [
     service
-    for file in (translation_pb2, embedding_pb2, model_pb2, model_control_pb2)
+    for file in (translation_pb2, embedding_pb2, language_pb2, model_pb2, model_control_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 ]
 METHODS = {
@@ -54,6 +54,7 @@ VALUES: dict[str, list[dict[str, Any]]] = {
     "controls": [{"controls": {"formality": "formal"}}],
     "glossary": [{"glossary": "medical"}],
     "glossary_entries": [{"glossary_entries": {"a": "b", "c": ["d", "e"]}}],
+    "languages": [{"languages": ["de"]}],
     "prompt": [{"prompt": "b"}],
     "prompt_name": [{"prompt_name": "b"}],
     "query_prompt_name": [{"query_prompt_name": "b"}],

@@ -30,7 +30,8 @@ MODULES |= {"asyncio_embedding", "embedding", "asyncio_translation", "translatio
 MODULES |= {"calls", "model_parsing", "model_results", "sparse_vectors"}
 MODULES |= {"asyncio_comparison", "comparison", "comparison_results", "comparisons"}
 MODULES |= {"connection_hints", "targets", "asyncio_prediction", "prediction"}
-MODULES |= {"asyncio_scoring", "scoring"}
+MODULES |= {"asyncio_scoring", "scoring", "asyncio_detection", "detection"}
+MODULES |= {"detection_messages", "detection_results"}
 MODULES |= {"embedding_messages", "embedding_parsing", "embedding_results"}
 
 
@@ -59,9 +60,9 @@ def described_methods(cls):
 
 def test_every_visible_name_is_exported():
     visible = {name for name in vars(attendant_client) if not name.startswith("_")}
-    of_command = {"__main__", "arguments", "commands", "connection_flags", "input_lines"}
+    of_command = {"__main__", "arguments", "argument_checks", "commands", "connection_flags"}
     of_command |= {"line_commands", "line_output", "model_page", "printing", "text_commands"}
-    of_command |= {"search_flags"}
+    of_command |= {"input_lines", "search_flags"}
     assert visible - MODULES - of_command == set(PUBLIC_NAMES)
 
 

@@ -90,7 +90,9 @@ def test_the_images_packages_are_what_the_server_asks_for():
     extras = project["optional-dependencies"]
     for device in ("cpu", "gpu"):
         installed = pinned(f"{device}.txt")
-        for line in project["dependencies"] + extras["tracing"] + extras[device]:
+        for line in (
+            project["dependencies"] + extras["tracing"] + extras["detection"] + extras[device]
+        ):
             requirement = Requirement(line)
             if requirement.name != "attendant-protos":
                 assert installed[requirement.name] in requirement.specifier

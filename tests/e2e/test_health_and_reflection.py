@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from tests.support.serving import Running, failure_of, wait_until
 
-SERVICES = ["TranslationService", "EmbeddingService", "ModelService"]
+SERVICES = ["TranslationService", "EmbeddingService", "LanguageService", "ModelService"]
 
 
 def status(running: Running, service: str = "") -> int:

@@ -4,7 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
-from attendant.v1 import embedding_pb2, model_control_pb2, model_pb2, text_pb2, translation_pb2
+from attendant.v1 import (
+    embedding_pb2,
+    language_pb2,
+    model_control_pb2,
+    model_pb2,
+    text_pb2,
+    translation_pb2,
+)
 from google.protobuf.descriptor import FieldDescriptor
 
 from protos.write_reference import split_comment
@@ -12,7 +19,7 @@ from protos.write_reference import split_comment
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 HEADINGS = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
 FILES = [module.DESCRIPTOR for module in (translation_pb2, embedding_pb2, model_pb2, text_pb2)]
-FILES.append(model_control_pb2.DESCRIPTOR)
+FILES += [language_pb2.DESCRIPTOR, model_control_pb2.DESCRIPTOR]
 METHODS = [m for file in FILES for s in file.services_by_name.values() for m in s.methods]
 
 

@@ -10,6 +10,7 @@ from attendant.v1.translation_pb2 import Sampling
 from tests.recorded.call import (
     METHODS,
     Call,
+    detect_language,
     embed,
     embed_tokens,
     fill_mask,
@@ -81,7 +82,7 @@ UNUSUAL = {
 
 def bad_counts() -> Iterator[Call]:
     """Too few and too many texts, and texts of too many characters."""
-    for make in (translate, embed, embed_tokens, fill_mask, tokenize):
+    for make in (translate, embed, embed_tokens, fill_mask, tokenize, detect_language):
         yield make("no texts", [])
         yield make("too many texts", [TEXT] * (NUM_MAX_TEXTS + 1))
         yield make("too many characters", [TEXT, TOO_LONG])
@@ -108,6 +109,10 @@ def bad_options() -> Iterator[Call]:
     yield embed_tokens("role of a model without roles", [TEXT], role=TEXT_ROLE_QUERY)
     for top_k in (0, 101, 2**32 - 1):
         yield fill_mask(f"top {top_k}", ["[MASK]"], top_k=top_k)
+    yield detect_language("max_results 0", [TEXT], max_results=0)
+    for language in ("xx", "", "no tag", "a" * 101):
+        yield detect_language(f"language '{language}'", [TEXT], languages=["de", language])
+    yield detect_language("too many languages", [TEXT], languages=["de"] * 257)
     value: Any = UNKNOWN_VALUE
     yield embed_tokens("role, unknown", [TEXT], role=value)
     for make in (translate, embed, embed_tokens, fill_mask):
@@ -190,6 +195,8 @@ def calls_beyond_small_limits() -> Iterator[Call]:
     yield fill_mask("answer small enough", ["[MASK] " * 10], top_k=3)
     yield tokenize("answer too large", [TEXT] * 9, "tiny-en-de")
     yield tokenize("answer small enough", ["dog"], "tiny-bert")
+    yield detect_language("answer too large", ["dog"] * 10, max_results=5)
+    yield detect_language("answer small enough", ["dog"] * 8, max_results=5)
     yield embed("request too large", ["x" * 200] * 10)
 
 

@@ -4,13 +4,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attendant.v1 import embedding_pb2, model_pb2, translation_pb2
+from attendant.v1 import embedding_pb2, language_pb2, model_pb2, translation_pb2
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 REQUEST_ID = "x-request-id"
-_FILES: Sequence[Any] = (translation_pb2, embedding_pb2, model_pb2, health_pb2, reflection_pb2)
+_FILES: Sequence[Any] = (
+    translation_pb2,
+    embedding_pb2,
+    language_pb2,
+    model_pb2,
+    health_pb2,
+    reflection_pb2,
+)
 
 METHODS: dict[str, Any] = {
     f"{service.full_name}/{method.name}": method
@@ -110,6 +117,12 @@ def rerank(name: str, query: str, documents: Iterable[str], model: str = "", **f
     """A Rerank call."""
     request = embedding_pb2.RerankRequest(model=model, query=query, documents=documents, **fields)
     return Call(f"Rerank: {name}", "attendant.v1.EmbeddingService/Rerank", request)
+
+
+def detect_language(name: str, texts: Iterable[str], **fields: Any) -> Call:
+    """A DetectLanguage call."""
+    request = language_pb2.DetectLanguageRequest(texts=texts, **fields)
+    return Call(f"DetectLanguage: {name}", "attendant.v1.LanguageService/DetectLanguage", request)
 
 
 def list_models() -> Call:

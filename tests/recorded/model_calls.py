@@ -1,4 +1,4 @@
-"""Valid calls of ModelService, health and reflection."""
+"""Valid calls of ModelService and LanguageService, health and reflection."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,10 +6,17 @@ from attendant.v1.model_pb2 import TEXT_SIDE_SOURCE, TEXT_SIDE_TARGET, TEXT_SIDE
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.recorded.call import REQUEST_ID, Call, get_model, list_models, tokenize
-from tests.recorded.texts import BLANK, LONG, ODD
+from tests.recorded.call import (
+    REQUEST_ID,
+    Call,
+    detect_language,
+    get_model,
+    list_models,
+    tokenize,
+)
+from tests.recorded.texts import BLANK, ENGLISH, GERMAN, LONG, ODD
 
-SERVICES = ("TranslationService", "EmbeddingService", "ModelService")
+SERVICES = ("TranslationService", "EmbeddingService", "LanguageService", "ModelService")
 SIDES = {
     "unspecified": TEXT_SIDE_UNSPECIFIED,
     "source": TEXT_SIDE_SOURCE,
@@ -30,6 +37,15 @@ def tokenize_calls(model: str, sides: Sequence[str]) -> Iterator[Call]:
         yield tokenize(f"{model} side {side}", [ODD["digits"], ""], model, side=SIDES[side])
     yield tokenize(f"{model} odd texts", [*BLANK.values(), *ODD.values()], model)
     yield tokenize(f"{model} a long text", [LONG[:350]], model)
+
+
+def detection_calls() -> Iterator[Call]:
+    """Texts in several languages, and in none."""
+    texts = [*ENGLISH, *GERMAN, *BLANK.values(), *ODD.values()]
+    yield detect_language("all languages", texts)
+    yield detect_language("three of three", texts, languages=["en", "de-AT", "fr"], max_results=3)
+    yield detect_language("more than there are", GERMAN, languages=["de", "DE"], max_results=9)
+    yield detect_language("a long text", [LONG[:350]], max_results=2)
 
 
 def health_calls() -> Iterator[Call]:

@@ -19,6 +19,7 @@ from tests.recorded.embedding_calls import (
 )
 from tests.recorded.model_calls import (
     description_calls,
+    detection_calls,
     health_calls,
     metadata_calls,
     reflection_calls,
@@ -84,6 +85,7 @@ def _tiny_calls() -> Iterator[Call]:
     yield from health_calls()
     yield from reflection_calls()
     yield from metadata_calls(embedding)
+    yield from detection_calls()
     yield from search_calls(translation, TINY_ENGLISH, list(SEARCHES))
     yield from mixed_calls(translation, TINY_ENGLISH)
     yield from splitting_calls(translation, TINY_ENGLISH)

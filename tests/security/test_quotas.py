@@ -3,7 +3,7 @@
 import grpc
 import pytest
 from attendant.v1 import embedding_pb2, translation_pb2
-from attendant_client import Client, OverloadedError, RetryPolicy
+from attendant_client import Client, OverloadedError, PermissionDeniedError, RetryPolicy
 from attendant_server.security.api_keys import watched_api_keys
 from attendant_server.security.watching import FileFault
 from google.rpc import error_details_pb2
@@ -76,6 +76,16 @@ def test_tokens_beyond_the_quota_are_refused_with_a_time_to_retry(limited):
     assert failure.value.retry_after_seconds
     wait_for_value(server, 1, "refused_calls", quota="max_tokens_per_minute")
     assert value(server, "tokens", caller="key:search") > num_tokens
+
+
+def test_texts_whose_language_is_detected_count(limited):
+    server, client = limited("max_texts_per_minute = 3\nmethods = ['DetectLanguage']\n")
+    assert len(client.detect_language(TEXTS[:2])) == 2
+    with pytest.raises(OverloadedError, match="^max_texts_per_minute: at most 3 for this caller"):
+        client.detect_language(TEXTS[:2])
+    assert value(server, "texts", caller="key:search") == 2
+    with pytest.raises(PermissionDeniedError):
+        client.translate(TEXTS[0], model=MODEL)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from attendant_server.application.alignment import WordLink
 from attendant_server.application.glossaries import Glossary, GlossaryEntry
@@ -100,8 +101,8 @@ def test_a_bad_entry_is_refused_by_the_name_of_its_field(source, targets, proble
 def placed(translation, *terms, links=()):
     text = " ".join(source for source, *_ in terms)
     matches = Glossary([entry(*term) for term in terms]).matches(text)
-    terms = placed_terms(matches, translation, links)
-    return [None if term.target is None else translation[slice(*term.target)] for term in terms]
+    found = placed_terms(matches, translation, links)
+    return [None if term.target is None else translation[slice(*term.target)] for term in found]
 
 
 def test_a_translation_has_a_term_as_whole_words_only():
@@ -130,7 +131,9 @@ def test_a_missing_term_belongs_to_the_first_linked_word_or_to_the_greatest_atte
     [match] = Glossary([entry("cat", "Kater")]).matches("a cat")
     translation = "eine Katze schläft"
     attention = attention_of_words(
-        [[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], [(0, 1), (2, 5)], word_spans(translation)
+        np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], np.float32),
+        [(0, 1), (2, 5)],
+        word_spans(translation),
     )
     links = [WordLink((2, 5), (11, 18), 0.5)]
 
@@ -209,4 +212,6 @@ def test_a_changed_file_is_read_again(folder):
         first = asyncio.run(stored.glossary("animals", ()))
         assert asyncio.run(stored.glossary("animals", ())) is first
         (folder / "animals.tsv").write_text("cow\tKuh\n", encoding="utf-8")
-        assert [e.source for e in asyncio.run(stored.glossary("animals", ())).entries] == ["cow"]
+        changed = asyncio.run(stored.glossary("animals", ()))
+        assert changed is not None
+        assert [each.source for each in changed.entries] == ["cow"]

@@ -4,6 +4,7 @@ from attendant_client.asyncio_client import AsyncClient
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.client import Client
 from attendant_client.comparison_results import RankedDocument, SimilarTexts
+from attendant_client.detection_results import DetectedLanguages, LanguageProbability
 from attendant_client.embedding_results import (
     Chunk,
     ClassifiedText,
@@ -75,6 +76,7 @@ __all__ = [
     "Client",
     "Control",
     "DeadlineExceededError",
+    "DetectedLanguages",
     "EmbeddedSpan",
     "Embedding",
     "Embeddings",
@@ -83,6 +85,7 @@ __all__ = [
     "Hypothesis",
     "InvalidRequestError",
     "LabelScore",
+    "LanguageProbability",
     "Limits",
     "MaskCandidate",
     "MaskFill",

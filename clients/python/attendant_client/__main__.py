@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from attendant_client import connection_flags
-from attendant_client.arguments import HEALTH_TIMEOUT_SECONDS, build_parser, check_together
+from attendant_client.argument_checks import check_together
+from attendant_client.arguments import HEALTH_TIMEOUT_SECONDS, build_parser
 from attendant_client.client import Client
 from attendant_client.connection import DEFAULT_RETRY, DEFAULT_TIMEOUT_SECONDS
 from attendant_client.errors import AttendantError, DeadlineExceededError, UnavailableError

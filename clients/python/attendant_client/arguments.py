@@ -1,4 +1,4 @@
-"""The command line of `attendant`: its subcommands, flags and their checks."""
+"""The command line of `attendant`: its subcommands and flags."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from attendant_client.connection import DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
 from attendant_client.glossary_flags import add_glossary_flags
 from attendant_client.language_flags import add_language_flags
 from attendant_client.options import DataType, OffsetUnit, Pooling
-from attendant_client.search_flags import add_search_flags, check_search_flags
+from attendant_client.search_flags import add_search_flags
 
 HEALTH_TIMEOUT_SECONDS = 3.0
 BATCH_SIZE = 32
@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_connection_flags(parser, target=target, timeout=None)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_translation_commands(subparsers)
+    _add_detection_command(subparsers)
     _add_embedding_commands(subparsers)
     _add_model_commands(subparsers)
     return parser
@@ -85,6 +86,18 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     _add_length_penalty(score)
     _add_tokens(score)
     _add_offset_unit(score)
+
+
+def _add_detection_command(subparsers: "argparse._SubParsersAction[Parser]") -> None:
+    detect = _add(subparsers, "detect", text_commands.detect, "tell the languages of texts")
+    _add_texts(detect, has_model=False)
+    detect.add_argument(
+        "--languages",
+        type=lambda text: text.split(","),
+        metavar="TAG,TAG",
+        help="the languages that are possible, such as de,en,fr; default: all",
+    )
+    detect.add_argument("--max-results", type=_count, metavar="N", help="languages; default 1")
 
 
 def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
@@ -225,7 +238,11 @@ def _add_connection_flags(parser: Parser, target: str, timeout: str | None) -> N
     connection_flags.add_connection_flags(parser, suppress=target is argparse.SUPPRESS)
 
 
-def _add_texts(parser: Parser, about: str = "default: the lines of the standard input") -> None:
+def _add_texts(
+    parser: Parser,
+    about: str = "default: the lines of the standard input",
+    has_model: bool = True,
+) -> None:
     parser.add_argument("texts", nargs="*", metavar="TEXT", help=about)
     parser.add_argument("--input", metavar="FILE", help="read the lines of this file")
     parser.add_argument(
@@ -246,7 +263,8 @@ def _add_texts(parser: Parser, about: str = "default: the lines of the standard 
         metavar="N",
         help=f"texts in one call; default {BATCH_SIZE}",
     )
-    _add_model(parser)
+    if has_model:
+        _add_model(parser)
 
 
 def _add_model(parser: Parser) -> None:
@@ -289,40 +307,6 @@ def _add_tokens(parser: Parser) -> None:
 
 def _add_length_penalty(parser: Parser) -> None:
     parser.add_argument("--length-penalty", type=float, metavar="X", help="0 to 10; default 1")
-
-
-def check_together(parser: Parser, arguments: argparse.Namespace) -> None:
-    """Check the arguments that depend on each other. Wrong ones end the process with code 2."""
-    if arguments.command == "score" and len(arguments.texts) not in (0, 2):
-        parser.error("score takes one text and its translation")
-    if arguments.command == "classify" and arguments.pairs and len(arguments.texts) not in (0, 2):
-        parser.error("--pairs takes two texts")
-    for name in ("tokens", "alignments"):
-        if getattr(arguments, name, False) and not arguments.json:
-            parser.error(f"--{name} works with --json only")
-    if "input" in arguments:
-        _check_files(parser, arguments)
-    if arguments.command == "translate":
-        check_search_flags(parser, arguments)
-    if arguments.command == "translate" and arguments.stream:
-        further = arguments.json or arguments.scores or arguments.output or arguments.markup
-        if further or (arguments.num_hypotheses or 1) > 1:
-            parser.error(
-                "--stream does not work with --json, --scores, --output, --markup, --num-hypotheses"
-            )
-        arguments.run = text_commands.stream
-
-
-def _check_files(parser: Parser, arguments: argparse.Namespace) -> None:
-    is_numpy = (arguments.output or "").endswith(".npy")
-    if arguments.texts and arguments.input is not None:
-        parser.error("texts and --input do not work together")
-    if arguments.resume and (arguments.texts or arguments.output is None or is_numpy):
-        parser.error("--resume takes --output, lines as input, and no .npy file")
-    if is_numpy and getattr(arguments, "data_type", "") in ("int8", "uint8"):
-        parser.error("a .npy file has no scales: --json has those of int8 and uint8")
-    if is_numpy and (arguments.command != "embed" or arguments.json):
-        parser.error("only embed writes .npy files, and without --json")
 
 
 def _count(text: str) -> int:

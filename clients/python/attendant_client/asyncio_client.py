@@ -11,6 +11,7 @@ import grpc
 
 from attendant_client import model_messages, model_results
 from attendant_client.asyncio_comparison import AsyncComparisonCalls
+from attendant_client.asyncio_detection import AsyncDetectionCalls
 from attendant_client.asyncio_embedding import AsyncEmbeddingCalls
 from attendant_client.asyncio_prediction import AsyncPredictionCalls
 from attendant_client.asyncio_scoring import AsyncScoringCalls
@@ -37,6 +38,7 @@ Result = TypeVar("Result", bound=TextResult)
 class AsyncClient(
     AsyncTranslationCalls,
     AsyncScoringCalls,
+    AsyncDetectionCalls,
     AsyncEmbeddingCalls,
     AsyncPredictionCalls,
     AsyncComparisonCalls,

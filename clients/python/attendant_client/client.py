@@ -21,6 +21,7 @@ from attendant_client.connection import (
     CallDefaults,
     connect,
 )
+from attendant_client.detection import DetectionCalls
 from attendant_client.embedding import EmbeddingCalls
 from attendant_client.errors import CallTooLargeError, call_error
 from attendant_client.options import FilePath, Token
@@ -38,6 +39,7 @@ Result = TypeVar("Result", bound=TextResult)
 class Client(
     TranslationCalls,
     ScoringCalls,
+    DetectionCalls,
     EmbeddingCalls,
     PredictionCalls,
     ComparisonCalls,

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from attendant_client.client import Client
+from attendant_client.detection_results import DetectedLanguages
 from attendant_client.embedding_results import (
     ClassifiedText,
     Embedding,
@@ -164,6 +165,17 @@ def _score(
     )
 
 
+def _detect(
+    client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
+) -> Sequence[DetectedLanguages]:
+    return client.detect_language(
+        _texts(lines),
+        languages=arguments.languages or (),
+        max_results=arguments.max_results,
+        request_id=arguments.request_id,
+    )
+
+
 def _embed(
     client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
 ) -> Sequence[Embedding]:
@@ -284,6 +296,11 @@ score = LineCommand(
     ("score", "log_probability", "num_source_tokens", "truncation"),
     token_keys=("log_probabilities", "tokens"),
     columns=lambda _: ("source", "target"),
+)
+detect = LineCommand(
+    _detect,
+    lambda result, _: _weighted([(each.probability, each.language) for each in result.languages]),
+    ("languages",),
 )
 embed = LineCommand(
     _embed,

@@ -1,5 +1,6 @@
 """The application: one object with all methods, for front doors."""
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +11,21 @@ from attendant_server.application.classification import Classifier
 from attendant_server.application.embedding import Embedder
 from attendant_server.application.glossary_folder import GlossaryFolder
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.language_detection import LanguageDetector
 from attendant_server.application.markup_translation import MarkupTranslator
 from attendant_server.application.mask_filling import MaskFiller
 from attendant_server.application.model_control import Lifecycle, ModelController
 from attendant_server.application.models import ModelInspector
+from attendant_server.application.pivots import Routes
 from attendant_server.application.reranking import Reranker
+from attendant_server.application.routed_translation import RoutedTranslator
 from attendant_server.application.scoring import Scorer
 from attendant_server.application.similarity import SimilarityScorer
 from attendant_server.application.sparse_embedding import SparseEmbedder
 from attendant_server.application.token_embedding import TokenEmbedder
 from attendant_server.application.translation import Translator
 from attendant_server.application.validation import RequestLimits
+from attendant_server.language_identifier import LanguageIdentifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class Application:
     """Front doors use it to serialize long answers off the event loop."""
     translator: Translator
     markup_translator: MarkupTranslator
+    routed_translator: RoutedTranslator
     scorer: Scorer
     embedder: Embedder
     token_embedder: TokenEmbedder
@@ -40,6 +46,7 @@ class Application:
     similarity_scorer: SimilarityScorer
     reranker: Reranker
     sparse_embedder: SparseEmbedder
+    language_detector: LanguageDetector
     models: ModelInspector
     control: ModelController
 
@@ -50,21 +57,30 @@ def new_application(
     lifecycle: Lifecycle,
     limits: RequestLimits,
     pool: Executor,
+    load_identifier: Callable[[], LanguageIdentifier] | None = None,
+    pivots: Sequence[str] = (),
     glossaries: Path | None = None,
 ) -> Application:
     """A new application for the models of a catalog; long work runs on the threads of ``pool``.
 
-    ``glossaries`` is the folder of stored glossaries.
+    ``load_identifier`` loads what detects languages; None if it is not installed.
+    ``pivots`` are those of `Routes`, and ``glossaries`` is the folder of stored glossaries.
     """
     jobs = JobRunner(pool)
     models = ModelInspector(catalog, jobs, limits)
     translator = Translator(catalog, jobs, limits, GlossaryFolder(glossaries, jobs))
+    markup_translator = MarkupTranslator(translator, jobs, limits)
+    scorer = Scorer(catalog, jobs, limits)
+    routes = Routes(catalog, pivots)
     return Application(
         admission=admission,
         jobs=jobs,
         translator=translator,
-        markup_translator=MarkupTranslator(translator, jobs, limits),
-        scorer=Scorer(catalog, jobs, limits),
+        markup_translator=markup_translator,
+        routed_translator=RoutedTranslator(
+            routes, translator, markup_translator, scorer, jobs, limits
+        ),
+        scorer=scorer,
         embedder=Embedder(catalog, jobs, limits),
         token_embedder=TokenEmbedder(catalog, jobs, limits),
         mask_filler=MaskFiller(catalog, jobs, limits),
@@ -72,6 +88,7 @@ def new_application(
         similarity_scorer=SimilarityScorer(catalog, jobs, limits),
         reranker=Reranker(catalog, jobs, limits),
         sparse_embedder=SparseEmbedder(catalog, jobs, limits),
+        language_detector=LanguageDetector(load_identifier, jobs, limits),
         models=models,
         control=ModelController(lifecycle, models),
     )

@@ -1,12 +1,8 @@
 """The languages of a translation model: which model a request means, and which tokens it needs.
 
 The tokens of controls stand beside those of the languages, next to the text.
-
-Languages are BCP 47 tags. A tag that a model lacks stands for the longest of its prefixes that the
-model has (RFC 4647, section 3.4): "de-AT" for "de".
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,12 +10,11 @@ from itertools import chain
 from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.controls import chosen_values
 from attendant_server.application.descriptions import Language, ModelDescription, ModelKind
+from attendant_server.application.language_tags import check_tag, longest_match
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenized_text import Token
 
 SOURCE, TARGET = "source_language", "target_language"
-MAX_TAG_CHARACTERS = 100
-_TAG = re.compile(r"[a-z0-9]{1,8}(?:[-_][a-z0-9]{1,8})*", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +45,45 @@ def translation_model(
     if not (source_language or target_language):
         return catalog.serving(model, ModelKind.TRANSLATION)
     for field, tag in ((SOURCE, source_language), (TARGET, target_language)):
-        if len(tag) > MAX_TAG_CHARACTERS:
-            raise InvalidRequest(field, f"at most {MAX_TAG_CHARACTERS} characters")
-        if tag and not _TAG.fullmatch(tag):  # messages repeat tags, and the log has messages
-            raise InvalidRequest(field, "must be a language tag such as de or pt-BR")
-
-    def has_languages(description: ModelDescription) -> bool:
-        return all(
-            not tag or _found(languages, tag) is not None
-            for languages, tag in (
-                (description.source_languages, source_language),
-                (description.target_languages, target_language),
-            )
-        )
+        if tag:
+            check_tag(field, tag)
 
     wanted = ", ".join(
         f"{field} {tag}"
         for field, tag in ((SOURCE, source_language), (TARGET, target_language))
         if tag
     )
-    return catalog.serving(model, ModelKind.TRANSLATION, has_languages, wanted)
+    return catalog.serving(
+        model,
+        ModelKind.TRANSLATION,
+        lambda description: has_languages(description, source_language, target_language),
+        wanted,
+    )
+
+
+def has_languages(model: ModelDescription, source_language: str, target_language: str) -> bool:
+    """Whether a model has both languages, of which "" is any."""
+    return all(
+        not tag or _found(languages, tag) is not None
+        for languages, tag in (
+            (model.source_languages, source_language),
+            (model.target_languages, target_language),
+        )
+    )
+
+
+def shared_language(first: ModelDescription, second: ModelDescription) -> tuple[str, str] | None:
+    """A language into which ``first`` translates and from which ``second`` does; None for none.
+
+    Both have a tag for it: a model of "en" can follow one of "en-GB", and the other way round.
+    """
+    for language in first.target_languages:
+        if (read := _found(second.source_languages, language.tag)) is not None:
+            return language.tag, read.tag
+    for language in second.source_languages:
+        if (written := _found(first.target_languages, language.tag)) is not None:
+            return written.tag, language.tag
+    return None
 
 
 def language_tokens(
@@ -131,14 +145,7 @@ def _chosen(
 
 
 def _found(languages: Sequence[Language], tag: str) -> Language | None:
-    by_tag = {language.tag.lower(): language for language in languages}
-    parts = tag.lower().split("-")
-    while parts:
-        if (found := by_tag.get("-".join(parts))) is not None:
-            return found
-        # A singleton begins an extension and is never the end of a tag.
-        parts = parts[: -2 if len(parts) > 1 and len(parts[-2]) == 1 else -1]
-    return None
+    return longest_match({language.tag.lower(): language for language in languages}, tag)
 
 
 def _tags(languages: Sequence[Language]) -> str:

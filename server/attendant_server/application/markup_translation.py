@@ -61,7 +61,7 @@ class MarkupTranslator:
         kind = known_value("markup", markup, Markup.NONE)
         if kind is Markup.NONE:
             return await self._translator.translate(request, seconds_left)
-        self._check(request)
+        self.check(request, markup)
         documents = await self._read(request.texts, kind is Markup.HTML)
         found = [s for each in documents if isinstance(each, _Document) for s in each.segments]
         plain = replace(
@@ -82,7 +82,11 @@ class MarkupTranslator:
         translations = await self._jobs.run_for(answer.size, join)
         return replace(answer, translations=translations, phases=records.current().phases())
 
-    def _check(self, request: TranslationRequest) -> None:
+    def check(self, request: TranslationRequest, markup: int) -> None:
+        """Raise InvalidRequest for what is wrong with any model."""
+        if known_value("markup", markup, Markup.NONE) is Markup.NONE:
+            self._translator.check(request)
+            return
         self._limits.check_count("texts", len(request.texts))
         for field in REFUSED:
             if getattr(request, field):

@@ -85,7 +85,7 @@ async def read_texts(
         results = read(options, field, texts, 0, True)
         _check_total(options, results)
     else:
-        for job in _jobs(texts):
+        for job in split_into_jobs(texts):
             results += await jobs.run(partial(read, options, field, job, len(results), False))
             _check_total(options, results)
     usage.take_tokens(num_tokens(results))
@@ -126,7 +126,8 @@ def _add_to_record(record: CallRecord, results: Sequence[CountedTokens | Invalid
             record.num_truncated_texts += len(text) < text.num_original_tokens
 
 
-def _jobs(texts: Iterable[Source]) -> Iterator[list[Source]]:
+def split_into_jobs(texts: Iterable[Source]) -> Iterator[list[Source]]:
+    """The texts in parts of up to `MAX_JOB_CHARACTERS`, or of one text."""
     job: list[Source] = []
     num_characters = 0
     for text in texts:

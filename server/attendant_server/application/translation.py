@@ -108,12 +108,16 @@ class Translator:
 
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
+        self.check(request)
+        return await self.translate_all(request, seconds_left, len(request.texts))
+
+    def check(self, request: TranslationRequest) -> None:
+        """Raise InvalidRequest for what is wrong with any model."""
         num_texts, prefixes = len(request.texts), request.target_prefixes
         self._limits.check_count("texts", num_texts)
         if prefixes and len(prefixes) != num_texts:
             problem = f"as many as texts, which are {num_texts}, or none, got {len(prefixes)}"
             raise InvalidRequest("target_prefixes", problem)
-        return await self.translate_all(request, seconds_left, num_texts)
 
     async def translate_all(
         self, request: TranslationRequest, seconds_left: float | None, num_texts: int

@@ -46,6 +46,8 @@ class PlannedRequest:
     """
 
     model: str = ""
+    served: ServedModel | None = None
+    """The model, if it has been found already; ``model`` and the languages then choose none."""
     options: TranslationOptions = DEFAULT_OPTIONS
     truncation: int = 0
     source_language: str = ""
@@ -99,7 +101,7 @@ class Planner:
         ``whole`` has the numbers of the texts that must not be split.
         """
         languages = request.source_language, request.target_language
-        model = translation_model(self._catalog, request.model, *languages)
+        model = request.served or translation_model(self._catalog, request.model, *languages)
         if whole or not request.options.are_usual:
             return await self._new_plan(model, request, whole)
         key = (

@@ -6,6 +6,8 @@ import grpc
 from attendant.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,
+    language_pb2,
+    language_pb2_grpc,
     model_control_pb2,
     model_control_pb2_grpc,
     model_pb2,
@@ -28,6 +30,7 @@ from attendant_server.grpc.interceptors.serialization import SerializationInterc
 from attendant_server.grpc.interceptors.status import StatusInterceptor
 from attendant_server.grpc.services.embedding import EmbeddingService
 from attendant_server.grpc.services.health import HealthService
+from attendant_server.grpc.services.language import LanguageService
 from attendant_server.grpc.services.model import ModelService
 from attendant_server.grpc.services.model_control import ModelControlService
 from attendant_server.grpc.services.reflection import V1_FILE, V1ALPHA_FILE, add_reflection
@@ -39,6 +42,7 @@ from attendant_server.security.watching import WatchedFiles
 from attendant_server.settings import Settings
 
 MODEL_SERVICE = "attendant.v1.ModelService"
+LANGUAGE_SERVICE = "attendant.v1.LanguageService"
 SERVICES_OF_KINDS = {
     ModelKind.TRANSLATION: "attendant.v1.TranslationService",
     ModelKind.EMBEDDING: "attendant.v1.EmbeddingService",
@@ -49,6 +53,7 @@ STATUS_NAMES = tuple(code.name for code in grpc.StatusCode)
 DESCRIPTORS = (
     translation_pb2.DESCRIPTOR,
     embedding_pb2.DESCRIPTOR,
+    language_pb2.DESCRIPTOR,
     model_pb2.DESCRIPTOR,
     model_control_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
@@ -82,6 +87,7 @@ def new_grpc_server(
         TranslationService(application), server
     )
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(application), server)
+    language_pb2_grpc.add_LanguageServiceServicer_to_server(LanguageService(application), server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(application), server)
     if settings.model_control == "on":
         model_control_pb2_grpc.add_ModelControlServiceServicer_to_server(

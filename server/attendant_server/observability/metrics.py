@@ -11,7 +11,7 @@ from attendant_server.engine.models import CacheFigures
 from attendant_server.engine.reports import BatchReport, StepReport
 from attendant_server.observability.metric_definitions import MetricDefinitions
 from attendant_server.observability.metrics_server import RESULTS as CONNECTION_RESULTS
-from attendant_server.records import CallRecord, Method
+from attendant_server.records import BETWEEN_MODELS, CallRecord, Method
 from attendant_server.security.authentication import RESULTS
 
 REFUSALS = ("queue_full", "queue_wait", "unavailable", "concurrency", "quota", "memory")
@@ -141,10 +141,18 @@ class Metrics:
         metrics.rpc_seconds.labels(*record.method).observe(seconds, exemplar)
         if record.method.is_own:
             self._count_for_caller(record)
-        model = self._labels.get(record.model)
-        if model is None:  # no model was found, or the model has just been unloaded
-            return
-        call = (*model, record.method.name)
+        for key in record.model.split(BETWEEN_MODELS):
+            if model := self._labels.get(key):  # none was found, or it has just been unloaded
+                self._count_for_model(record, model, seconds, exemplar)
+
+    def _count_for_model(
+        self,
+        record: CallRecord,
+        model: tuple[str, str],
+        seconds: float,
+        exemplar: dict[str, str] | None,
+    ) -> None:
+        metrics, call = self._definitions, (*model, record.method.name)
         metrics.calls.labels(*call, record.code).inc()
         if record.num_truncated_texts:
             metrics.truncated_texts.labels(*model).inc(record.num_truncated_texts)

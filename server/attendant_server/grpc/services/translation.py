@@ -31,15 +31,14 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
     """Answers for all translation models."""
 
     def __init__(self, application: Application) -> None:
-        self._translator, self._scorer = application.translator, application.scorer
-        self._markup_translator, self._jobs = application.markup_translator, application.jobs
+        self._translator, self._jobs = application.routed_translator, application.jobs
 
     async def Translate(
         self, request: translation_pb2.TranslateRequest, context: Context
     ) -> translation_pb2.TranslateResponse:
         """Translate all texts and answer when all are done."""
         offsets = OffsetConverter(request)
-        answer = await self._markup_translator.translate(
+        answer = await self._translator.translate(
             TranslationRequest(
                 texts=list(request.texts),
                 model=request.model,
@@ -96,7 +95,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
     ) -> translation_pb2.ScoreResponse:
         """Score all pairs and answer when all are done."""
         offsets = OffsetConverter(request)
-        answer = await self._scorer.score(
+        answer = await self._translator.score(
             ScoringRequest(
                 sources=[pair.source for pair in request.pairs],
                 targets=[pair.target for pair in request.pairs],

@@ -1,0 +1,42 @@
+"""Checks of arguments of `attendant` that depend on each other."""
+
+import argparse
+
+from attendant_client import text_commands
+from attendant_client.search_flags import check_search_flags
+
+Parser = argparse.ArgumentParser
+
+
+def check_together(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Check the arguments. Wrong ones end the process with code 2."""
+    if arguments.command == "score" and len(arguments.texts) not in (0, 2):
+        parser.error("score takes one text and its translation")
+    if arguments.command == "classify" and arguments.pairs and len(arguments.texts) not in (0, 2):
+        parser.error("--pairs takes two texts")
+    for name in ("tokens", "alignments"):
+        if getattr(arguments, name, False) and not arguments.json:
+            parser.error(f"--{name} works with --json only")
+    if "input" in arguments:
+        _check_files(parser, arguments)
+    if arguments.command == "translate":
+        check_search_flags(parser, arguments)
+    if arguments.command == "translate" and arguments.stream:
+        further = arguments.json or arguments.scores or arguments.output or arguments.markup
+        if further or (arguments.num_hypotheses or 1) > 1:
+            parser.error(
+                "--stream does not work with --json, --scores, --output, --markup, --num-hypotheses"
+            )
+        arguments.run = text_commands.stream
+
+
+def _check_files(parser: Parser, arguments: argparse.Namespace) -> None:
+    is_numpy = (arguments.output or "").endswith(".npy")
+    if arguments.texts and arguments.input is not None:
+        parser.error("texts and --input do not work together")
+    if arguments.resume and (arguments.texts or arguments.output is None or is_numpy):
+        parser.error("--resume takes --output, lines as input, and no .npy file")
+    if is_numpy and getattr(arguments, "data_type", "") in ("int8", "uint8"):
+        parser.error("a .npy file has no scales: --json has those of int8 and uint8")
+    if is_numpy and (arguments.command != "embed" or arguments.json):
+        parser.error("only embed writes .npy files, and without --json")
