@@ -52,6 +52,7 @@ class AsyncTranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        coverage_penalty: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -91,6 +92,7 @@ class AsyncTranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        coverage_penalty: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -129,6 +131,7 @@ class AsyncTranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        coverage_penalty: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -175,6 +178,8 @@ class AsyncTranslationCalls(ABC):
         number of samples, which are independent.
         `patience`: a beam search ends when this times `beam_size` hypotheses have finished; 1 if
         absent.
+        `coverage_penalty`: more ranks hypotheses of a beam search lower that leave words of the
+        text untranslated, 0 to 10; 0 if absent; for models that can align words.
         `num_beam_groups`: groups of a diverse beam search, a divisor of `beam_size`, which find
         hypotheses that differ more; with `diversity_penalty`, 0.5 if absent.
         `return_alternatives`: whether hypotheses are the likeliest different tokens after the
@@ -205,6 +210,7 @@ class AsyncTranslationCalls(ABC):
             repetition_penalty=repetition_penalty,
             sampling=messages.sampling(sampling),
             patience=patience,
+            coverage_penalty=coverage_penalty,
             num_beam_groups=num_beam_groups,
             diversity_penalty=diversity_penalty,
             return_alternatives=return_alternatives,
@@ -254,6 +260,7 @@ class AsyncTranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        coverage_penalty: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -286,6 +293,7 @@ class AsyncTranslationCalls(ABC):
             repetition_penalty=repetition_penalty,
             sampling=messages.sampling(sampling),
             patience=patience,
+            coverage_penalty=coverage_penalty,
             num_beam_groups=num_beam_groups,
             diversity_penalty=diversity_penalty,
             return_alternatives=return_alternatives,

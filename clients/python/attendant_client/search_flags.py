@@ -27,6 +27,9 @@ def add_search_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--repetition-penalty", type=float, metavar="X", help="1 for none")
     parser.add_argument("--patience", type=float, metavar="X", help="of a beam search; default 1")
     parser.add_argument(
+        "--coverage-penalty", type=float, metavar="X", help="of a beam search; default 0"
+    )
+    parser.add_argument(
         "--beam-groups", type=int, metavar="N", help="groups of a diverse beam search; default 1"
     )
     parser.add_argument(

@@ -53,6 +53,7 @@ class TranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        coverage_penalty: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -92,6 +93,7 @@ class TranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        coverage_penalty: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -130,6 +132,7 @@ class TranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        coverage_penalty: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -176,6 +179,8 @@ class TranslationCalls(ABC):
         number of samples, which are independent.
         `patience`: a beam search ends when this times `beam_size` hypotheses have finished; 1 if
         absent.
+        `coverage_penalty`: more ranks hypotheses of a beam search lower that leave words of the
+        text untranslated, 0 to 10; 0 if absent; for models that can align words.
         `num_beam_groups`: groups of a diverse beam search, a divisor of `beam_size`, which find
         hypotheses that differ more; with `diversity_penalty`, 0.5 if absent.
         `return_alternatives`: whether hypotheses are the likeliest different tokens after the
@@ -206,6 +211,7 @@ class TranslationCalls(ABC):
             repetition_penalty=repetition_penalty,
             sampling=messages.sampling(sampling),
             patience=patience,
+            coverage_penalty=coverage_penalty,
             num_beam_groups=num_beam_groups,
             diversity_penalty=diversity_penalty,
             return_alternatives=return_alternatives,
@@ -255,6 +261,7 @@ class TranslationCalls(ABC):
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
+        coverage_penalty: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -287,6 +294,7 @@ class TranslationCalls(ABC):
             repetition_penalty=repetition_penalty,
             sampling=messages.sampling(sampling),
             patience=patience,
+            coverage_penalty=coverage_penalty,
             num_beam_groups=num_beam_groups,
             diversity_penalty=diversity_penalty,
             return_alternatives=return_alternatives,

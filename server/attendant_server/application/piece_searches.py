@@ -9,7 +9,13 @@ from attendant_server.application.sampling import seeds_of
 from attendant_server.application.tokenization import good, num_tokens
 from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.application.validation import TEXTS
-from attendant_server.engine.calls import Hypothesis, SearchTooLarge, TranslateCall, joined_timings
+from attendant_server.engine.calls import (
+    Hypothesis,
+    SearchTooLarge,
+    TokenIds,
+    TranslateCall,
+    joined_timings,
+)
 from attendant_server.engine.pair_calls import AlignCall, AttentionWeights
 from attendant_server.errors import InvalidRequest
 
@@ -70,7 +76,17 @@ async def align_pieces(
     deadline: float,
 ) -> list[list[AttentionWeights]]:
     """The attention weights of each hypothesis of each piece; ``results`` has the hypotheses."""
-    sources = (token_ids for text in good(texts) for token_ids in text.token_ids)
+    sources = [token_ids for text in good(texts) for token_ids in text.token_ids]
+    return await align_hypotheses(plan, sources, results, deadline)
+
+
+async def align_hypotheses(
+    plan: TranslationPlan,
+    sources: Sequence[TokenIds],
+    results: Sequence[list[Hypothesis]],
+    deadline: float,
+) -> list[list[AttentionWeights]]:
+    """The attention weights of each hypothesis of each source."""
     pairs = [
         (source, hypothesis.token_ids)
         for source, hypotheses in zip(sources, results, strict=True)

@@ -7,7 +7,7 @@ from itertools import chain
 
 from attendant_server import records
 from attendant_server.application.catalog import ServedModel
-from attendant_server.application.glossary_search import GlossarySearch
+from attendant_server.application.finishing import PieceFinisher
 from attendant_server.application.hypotheses import NO_TRANSLATION
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.engine.calls import Hypothesis, SearchOptions, TranslateCall, joined_timings
@@ -27,13 +27,13 @@ class TextStream:
         options: SearchOptions,
         deadline: float,
         seeds: Sequence[str] = (),
-        glossary_search: GlossarySearch | None = None,
+        finisher: PieceFinisher | None = None,
     ) -> None:
         """``deadline`` is on the engine's clock.
 
         ``seeds`` are those of the samples of all pieces. The first sample of each is streamed.
         """
-        self._model, self._text, self._glossary_search = model, text, glossary_search
+        self._model, self._text, self._finisher = model, text, finisher
         self._seeds = seeds
         self._prefixes = [_SettledPrefix() for _ in text.pieces]
         num_samples = options.num_hypotheses if seeds else 1
@@ -89,22 +89,22 @@ class TextStream:
         """The hypotheses of each sample of a piece."""
         call = self._calls[number]
         found = await self._model.answer(call, may_wait=number > 0)
-        if self._glossary_search is None:
+        if self._finisher is None:
             return found
         hypotheses = list(chain.from_iterable(found))
         seeds = self._seeds[number * len(found) : (number + 1) * len(found)]
-        return [await self._glossary_search.of_piece(self._text, number, hypotheses, seeds)]
+        return [await self._finisher.of_piece(self._text, number, hypotheses, seeds)]
 
     async def _growing(self, number: int) -> AsyncGenerator[str, None]:
         """The complete words of a piece's translation, whenever they become more.
 
-        None for a piece with copies, whose places are known at the end only, and for a piece with
-        terms of a glossary, which may be decoded again.
+        None for a piece with copies, whose places are known at the end only, and for a piece that
+        may change after its search.
         """
         num_characters = 0
         is_settled = not self._text.pieces[number].copies
-        if self._glossary_search is not None:
-            is_settled &= not self._glossary_search.matches(self._text, number)
+        if self._finisher is not None:
+            is_settled &= not self._finisher.may_change(self._text, number)
         while (token_ids := await self._prefixes[number].next()) is not None:
             if is_settled:
                 words = self._text.words(self._model.target_tokenizer, token_ids)

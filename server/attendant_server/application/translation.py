@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
-from attendant_server.application.glossaries import Glossary, GlossaryEntry
+from attendant_server.application.finishing import PieceFinisher
+from attendant_server.application.glossaries import GlossaryEntry
 from attendant_server.application.glossary_folder import GlossaryFolder
-from attendant_server.application.glossary_search import GlossarySearch
 from attendant_server.application.hypotheses import Joiner, Translation
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.piece_searches import align_pieces, search_pieces, with_faults
@@ -145,9 +145,8 @@ class Translator:
                 break
             except SearchTooLarge as error:
                 texts = with_faults(texts, error.problems)
-        if plan.joiner.glossary is not None:
-            search = self._glossary_search(plan, plan.joiner.glossary, deadline)
-            texts, results = await search.of_texts(texts, results, places)
+        if (finisher := self._finisher(plan, deadline)) is not None:
+            texts, results = await finisher.of_texts(texts, results, places)
         return await self._answer(plan, texts, results, deadline)
 
     async def stream(
@@ -170,10 +169,8 @@ class Translator:
         seeds = list(
             seeds_of(plan.seed, places_of(request.options.sampling, 1), [text], plan.num_samples)
         )
-        glossary, search = plan.joiner.glossary, None
-        if glossary is not None:
-            search = self._glossary_search(plan, glossary, deadline)
-        stream, num_sent = TextStream(plan.model, text, plan.options, deadline, seeds, search), 0
+        finisher, num_sent = self._finisher(plan, deadline), 0
+        stream = TextStream(plan.model, text, plan.options, deadline, seeds, finisher)
         try:
             async with aclosing(stream.deltas()) as deltas:
                 async for delta in deltas:
@@ -195,10 +192,10 @@ class Translator:
             await self._glossaries.glossary(request.glossary, request.glossary_entries)
         )
 
-    def _glossary_search(
-        self, plan: TranslationPlan, glossary: Glossary, deadline: float
-    ) -> GlossarySearch:
-        return GlossarySearch(plan, glossary, deadline, self._limits.max_beam_size)
+    def _finisher(self, plan: TranslationPlan, deadline: float) -> PieceFinisher | None:
+        if not plan.needs_finishing:
+            return None
+        return PieceFinisher(plan, deadline, self._limits.max_beam_size)
 
     def _check_size(self, plan: TranslationPlan, num_texts: int) -> None:
         """Refuse a call whose answer may be too large, before any work."""

@@ -17,6 +17,7 @@ from attendant_server.errors import InvalidRequest
 
 MAX_LENGTH_PENALTY = 10.0
 MAX_PATIENCE = 10.0
+MAX_COVERAGE_PENALTY = 10.0
 MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100.0
 MAX_OUTPUT_RATIO, EXTRA_OUTPUT_TOKENS = 3, 16
 """By default, a translation has at most 3 tokens for each source token, plus 16. A longer one most
@@ -44,6 +45,7 @@ class TranslationOptions:
     """Whether hypotheses may contain the unknown token."""
     repetition_penalty: float | None = None
     patience: float | None = None
+    coverage_penalty: float | None = None
     num_beam_groups: int | None = None
     diversity_penalty: float | None = None
     return_alternatives: bool = False
@@ -139,6 +141,18 @@ def checked_length_penalty(
     if not (math.isfinite(length_penalty) and 0.0 <= length_penalty <= MAX_LENGTH_PENALTY):
         raise InvalidRequest(field, f"must be between 0 and {MAX_LENGTH_PENALTY:g}, and finite")
     return length_penalty
+
+
+def checked_coverage_penalty(options: TranslationOptions, search: SearchOptions) -> float:
+    """The coverage penalty, by default 0; raises InvalidRequest."""
+    penalty, field = options.coverage_penalty, "options.coverage_penalty"
+    if penalty is None:
+        return 0.0
+    if not 0 <= penalty <= MAX_COVERAGE_PENALTY:
+        raise InvalidRequest(field, f"must be between 0 and {MAX_COVERAGE_PENALTY:g}")
+    if search.beam_size == 1 or options.return_alternatives:
+        raise InvalidRequest(field, "is for beam searches without alternatives only")
+    return penalty
 
 
 def _patience(patience: float | None, beam_size: int) -> float:

@@ -26,6 +26,7 @@ from attendant_server.application.tokenization_options import (
 from attendant_server.application.translation_options import (
     DEFAULT_OPTIONS,
     TranslationOptions,
+    checked_coverage_penalty,
     search_options,
 )
 from attendant_server.application.validation import RequestLimits, known_value
@@ -62,6 +63,14 @@ class PlannedRequest:
     """Values of controls of the model by name."""
 
 
+class Coverage(NamedTuple):
+    """How hypotheses are ranked after a search with a coverage penalty."""
+
+    penalty: float
+    num_hypotheses: int
+    """Hypotheses of the answer; the search gives all that it has."""
+
+
 class TranslationPlan(NamedTuple):
     """The checked options of a call."""
 
@@ -72,6 +81,23 @@ class TranslationPlan(NamedTuple):
     joiner: Joiner
     seed: int | None
     """The seed of the samples; None without sampling."""
+    coverage: Coverage | None = None
+
+    @property
+    def needs_finishing(self) -> bool:
+        """Whether hypotheses may change after their searches."""
+        return self.coverage is not None or self.joiner.glossary is not None
+
+    def with_coverage(self, penalty: float) -> "TranslationPlan":
+        """The plan with a coverage penalty, if it is not 0; raises ModelWithoutHead."""
+        if not penalty:
+            return self
+        check_aligner(self.model.description, "options.coverage_penalty")
+        return self._replace(
+            options=self.options._replace(num_hypotheses=self.options.beam_size),
+            read_pieces=replace(self.read_pieces, keeps_tokens=True),
+            coverage=Coverage(penalty, self.options.num_hypotheses),
+        )
 
     def with_glossary(self, glossary: Glossary | None) -> "TranslationPlan":
         """The plan of a call with a glossary; raises ModelWithoutHead."""
@@ -158,7 +184,7 @@ class Planner:
             )
         if request.return_alignments:
             check_aligner(description)
-        return TranslationPlan(
+        plan = TranslationPlan(
             model,
             options,
             tokenization,
@@ -178,3 +204,4 @@ class Planner:
             ),
             chosen_seed(request.options.sampling),
         )
+        return plan.with_coverage(checked_coverage_penalty(request.options, options))

@@ -76,6 +76,7 @@ class TranslateOptions(google.protobuf.message.Message):
     NUM_BEAM_GROUPS_FIELD_NUMBER: builtins.int
     DIVERSITY_PENALTY_FIELD_NUMBER: builtins.int
     RETURN_ALTERNATIVES_FIELD_NUMBER: builtins.int
+    COVERAGE_PENALTY_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
     """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
     (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
@@ -150,6 +151,13 @@ class TranslateOptions(google.protobuf.message.Message):
     RequestLimits.max_beam_size; more is INVALID_ARGUMENT. Texts are not split: another splitting than SPLITTING_NONE, and
     sampling, beam groups and markup, are INVALID_ARGUMENT. Default false.
     """
+    coverage_penalty: builtins.float
+    """Coverage penalty of a beam search: the finished hypotheses are ranked by their score plus this times the sum of the
+    logarithms of the attention that each source token gets, from all target tokens together, at least 0.01 and at most 1
+    (Wu et al., 2016). More ranks hypotheses lower that leave words untranslated. It counts in the ranking, not in score.
+    A sentence of a stream is sent when it is complete. Default 0: none. Must be between 0 and 10. With a beam_size of 1
+    or alternatives: INVALID_ARGUMENT. A model without an aligner (GetModelResponse.aligns_words) is FAILED_PRECONDITION.
+    """
     @property
     def suppressed_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Target tokens that no hypothesis may contain, in addition to those that the model never generates. If the end token
@@ -190,13 +198,16 @@ class TranslateOptions(google.protobuf.message.Message):
         num_beam_groups: builtins.int | None = ...,
         diversity_penalty: builtins.float | None = ...,
         return_alternatives: builtins.bool = ...,
+        coverage_penalty: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_coverage_penalty", b"_coverage_penalty", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "coverage_penalty", b"coverage_penalty", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_coverage_penalty", b"_coverage_penalty", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "coverage_penalty", b"coverage_penalty", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_allow_unknown", b"_allow_unknown"]) -> typing.Literal["allow_unknown"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_beam_size", b"_beam_size"]) -> typing.Literal["beam_size"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_coverage_penalty", b"_coverage_penalty"]) -> typing.Literal["coverage_penalty"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_diversity_penalty", b"_diversity_penalty"]) -> typing.Literal["diversity_penalty"] | None: ...
     @typing.overload

@@ -155,6 +155,7 @@ def _options(
         allow_unknown=given(options, "allow_unknown"),
         repetition_penalty=given(options, "repetition_penalty"),
         patience=given(options, "patience"),
+        coverage_penalty=given(options, "coverage_penalty"),
         num_beam_groups=given(options, "num_beam_groups"),
         diversity_penalty=given(options, "diversity_penalty"),
         return_alternatives=options.return_alternatives,
