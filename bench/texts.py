@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TATOEBA_TEST = "tatoeba/tatoeba.en-de.test.tsv.gz"
+FRENCH_TEST = "tatoeba/tatoeba.en-fr.test.tsv.gz"
 GOVERNMENT = "mlm/en.digitalgov.txt.gz"
 PARAGRAPHS = (GOVERNMENT, "mlm/en.novels-1880-1930.txt.gz")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’]?\s+")

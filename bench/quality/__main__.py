@@ -13,7 +13,8 @@ Embeddings, for en-de only: retrieval accuracy between English and German test s
 directions (first references); Spearman's correlation with human judgements on the open subset of
 STS-B (test); accuracy of one masked word piece per test sentence.
 
-``bench.quality.detection`` measures how often languages are detected.
+``bench.quality.detection`` measures how often languages are detected, and ``bench.quality.pivot``
+translation over a pivot language.
 ``bench.quality.first_contact`` counts the right translations of a newcomer's first phrases.
 """
 

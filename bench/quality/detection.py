@@ -6,6 +6,7 @@ Reads sentences of the Tatoeba tests in English, German and French. "all" lets t
 among all languages that it knows, "three" among these. Short sentences are also counted apart.
 """
 
+import argparse
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,8 @@ from attendant_client import Client
 from bench.arguments import bench_parser
 from bench.reporting import report
 from bench.servers import running_server
-from bench.texts import TATOEBA_TEST, read_references
+from bench.texts import FRENCH_TEST, TATOEBA_TEST, read_references
 
-FRENCH_TEST = "tatoeba/tatoeba.en-fr.test.tsv.gz"
 NUM_SENTENCES = 500
 SHORT_CHARACTERS = 20
 """Characters of the longest short sentence."""
@@ -49,9 +49,14 @@ def accuracy(
     }
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    return bench_parser(__doc__)
+
+
 def main() -> None:
     """Run the bench and print JSON."""
-    arguments = bench_parser(__doc__).parse_args()
+    arguments = build_parser().parse_args()
     by_tag = sentences(arguments.data_dir)
     with running_server() as running, Client(running.target) as client:
         figures = {

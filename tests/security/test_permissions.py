@@ -8,6 +8,7 @@ from attendant.v1 import model_control_pb2_grpc
 from attendant.v1.model_control_pb2 import LoadModelRequest, UnloadModelRequest
 from attendant_client import InvalidRequestError, NotFoundError, PermissionDeniedError
 
+from tests.support.altered import with_manifest
 from tests.support.application import TINY_BUNDLES
 
 MESSAGES = {"LoadModel": LoadModelRequest, "UnloadModel": UnloadModelRequest}
@@ -72,6 +73,27 @@ def test_languages_choose_among_permitted_models(client):
     limited = client("tiny-bert")
     with pytest.raises(NotFoundError, match=r"target_language de; there are tiny-bert/1"):
         limited.translate("The dog.", target_language="de")
+
+
+def test_a_pivot_language_needs_permission_for_both_models(start, client_of, key_file, tmp_path):
+    source = TINY_BUNDLES / "tiny-en-de" / "1"
+
+    def rename(manifest):
+        manifest |= {"name": "tiny-de-nl", "source_language": "de", "target_language": "nl"}
+
+    with_manifest(source, tmp_path, rename)
+    (tmp_path / "tiny-en-de").rename(tmp_path / "tiny-de-nl")
+    (tmp_path / "tiny-en-de").symlink_to(source.parent)
+    one, both = (
+        key_file.add(name, f"models = {models}\n")
+        for name, models in {"one": ["tiny-de-nl"], "both": ["tiny-de-nl", "tiny-en-de/1"]}.items()
+    )
+    server = start(bundles=tmp_path, api_keys=str(key_file.path), pivots=("tiny-en-de+tiny-de-nl",))
+    languages = {"source_language": "en", "target_language": "nl"}
+    found = client_of(server, token=both).translate("The dog.", **languages)
+    assert found.call.model == "tiny-en-de/1+tiny-de-nl/1"
+    with pytest.raises(NotFoundError, match=r"target_language nl; there are tiny-de-nl/1\n"):
+        client_of(server, token=one).translate("The dog.", **languages)
 
 
 def test_every_method_checks_the_named_model(client):

@@ -141,7 +141,7 @@ class RoutedTranslator:
                             yield piece
                         last = piece
         except InvalidRequest as error:
-            raise _of_second(route, error) if error.field == "text" else error from None
+            raise _of_second(route, error) from None
         assert last.answer is not None
         yield replace(last, answer=await self._joined(route, first, last.answer))
 
@@ -238,7 +238,9 @@ def _best_text(translation: Translation | InvalidRequest) -> str:
 
 
 def _of_second(route: Route, error: InvalidRequest) -> InvalidRequest:
-    """A fault of the text of the second model, which the caller has not seen."""
+    """A fault in the second model; one of its text says so, since the caller has not seen it."""
+    if not error.field.startswith("text"):
+        return error
     return InvalidRequest(error.field, f"as translated by {route.first.key}: {error.problem}")
 
 

@@ -475,7 +475,7 @@ class TranslateResponse(google.protobuf.message.Message):
     TIMINGS_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """The model that answered, as "name/version"."""
+    """The model that answered, as "name/version", or two with + between them: "de-en/1+en-fr/1"."""
     seed: builtins.int
     """The seed that was used; absent without sampling."""
     @property
@@ -484,7 +484,7 @@ class TranslateResponse(google.protobuf.message.Message):
 
     @property
     def token_counts(self) -> attendant.v1.text_pb2.TokenCounts:
-        """Tokens read and written for the call."""
+        """Tokens read and written for the call, by two models together if there are two."""
 
     @property
     def timings(self) -> attendant.v1.text_pb2.Timings:
@@ -533,7 +533,7 @@ class Translation(google.protobuf.message.Message):
 
     @property
     def truncation(self) -> attendant.v1.text_pb2.TruncationReport:
-        """Present only when the text was truncated."""
+        """Present only when the text was truncated. Of two models, the first one that truncated counts."""
 
     def __init__(
         self,
@@ -875,7 +875,7 @@ class StreamTranslateResponse(google.protobuf.message.Message):
     is left.
     """
     model: builtins.str
-    """The model that answered, as "name/version"; in the last message only."""
+    """The model that answered, as "name/version", or two with + between them; in the last message only."""
     seed: builtins.int
     """The seed that was used, in the last message only; absent without sampling."""
     @property

@@ -84,6 +84,14 @@ class TranslationServiceServicer(object):
         A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, longer than the model
         can read, or its search needs more cache memory than the server allows: INVALID_ARGUMENT) is reported in that text's
         Translation and does not affect the other texts.
+
+        If the request names both languages and no model, and no single model has both, a pair of models that the operator
+        of the server has declared (--pivots) translates over a third language. The best translation of the first model is
+        then the text of the second one. Options apply to both models, but these to the second one only: num_hypotheses,
+        max_output_tokens, min_output_tokens, return_tokens, suppressed_token_ids, suppressed_texts, sampling,
+        num_beam_groups, diversity_penalty, return_alternatives and target_prefixes. Hypotheses, with their scores and
+        tokens, are those of the second model; their sentences and alignments lead from its translation to the text as
+        sent. A fault of a text in the second model says so. Both models must be permitted to the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,7 +100,8 @@ class TranslationServiceServicer(object):
     def StreamTranslate(self, request, context):
         """StreamTranslate translates one text and sends the translation in pieces while it is being decoded.
 
-        There is only one text, so its faults fail the call, with the codes that Translate puts into a result.
+        There is only one text, so its faults fail the call, with the codes that Translate puts into a result. Over a third
+        language (see Translate), the pieces are those of the second model, which begins when the first one has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,7 +111,8 @@ class TranslationServiceServicer(object):
         """Score returns the log-probability that the model assigns to given translations.
 
         A fault of one pair (an empty side, or a side of more than RequestLimits.max_text_characters or longer than the model
-        can read: INVALID_ARGUMENT) is reported in that pair's result.
+        can read: INVALID_ARGUMENT) is reported in that pair's result. Languages that only two models have together (see
+        Translate) are INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
