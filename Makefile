@@ -48,8 +48,9 @@ DEV_TOOLS := 'grafana-foundation-sdk==1769699379!11.6.0' hypothesis==6.170.15 im
 # What imported models are compared with, in the versions that docs/models.md names.
 ORIGINALS := ctranslate2==4.8.5 model2vec==0.10.0 sacremoses==0.2.0 sentencepiece==0.2.3 transformers==5.24.0
 BUF := @bufbuild/buf@1.75.0
-# What Node loads the contract with, for docs/other-languages.md.
-NODE_GRPC := @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1
+# What Node loads the contract with, for docs/other-languages.md and docs/api.md.
+NODE_GRPC := @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1 @connectrpc/connect@2.3.0 \
+	@connectrpc/connect-node@2.3.0 @bufbuild/protobuf@2.17.0 @bufbuild/protoc-gen-es@2.17.0
 # The types of the Grafana that docker-compose.yml starts.
 GRAFANA_TYPES := @grafana/schema@13.2.3 typescript@5.9.3
 NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed

@@ -2,8 +2,9 @@
 
     python -m protos.write_reference DESCRIPTORS > docs/api.md
 
-DESCRIPTORS is a FileDescriptorSet with source information. `make protos` runs this; the result is
-committed, and `make check` compares it with its source. Only messages and enums that a method uses
+DESCRIPTORS is a FileDescriptorSet with source information. The section of calls is gallery.md,
+which is kept beside this module. `make protos` runs this; the result is committed, and `make check`
+compares it with its source. Only messages and enums that a method uses
 are described, each once, under the first method that needs it; those of manifests come last.
 
 A sentence of a field's comment that begins with "Default" goes into the column of defaults, and one
@@ -31,10 +32,11 @@ HEAD = f"""\
 # API reference
 
 The contract is the package `{PACKAGE}`, in [protos/attendant/v1](../protos/attendant/v1). \
-[other-languages.md](other-languages.md) shows calls in Python, Node, buf and grpcurl, and says \
-what every client should set. An `optional` field can be absent; any other field that is not sent \
-has the zero of its type.
+[Calls](#calls) shows some of them in several languages; [other-languages.md](other-languages.md) \
+has the set-up of each language, and says what every client should set. An `optional` field can be \
+absent; any other field that is not sent has the zero of its type.
 """
+GALLERY = Path(__file__).with_name("gallery.md")
 BUNDLE_HEAD = "## Messages about bundles"
 BUNDLE_FILES = ("attendant/v1/architecture.proto", "attendant/v1/bundle.proto")
 SERVICES = (
@@ -207,6 +209,8 @@ def method_section(
         f"returns {stream}[{response}](#{response.lower()})."
     )
     yield from contract.paragraphs(f"{service}.{method.name}")
+    if f"\n### Calls of {method.name}\n" in GALLERY.read_text(encoding="utf-8"):
+        yield f"[Calls in several languages](#calls-of-{method.name.lower()})"
     for root in (request, response):
         names = [name for name in contract.used(root) if name not in contract.about_bundles]
         yield from sections(contract, names, described, is_request=root == request)
@@ -246,6 +250,7 @@ def reference(contract: Contract) -> str:
             parts += method_section(contract, service, method, described)
     used = [name for _, m in methods for root in messages_of(m) for name in contract.used(root)]
     about_bundles = [name for name in used if name in contract.about_bundles]
+    parts.append(GALLERY.read_text(encoding="utf-8").rstrip())
     parts += [BUNDLE_HEAD, *sections(contract, about_bundles, described)]
     return "\n\n".join(parts) + "\n"
 

@@ -169,6 +169,37 @@ def test_truncation_at_the_beginning_keeps_the_code(server):
     assert found[0].truncation.num_kept_tokens == 60
 
 
+FACE = VOCABULARY["\U0001f633"]
+
+
+@pytest.fixture(scope="module")
+def controlled(bundle, loop, settings, tmp_path_factory):
+    """A server with a bundle that has a control, and with one of languages of the same tokens."""
+    root = tmp_path_factory.mktemp("controlled")
+    values = [{"name": "on", "source_prefix_ids": [FACE]}]
+    languages = [
+        {"tag": tag, "source_prefix_ids": [VOCABULARY[code], FACE]} for tag, code in CODES.items()
+    ]
+    for name, changed in (
+        ("control", {"controls": [{"name": "faces", "values": values}]}),
+        ("languages", {"target_languages": languages}),
+    ):
+        with_manifest(bundle, root / "marian", methodcaller("update", changed | {"name": name}))
+        (root / "marian" / bundle.parent.name).rename(root / name)
+    with running_server(loop, settings(bundles=root)) as running:
+        yield running
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "a e i o u " * 40])
+def test_tokens_of_controls_come_after_the_code_of_a_text_that_has_one(controlled, text):
+    for tag, code in CODES.items():
+        expected = translate(controlled, [text], tag, model="languages", truncation=TRUNCATION_LEFT)
+        for each, target in ((text, tag), (f"{code} {text}", ""), (f"{code} {text}", tag)):
+            options = {"controls": {"faces": "on"}, "truncation": TRUNCATION_LEFT}
+            found = translate(controlled, [each], target, model="control", **options)
+            assert found == expected
+
+
 def test_translations_are_those_of_transformers(server, checkpoint, bundle):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("sentencepiece")

@@ -122,6 +122,16 @@ def swapped_outputs(manifest: Json) -> None:
     step["outputs"]["candidate_ids"] = "present_key_0"
 
 
+def controlled(name: str = "tone", default_value: str = "", **value: Any) -> Change:
+    """Add a control of one value."""
+    values = [{"name": "warm", **value}]
+    return set_key("controls", [{"name": name, "values": values, "default_value": default_value}])
+
+
+def same_values(manifest: Json) -> None:
+    manifest["controls"] = [{"name": "tone", "values": [{"name": "warm"}] * 2}]
+
+
 RULES: dict[str, tuple[Change, str]] = {
     "unknown field": (set_key("nested", {}), 'no field named "nested"'),
     "no version of the manifest": (drop("manifest_version"), "manifest_version 0 is not 2"),
@@ -130,6 +140,48 @@ RULES: dict[str, tuple[Change, str]] = {
     "a bad version": (set_key("version", "../2"), "version has other characters"),
     "no kind": (drop("kind"), "kind is missing"),
     "an unknown kind": (set_key("kind", "MODEL_KIND_NOTHING"), "MODEL_KIND_NOTHING"),
+    "too many controls": (
+        set_key("controls", [{"name": f"c{i}", "values": [{"name": "a"}]} for i in range(33)]),
+        "controls must have at most 32, not 33",
+    ),
+    "a control twice": (
+        set_key("controls", [{"name": "tone", "values": [{"name": "warm"}]}] * 2),
+        "controls has a name twice",
+    ),
+    "a value twice": (same_values, "controls[0].values has a name twice"),
+    "a control of no values": (
+        set_key("controls", [{"name": "tone"}]),
+        "must have 1 to 256 values",
+    ),
+    "a control with a bad name": (controlled("Tone\n"), "controls has a name that does not match"),
+    "a control with a long name": (
+        controlled("t" * 101),
+        "controls has a name that does not match",
+    ),
+    "a value with a bad name": (
+        set_key("controls", [{"name": "tone", "values": [{"name": ""}]}]),
+        "controls[0].values has a name that does not match",
+    ),
+    "an unknown default value": (
+        controlled(default_value="cold"),
+        "controls: the default value of tone is not among its values",
+    ),
+    "a control beyond the source vocabulary": (
+        controlled(source_suffix_ids=[2**32 - 1]),
+        "controls: tone: a token id of warm is outside the source vocabulary",
+    ),
+    "a control beyond the target vocabulary": (
+        controlled(forced_target_ids=[2**32 - 1]),
+        "controls: tone: a token id of warm is outside the target vocabulary",
+    ),
+    "a control that ends targets": (
+        lambda m: controlled(forced_target_ids=[m["special_tokens"]["eos_id"]])(m),
+        "controls: tone: warm forces EOS or a suppressed token",
+    ),
+    "a control that fills targets": (
+        lambda m: controlled(forced_target_ids=[5] * m["limits"]["max_target_tokens"])(m),
+        "limits.max_target_tokens has no room beside the tokens that targets begin with",
+    ),
     "a field of version 1": (set_key("source_language", "en"), "source_language"),
     "version 1 without sizes": (set_key("manifest_version", 1), "version 1 has no field"),
     "no network": (drop("architecture"), "architecture.source_embeddings is missing"),

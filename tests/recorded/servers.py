@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from attendant_manifest import format_manifest, parse_stored_manifest
+
 from tests.recorded import bad_calls
 from tests.recorded.call import Call, embed, embed_tokens, fill_mask, get_model, score, translate
 from tests.recorded.embedding_calls import (
@@ -36,6 +38,7 @@ from tests.recorded.texts import (
 from tests.recorded.translation_calls import (
     FEW_SEARCHES,
     SEARCHES,
+    control_calls,
     few_stream_calls,
     language_calls,
     mixed_calls,
@@ -182,6 +185,27 @@ def _write_embedding_bundles(folder: Path) -> Path:
     return folder
 
 
+def _calls_with_controls() -> Iterator[Call]:
+    yield from description_calls(("tiny-en-de",))
+    yield from control_calls("tiny-en-de", TINY_ENGLISH)
+
+
+def _write_controlled_bundle(folder: Path) -> Path:
+    """A bundle with two controls, whose tokens are words of the vocabulary."""
+    bundle = _copy_bundle(TINY_BUNDLES / "tiny-en-de/1", folder / "tiny-en-de/1")
+    manifest, _ = parse_stored_manifest((bundle / "manifest.json").read_text(encoding="utf-8"))
+    for name, default, values in (
+        ("tone", "plain", {"plain": ([], []), "warm": ([20], []), "cold": ([21, 22], [])}),
+        ("opening", "", {"fixed": ([], [30])}),
+    ):
+        control = manifest.controls.add(name=name, default_value=default)
+        for value, (prefix, forced) in values.items():
+            control.values.add(name=value, source_prefix_ids=prefix, forced_target_ids=forced)
+    manifest.controls[0].description = "The tone of translations."
+    (bundle / "manifest.json").write_text(format_manifest(manifest), encoding="utf-8")
+    return folder
+
+
 def _copy_bundle(source: Path, target: Path) -> Path:
     shutil.copytree(source, target)
     manifest = json.loads((target / "manifest.json").read_text(encoding="utf-8"))
@@ -212,6 +236,7 @@ SERVERS = (
         tuple(_calls_to_embedding_models()),
         ("--max-top-k", "200"),
     ),
+    RecordedServer("tiny-controls", _write_controlled_bundle, tuple(_calls_with_controls())),
     RecordedServer(
         "tiny-classifier",
         lambda _: CLASSIFIER_BUNDLES,

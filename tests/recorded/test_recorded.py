@@ -81,16 +81,20 @@ def fields_of(descriptor: Any) -> set[str]:
     names = set()
     for field in descriptor.fields:
         names.add(field.full_name)
-        if field.message_type is not None:
+        if field.message_type is not None and not is_map(field):
             names |= fields_of(field.message_type)
     return names
+
+
+def is_map(field: Any) -> bool:
+    return bool(field.message_type.GetOptions().map_entry)
 
 
 def set_fields_of(message: Message) -> set[str]:
     names = set()
     for field, value in message.ListFields():
         names.add(field.full_name)
-        if field.message_type is not None:
+        if field.message_type is not None and not is_map(field):
             for part in [value] if isinstance(value, Message) else value:
                 names |= set_fields_of(part)
     return names

@@ -257,6 +257,27 @@ def odd_score_calls(model: str, source: str) -> Iterator[Call]:
     yield score(f"{model} odd targets", [(source, text) for text in ODD.values()], model)
 
 
+def control_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
+    """Values of the controls of a model, and some that it lacks."""
+    for controls in (
+        {},
+        {"tone": "plain"},
+        {"tone": "warm"},
+        {"tone": "cold", "opening": "fixed"},
+        {"tone": ""},
+        {"tone": "Warm"},
+        {"formality": "formal"},
+    ):
+        name = ", ".join(f"{control} '{value}'" for control, value in controls.items())
+        name = name or "no controls"
+        for beam_size in (1, 4):
+            yield translate(
+                f"{name}, beam {beam_size}", texts, model, controls=controls, beam_size=beam_size
+            )
+        yield stream(name, texts[0], model, controls=controls)
+        yield score(name, [(texts[0], texts[1])], model, controls=controls)
+
+
 def language_calls(text: str) -> Iterator[Call]:
     """Languages with and without a model, for the built-in bundles."""
     for source, target in (

@@ -208,12 +208,16 @@ def test_a_limit_without_room_for_a_text_after_the_default_prompt_is_refused(
         load(root)
 
 
-def test_a_limit_without_room_for_a_text_beside_tokens_of_languages_is_refused(
+def test_a_limit_without_room_for_a_text_beside_tokens_of_languages_and_controls_is_refused(
     translation_bundle: Path, tmp_path: Path
 ):
     def change(manifest: dict[str, Any]) -> None:
         manifest["source_languages"][0]["source_prefix_ids"] = [20]
-        manifest["target_languages"][0]["source_suffix_ids"] = [21, 22]
+        values = [
+            {"name": "warm", "source_prefix_ids": [21, 22]},
+            {"name": "cold", "source_suffix_ids": [21]},
+        ]
+        manifest["controls"] = [{"name": "tone", "values": values}]
         manifest["limits"]["max_source_tokens"] = 4
 
     reason = refusal(with_manifest(translation_bundle, tmp_path, change))
