@@ -4,6 +4,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from attendant_server.application.admission import CallAdmission
+from attendant_server.application.bulk_calls import BulkEmbedder, BulkTranslator
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.classification import Classifier
 from attendant_server.application.embedding import Embedder
@@ -30,6 +31,8 @@ class Application:
     """Front doors use it to serialize long answers off the event loop."""
     translator: Translator
     markup_translator: MarkupTranslator
+    bulk_translator: BulkTranslator
+    bulk_embedder: BulkEmbedder
     scorer: Scorer
     embedder: Embedder
     token_embedder: TokenEmbedder
@@ -53,13 +56,17 @@ def new_application(
     jobs = JobRunner(pool)
     models = ModelInspector(catalog, jobs, limits)
     translator = Translator(catalog, jobs, limits)
+    markup_translator = MarkupTranslator(translator, jobs, limits)
+    embedder = Embedder(catalog, jobs, limits)
     return Application(
         admission=admission,
         jobs=jobs,
         translator=translator,
-        markup_translator=MarkupTranslator(translator, jobs, limits),
+        markup_translator=markup_translator,
+        bulk_translator=BulkTranslator(markup_translator, limits, admission),
+        bulk_embedder=BulkEmbedder(embedder, limits, admission),
         scorer=Scorer(catalog, jobs, limits),
-        embedder=Embedder(catalog, jobs, limits),
+        embedder=embedder,
         token_embedder=TokenEmbedder(catalog, jobs, limits),
         mask_filler=MaskFiller(catalog, jobs, limits),
         classifier=Classifier(catalog, jobs, limits),

@@ -44,6 +44,8 @@ class TranslationRequest(PlannedRequest):
     """The beginning of each translation, "" for none; empty if no text has any."""
     places: Sequence[str] = ()
     """The place of each text, for seeds; empty for those of `places_of`."""
+    may_wait: bool = False
+    """Whether the texts wait for room in the queue instead of being refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,12 @@ class Translator:
             raise InvalidRequest("target_prefixes", problem)
         return await self.translate_all(request, seconds_left, num_texts)
 
+    async def check(self, request: PlannedRequest) -> TranslationPlan:
+        """The plan of calls with one text each; raises what `translate` raises for options."""
+        plan = await self.planner.plan(request, {0} if request.options.return_alternatives else ())
+        self._check_size(plan, 1)
+        return plan
+
     async def translate_all(
         self, request: TranslationRequest, seconds_left: float | None, num_texts: int
     ) -> TranslationAnswer:
@@ -118,7 +126,9 @@ class Translator:
         places = request.places or places_of(request.options.sampling, len(request.texts))
         while True:
             try:
-                results = await search_pieces(plan, texts, places, deadline, num_texts)
+                results = await search_pieces(
+                    plan, texts, places, deadline, num_texts, request.may_wait
+                )
                 break
             except SearchTooLarge as error:
                 texts = with_faults(texts, error.problems)

@@ -1,0 +1,141 @@
+"""Translation and embedding of streams of texts."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from attendant_server import records
+from attendant_server.application.admission import CallAdmission
+from attendant_server.application.bulk_stream import (
+    BulkResult,
+    BulkStream,
+    BulkText,
+    StreamTime,
+)
+from attendant_server.application.embedding import (
+    CHUNK_BYTES,
+    Embedder,
+    EmbeddingAnswer,
+    EmbeddingRequest,
+)
+from attendant_server.application.markup_translation import MarkupTranslator
+from attendant_server.application.translation import TranslationAnswer, TranslationRequest
+from attendant_server.application.validation import TOKEN_BYTES, TOKEN_TEXT_BYTES, RequestLimits
+from attendant_server.errors import InvalidRequest
+
+Value = TypeVar("Value")
+
+
+class BulkTranslator:
+    """Translates streams of texts."""
+
+    def __init__(
+        self, translator: MarkupTranslator, limits: RequestLimits, admission: CallAdmission
+    ) -> None:
+        self._translator, self._limits, self._admission = translator, limits, admission
+
+    async def translate(
+        self,
+        request: TranslationRequest,
+        markup: int,
+        texts: AsyncIterator[BulkText],
+        seconds_left: float | None,
+    ) -> AsyncGenerator[BulkResult[TranslationAnswer], None]:
+        """The translation of each text, in order; raises like `BulkStream.results`.
+
+        ``request`` has no texts. Its faults are raised before any text is read. All texts are
+        translated by the model that it names now, and in its newest form if that is replaced.
+        """
+        _check_empty(request, "texts", "target_prefixes")
+        plan = await _in_a_task(self._translator.check(request, markup))
+        time_limit = StreamTime(seconds_left)
+        request = replace(_with_seed(request, plan.seed), model=records.current().model)
+
+        async def answer(number: int, text: BulkText) -> TranslationAnswer:
+            one = replace(_with_place(request, number), texts=[text.text], may_wait=True)
+            found = await self._translator.translate(one, markup, time_limit.seconds_left())
+            _raise_fault(found.translations[0])
+            return found
+
+        stream = BulkStream(answer, _translation_bytes, self._limits, self._admission, time_limit)
+        async with aclosing(stream.results(texts)) as results:
+            async for result in results:
+                yield result
+
+
+class BulkEmbedder:
+    """Embeds streams of texts."""
+
+    def __init__(self, embedder: Embedder, limits: RequestLimits, admission: CallAdmission) -> None:
+        self._embedder, self._limits, self._admission = embedder, limits, admission
+
+    async def embed(
+        self,
+        request: EmbeddingRequest,
+        texts: AsyncIterator[BulkText],
+        seconds_left: float | None,
+    ) -> AsyncGenerator[BulkResult[EmbeddingAnswer], None]:
+        """The vectors of each text, in order; like `BulkTranslator.translate`."""
+        _check_empty(request, "texts")
+        await _in_a_task(self._embedder.plan(request, 1))
+        time_limit = StreamTime(seconds_left)
+        request = replace(request, model=records.current().model, may_wait=True)
+
+        async def answer(number: int, text: BulkText) -> EmbeddingAnswer:
+            one = replace(request, texts=[text.text])
+            found = await self._embedder.embed(one, time_limit.seconds_left())
+            _raise_fault(found.texts[0])
+            return found
+
+        stream = BulkStream(answer, _embedding_bytes, self._limits, self._admission, time_limit)
+        async with aclosing(stream.results(texts)) as results:
+            async for result in results:
+                yield result
+
+
+async def _in_a_task(check: Coroutine[Any, Any, Value]) -> Value:
+    """Await a check in a task of its own, so that the stream itself does not keep the model."""
+    return await asyncio.create_task(check)
+
+
+def _check_empty(request: TranslationRequest | EmbeddingRequest, *fields: str) -> None:
+    for field in fields:
+        if getattr(request, field):
+            raise InvalidRequest(field, "must be empty: each text has a message of its own")
+
+
+def _with_seed(request: TranslationRequest, seed: int | None) -> TranslationRequest:
+    """The request with the seed of all texts."""
+    sampling = request.options.sampling
+    if sampling is None:
+        return request
+    sampling = replace(sampling, seed=seed)
+    return replace(request, options=replace(request.options, sampling=sampling))
+
+
+def _with_place(request: TranslationRequest, number: int) -> TranslationRequest:
+    """The request for the text with a number, which has samples of its own."""
+    sampling = request.options.sampling
+    if sampling is None:
+        return request
+    sampling = replace(sampling, first_index=sampling.first_index + number)
+    return replace(request, options=replace(request.options, sampling=sampling))
+
+
+def _raise_fault(result: object) -> None:
+    """Raise the fault of the only text of a call, under the name that the text has in a stream."""
+    if isinstance(result, InvalidRequest):
+        raise InvalidRequest("text", result.problem)
+
+
+def _translation_bytes(answer: TranslationAnswer) -> int:
+    return TOKEN_BYTES * answer.size + TOKEN_TEXT_BYTES * answer.num_output_tokens
+
+
+def _embedding_bytes(answer: EmbeddingAnswer) -> int:
+    num_chunks = sum(
+        len(text.chunks) for text in answer.texts if not isinstance(text, InvalidRequest)
+    )
+    return answer.vectors.numbers.nbytes + CHUNK_BYTES * num_chunks
