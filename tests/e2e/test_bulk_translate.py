@@ -2,18 +2,13 @@
 
 from typing import Any
 
-import grpc
-import pytest
-from attendant.v1 import text_pb2, translation_pb2
-from google.rpc import code_pb2
+from attendant.v1 import translation_pb2
 
-from tests.support.bulk import Sender, translate_requests, translate_text
+from tests.support.bulk import translate_requests
 from tests.support.serving import (
     TIMEOUT_SECONDS,
     TRANSLATION_MODEL,
     Running,
-    failure_of,
-    wait_until,
 )
 
 WORDS = ("the dog sees the king", "a cat", "the king", "the bird sees a dog and a cat")
