@@ -11,7 +11,7 @@ from attendant_client.bulk_input import AsyncBulkInput, AsyncTexts
 from attendant_client.calls import Result
 from attendant_client.closing import AsyncClosing
 from attendant_client.connection import CallDefaults
-from attendant_client.errors import CallTooLargeError, bad_answer, call_error
+from attendant_client.errors import bad_answer, stream_error
 from attendant_client.retries import Attempts
 
 
@@ -72,6 +72,8 @@ class AsyncBulkResults(AsyncIterator[Result], Generic[Result]):
                     stream = self._open(attempts)
                 try:
                     with self._closing.guard():
+                        await stream.initial_metadata()  # comes once the settings are accepted
+                        self._input.release()
                         async for response in stream:
                             attempts.record_progress()
                             yield self._take(response)
@@ -104,10 +106,7 @@ class AsyncBulkResults(AsyncIterator[Result], Generic[Result]):
             raise bad_answer("a stream ended before all texts were answered", self._request_id)
 
     def _wait_seconds_after(self, error: grpc.RpcError, attempts: Attempts) -> float:
-        failure = call_error(error, self._request_id)
-        is_refused = failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        largest = self._input.largest()
-        if isinstance(failure, CallTooLargeError) and is_refused and largest is not None:
-            largest.refuse(failure.message)
+        failure = stream_error(error, self._request_id)
+        if self._input.has_refused(failure):
             return 0.0
         return attempts.wait_seconds_after(failure)

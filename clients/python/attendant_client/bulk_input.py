@@ -11,9 +11,12 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any
 
+import grpc
 from google.protobuf.message import Message
 
 from attendant_client.bulk_calls import BulkCall, BulkItem, BulkText, bulk_text
+from attendant_client.calls import MAX_REQUEST_BYTES
+from attendant_client.errors import ENDED_WHILE_SENDING, CallError, CallTooLargeError
 
 MAX_UNANSWERED_TEXTS = 512
 """Texts that are read and not answered: those that a server has at most, and as many on the way."""
@@ -29,6 +32,7 @@ class _Unanswered:
         self._num_read = 0
         self._has_ended = False
         self._attempt = 0
+        self._is_released = False
         self.failure: BaseException | None = None
         """What reading the texts has raised. No texts come after it."""
 
@@ -52,9 +56,19 @@ class _Unanswered:
     def _end(self, failure: BaseException | None = None) -> None:
         self._has_ended, self.failure = True, failure
 
-    def largest(self) -> BulkText | None:
-        """The largest text without an answer."""
-        return max(self._texts, key=lambda text: len(text.text.encode()), default=None)
+    def has_refused(self, failure: CallError) -> bool:
+        """Whether a failure was that of the largest text, which is then sent no more."""
+        sizes = [len(text.text.encode()) for text in self._texts]
+        largest = max(sizes, default=0)
+        is_refused = (
+            isinstance(failure, CallTooLargeError)
+            and failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        )
+        is_unknown = failure.message == ENDED_WHILE_SENDING and largest > MAX_REQUEST_BYTES
+        if not largest or not (is_refused or is_unknown):
+            return False
+        self._texts[sizes.index(largest)].refuse(f"has {largest} bytes, too many for a message")
+        return True
 
 
 class BulkInput(_Unanswered):
@@ -76,8 +90,15 @@ class BulkInput(_Unanswered):
         """The messages of a new attempt, which takes the place of the last one."""
         with self._changed:
             self._attempt += 1
+            self._is_released = False
             self._changed.notify_all()
         return self._sent(call, self._attempt, self._first)
+
+    def release(self) -> None:
+        """Send the texts of this attempt, whose settings were accepted."""
+        with self._changed:
+            self._is_released = True
+            self._changed.notify_all()
 
     def take(self) -> BulkText | None:
         """Remove the oldest text, which was answered; None if there is none."""
@@ -104,6 +125,7 @@ class BulkInput(_Unanswered):
         """The text with an index; None at the end of the texts or of the attempt."""
         while True:
             with self._changed:
+                self._changed.wait_for(lambda: attempt != self._attempt or self._is_released)
                 if attempt != self._attempt:
                     return None
                 if (text := self._at(index)) is not None or self._has_ended:
@@ -149,8 +171,14 @@ class AsyncBulkInput(_Unanswered):
     def messages(self, call: BulkCall[Any]) -> AsyncIterator[Message]:
         """The messages of a new attempt, which takes the place of the last one."""
         self._attempt += 1
+        self._is_released = False
         self._changed.set()
         return self._sent(call, self._attempt, self._first)
+
+    def release(self) -> None:
+        """Send the texts of this attempt, whose settings were accepted."""
+        self._is_released = True
+        self._changed.set()
 
     def take(self) -> BulkText | None:
         """Remove the oldest text, which was answered; None if there is none."""
@@ -176,6 +204,9 @@ class AsyncBulkInput(_Unanswered):
     async def _next(self, attempt: int, index: int) -> BulkText | None:
         """The text with an index; None at the end of the texts or of the attempt."""
         while attempt == self._attempt:
+            if not self._is_released:
+                await self._change()
+                continue
             if (text := self._at(index)) is not None or self._has_ended:
                 return text
             await self._read()
@@ -194,6 +225,9 @@ class AsyncBulkInput(_Unanswered):
         if self._has_room and self._reading is None:
             # A task, because gRPC cancels what waits for messages when an attempt ends.
             self._reading = asyncio.ensure_future(self._read_one(self._source))
+        await self._change()
+
+    async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 

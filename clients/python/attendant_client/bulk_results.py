@@ -12,7 +12,7 @@ from attendant_client.bulk_input import BulkInput, Texts
 from attendant_client.calls import Result
 from attendant_client.closing import Closing
 from attendant_client.connection import CallDefaults
-from attendant_client.errors import CallTooLargeError, bad_answer, call_error
+from attendant_client.errors import bad_answer, stream_error
 from attendant_client.retries import Attempts
 
 
@@ -73,6 +73,8 @@ class BulkResults(Iterator[Result], Generic[Result]):
                     stream = self._open(attempts)
                 try:
                     with self._closing.guard():
+                        stream.initial_metadata()  # comes once the settings are accepted
+                        self._input.release()
                         for response in stream:
                             attempts.record_progress()
                             yield self._take(response)
@@ -105,10 +107,7 @@ class BulkResults(Iterator[Result], Generic[Result]):
             raise bad_answer("a stream ended before all texts were answered", self._request_id)
 
     def _wait_seconds_after(self, error: grpc.RpcError, attempts: Attempts) -> float:
-        failure = call_error(error, self._request_id)
-        is_refused = failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        largest = self._input.largest()
-        if isinstance(failure, CallTooLargeError) and is_refused and largest is not None:
-            largest.refuse(failure.message)
+        failure = stream_error(error, self._request_id)
+        if self._input.has_refused(failure):
             return 0.0
         return attempts.wait_seconds_after(failure)

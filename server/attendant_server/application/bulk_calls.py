@@ -1,15 +1,13 @@
 """Translation and embedding of streams of texts."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from attendant_server import records
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.bulk_stream import (
-    BulkResult,
     BulkStream,
     BulkText,
     StreamTime,
@@ -36,17 +34,13 @@ class BulkTranslator:
     ) -> None:
         self._translator, self._limits, self._admission = translator, limits, admission
 
-    async def translate(
-        self,
-        request: TranslationRequest,
-        markup: int,
-        texts: AsyncIterator[BulkText],
-        seconds_left: float | None,
-    ) -> AsyncGenerator[BulkResult[TranslationAnswer], None]:
-        """The translation of each text, in order; raises like `BulkStream.results`.
+    async def begin(
+        self, request: TranslationRequest, markup: int, seconds_left: float | None
+    ) -> BulkStream[TranslationAnswer]:
+        """A stream for a request without texts; raises the faults of its options.
 
-        ``request`` has no texts. Its faults are raised before any text is read. All texts are
-        translated by the model that it names now, and in its newest form if that is replaced.
+        All texts are translated by the model that the request means now, in its newest form if it
+        is replaced. ``seconds_left`` is the time until the caller's deadline, None without one.
         """
         _check_empty(request, "texts", "target_prefixes")
         plan = await _in_a_task(self._translator.check(request, markup))
@@ -59,10 +53,7 @@ class BulkTranslator:
             _raise_fault(found.translations[0])
             return found
 
-        stream = BulkStream(answer, _translation_bytes, self._limits, self._admission, time_limit)
-        async with aclosing(stream.results(texts)) as results:
-            async for result in results:
-                yield result
+        return BulkStream(answer, _translation_bytes, self._limits, self._admission, time_limit)
 
 
 class BulkEmbedder:
@@ -71,13 +62,10 @@ class BulkEmbedder:
     def __init__(self, embedder: Embedder, limits: RequestLimits, admission: CallAdmission) -> None:
         self._embedder, self._limits, self._admission = embedder, limits, admission
 
-    async def embed(
-        self,
-        request: EmbeddingRequest,
-        texts: AsyncIterator[BulkText],
-        seconds_left: float | None,
-    ) -> AsyncGenerator[BulkResult[EmbeddingAnswer], None]:
-        """The vectors of each text, in order; like `BulkTranslator.translate`."""
+    async def begin(
+        self, request: EmbeddingRequest, seconds_left: float | None
+    ) -> BulkStream[EmbeddingAnswer]:
+        """A stream for a request without texts; like `BulkTranslator.begin`."""
         _check_empty(request, "texts")
         await _in_a_task(self._embedder.plan(request, 1))
         time_limit = StreamTime(seconds_left)
@@ -89,10 +77,7 @@ class BulkEmbedder:
             _raise_fault(found.texts[0])
             return found
 
-        stream = BulkStream(answer, _embedding_bytes, self._limits, self._admission, time_limit)
-        async with aclosing(stream.results(texts)) as results:
-            async for result in results:
-                yield result
+        return BulkStream(answer, _embedding_bytes, self._limits, self._admission, time_limit)
 
 
 async def _in_a_task(check: Coroutine[Any, Any, Value]) -> Value:

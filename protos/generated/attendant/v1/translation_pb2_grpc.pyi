@@ -162,7 +162,7 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
     """BulkTranslate translates any number of texts in one call, in their order.
 
     The first message has the settings, each later one a text. Faults of the settings end the call before any text is
-    read. Each text gets one response. A fault of one text (those of Translate, DEADLINE_EXCEEDED if it took longer than
+    read. Once the settings are accepted, the server sends its initial metadata. Each text gets one response. A fault of one text (those of Translate, DEADLINE_EXCEEDED if it took longer than
     the server's time limit for a call, INTERNAL if the model failed, RESOURCE_EXHAUSTED if it has more tokens than the
     caller's quota ever allows) is in its Translation, and the other texts are translated.
 
@@ -250,7 +250,7 @@ class TranslationServiceServicer(metaclass=abc.ABCMeta):
         """BulkTranslate translates any number of texts in one call, in their order.
 
         The first message has the settings, each later one a text. Faults of the settings end the call before any text is
-        read. Each text gets one response. A fault of one text (those of Translate, DEADLINE_EXCEEDED if it took longer than
+        read. Once the settings are accepted, the server sends its initial metadata. Each text gets one response. A fault of one text (those of Translate, DEADLINE_EXCEEDED if it took longer than
         the server's time limit for a call, INTERNAL if the model failed, RESOURCE_EXHAUSTED if it has more tokens than the
         caller's quota ever allows) is in its Translation, and the other texts are translated.
 

@@ -73,10 +73,11 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         """Embed the texts of a stream, and send the vectors of each in its turn."""
         settings = await bulk_settings(requests)
         offsets = OffsetConverter(settings)
-        embeddings = self._bulk_embedder.embed(
-            _embedding_request(settings), bulk_texts(requests), context.time_remaining()
+        stream = await self._bulk_embedder.begin(
+            _embedding_request(settings), context.time_remaining()
         )
-        async with aclosing(embeddings) as results:
+        await context.send_initial_metadata(())
+        async with aclosing(stream.results(bulk_texts(requests))) as results:
             async for result in results:
                 response = offsets.of_bulk_embedding(bulk_embed_response(result), result.text.text)
                 await send(context, response, self._max_seconds)

@@ -84,13 +84,11 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         """Translate the texts of a stream, and send each translation in its turn."""
         settings = await bulk_settings(requests)
         offsets = OffsetConverter(settings)
-        translations = self._bulk_translator.translate(
-            _translation_request(settings),
-            settings.markup,
-            bulk_texts(requests),
-            context.time_remaining(),
+        stream = await self._bulk_translator.begin(
+            _translation_request(settings), settings.markup, context.time_remaining()
         )
-        async with aclosing(translations) as results:
+        await context.send_initial_metadata(())
+        async with aclosing(stream.results(bulk_texts(requests))) as results:
             async for result in results:
                 response = await self._bulk_response(result, offsets)
                 await send(context, response, self._max_seconds)
