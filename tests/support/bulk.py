@@ -1,4 +1,4 @@
-"""Raw bulk calls: requests are sent when the test says so, and responses read likewise."""
+"""Raw bulk calls, whose requests are sent when the test says so."""
 
 import queue
 from collections.abc import Iterable, Iterator
@@ -6,16 +6,14 @@ from typing import Any
 
 from attendant.v1 import embedding_pb2, text_pb2, translation_pb2
 
-from tests.support.serving import TIMEOUT_SECONDS
+from tests.support.serving import TIMEOUT_SECONDS, Running
 
 
-def translate_requests(
-    texts: Iterable[tuple[str, str]], **settings: Any
-) -> Iterator[translation_pb2.BulkTranslateRequest]:
+def translate_requests(pairs: Iterable[tuple[str, str]] = (), **settings: Any) -> Iterator[Any]:
     """The messages for pairs of id and text; ``settings`` are fields of TranslateRequest."""
     request = translation_pb2.TranslateRequest(**settings)
     yield translation_pb2.BulkTranslateRequest(settings=request)
-    for text_id, text in texts:
+    for text_id, text in pairs:
         yield translate_text(text_id, text)
 
 
@@ -24,12 +22,10 @@ def translate_text(text_id: str, text: str) -> translation_pb2.BulkTranslateRequ
     return translation_pb2.BulkTranslateRequest(text=text_pb2.BulkText(id=text_id, text=text))
 
 
-def embed_requests(
-    texts: Iterable[tuple[str, str]], **settings: Any
-) -> Iterator[embedding_pb2.BulkEmbedRequest]:
+def embed_requests(pairs: Iterable[tuple[str, str]] = (), **settings: Any) -> Iterator[Any]:
     """Like `translate_requests`; ``settings`` are fields of EmbedRequest."""
     yield embedding_pb2.BulkEmbedRequest(settings=embedding_pb2.EmbedRequest(**settings))
-    for text_id, text in texts:
+    for text_id, text in pairs:
         yield embedding_pb2.BulkEmbedRequest(text=text_pb2.BulkText(id=text_id, text=text))
 
 
@@ -54,3 +50,9 @@ class Sender:
         while (request := self._requests.get(timeout=TIMEOUT_SECONDS)) is not None:
             self.num_taken += 1
             yield request
+
+
+def num_unanswered(running: Running) -> int:
+    """Texts that all streams of a server have read and not answered."""
+    calls = running.server._drain._calls.copy()
+    return sum(call.record.num_unanswered_texts for call in calls)
