@@ -10,6 +10,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "python" / "attendant_client"
 TARGETS = {
+    PACKAGE / "asyncio_bulk.py": PACKAGE / "bulk.py",
+    PACKAGE / "asyncio_bulk_results.py": PACKAGE / "bulk_results.py",
     PACKAGE / "asyncio_client.py": PACKAGE / "client.py",
     PACKAGE / "asyncio_comparison.py": PACKAGE / "comparison.py",
     PACKAGE / "asyncio_detection.py": PACKAGE / "detection.py",
@@ -26,9 +28,9 @@ CODE = {
     r"\bawait ": "",
     r"\b__a(?=(enter|exit|next)__)": "__",
     r"\ba(?=(close|next)\()": "",
-    r"\bAsyncGenerator\[str, None\]": "Generator[str, None, None]",
+    r"\bAsyncGenerator\[(\w+), None\]": r"Generator[\1, None, None]",
     r"\bAsync(?=[A-Z])": "",
-    r"\basyncio_(?=streams|comparison|detection|embedding|prediction|scoring|translation)": "",
+    r"\basyncio_(?=streams|bulk|comparison|detection|embedding|prediction|scoring|translation)": "",
     r"\bgrpc\.aio\b": "grpc",
 }
 PROSE = {

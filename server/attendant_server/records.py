@@ -6,7 +6,7 @@ caller.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -22,6 +22,10 @@ BULK_WEIGHT = 0.25
 """The share of a caller of bulk calls among heavy callers, relative to a caller of interactive
 ones."""
 _NO_TIMINGS = CallTimings()
+
+
+def _ignore(text: "CallRecord") -> None:
+    pass
 
 
 class Method(NamedTuple):
@@ -101,6 +105,12 @@ class CallRecord:
     """The engine's times; all None for calls that did not reach the engine."""
     traced_by: dict[str, str] = field(default_factory=dict)
     """The caller's trace context, from the call's metadata."""
+    num_unanswered_texts: int = 0
+    """Texts of a stream that were read and whose answers were not sent yet."""
+    has_text_records: bool = False
+    """Whether the texts of the call were reported one by one."""
+    on_text_ended: Callable[["CallRecord"], None] = _ignore
+    """Receives the record of each text of a stream."""
     trace_id: str = ""
     """32 hexadecimal digits if the call is traced; set once the call has ended."""
     _phases: tuple[Phase, ...] = ()
@@ -115,6 +125,23 @@ class CallRecord:
         is_bulk = self.is_bulk or self.caller.is_bulk
         weight = self.caller.weight * (BULK_WEIGHT if is_bulk else 1)
         return calls.Caller(name, is_bulk, weight)
+
+    def of_text(self) -> "CallRecord":
+        """A new record, for one text of this call, which is a stream."""
+        return CallRecord(self.method, self.request_id, self.peer, self.caller, self.is_bulk)
+
+    def add(self, text: "CallRecord") -> None:
+        """Count and report a text of this call, by its own record."""
+        self.has_text_records = True
+        self.num_texts += text.num_texts
+        self.num_truncated_texts += text.num_truncated_texts
+        self.num_invalid_texts += text.num_invalid_texts
+        self.num_counted_texts += text.num_counted_texts
+        self.num_counted_tokens += text.num_counted_tokens
+        self.num_input_tokens += text.num_input_tokens
+        self.num_output_tokens += text.num_output_tokens
+        self.longest_output = max(self.longest_output, text.longest_output)
+        self.on_text_ended(text)
 
     def phases(self) -> tuple[Phase, ...]:
         """The phases of the call, in order.
@@ -149,6 +176,12 @@ class CallObserver(Protocol):
 
     def on_call_started(self, record: CallRecord) -> None:
         """A call has started. Called on the event loop."""
+
+    def on_text_ended(self, record: CallRecord) -> None:
+        """A text of a stream has been answered; the record is that of the text.
+
+        The counts in the record of the call include it. Never called concurrently.
+        """
 
     def on_call_ended(self, record: CallRecord) -> None:
         """A call has ended; the record is complete. Never called concurrently."""

@@ -23,7 +23,7 @@ class Blocking:
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._object, name)
-        if name == "stream_translate":
+        if name in ("stream_translate", "bulk_translate", "bulk_embed"):
             return lambda *arguments, **options: Blocking(self._loop, member, *arguments, **options)
         if not callable(member):
             return member

@@ -52,6 +52,8 @@ class Script:
     ended: threading.Event = field(default_factory=threading.Event)
     change: Callable[[Any], None] | None = None
     max_texts: int | None = None
+    breaks: dict[str, Fault] = field(default_factory=dict)
+    """Faults of bulk calls, by the texts at which they end; each happens once."""
     health: HealthServicer = field(default_factory=HealthServicer)
 
     def answer(self, request: Any, response: Any, context: grpc.ServicerContext) -> Any:
@@ -66,6 +68,12 @@ class Script:
         if self.change is not None:
             self.change(response)
         return response
+
+    def answer_text(self, request: Any, response: Any, context: grpc.ServicerContext) -> Any:
+        """The answer to one text of a bulk call."""
+        if request.text.text in self.breaks:
+            self.breaks.pop(request.text.text).abort(context)
+        return self.answer(request, response, context)
 
     def _check_count(self, request: Any, context: grpc.ServicerContext) -> None:
         names = ("queries", "texts", "pairs", "documents")
@@ -101,7 +109,9 @@ class FaultInterceptor(grpc.ServerInterceptor):
             fault.abort(context)
 
         make = (
-            grpc.unary_stream_rpc_method_handler
+            grpc.stream_stream_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_stream_rpc_method_handler
             if handler.response_streaming
             else grpc.unary_unary_rpc_method_handler
         )

@@ -43,6 +43,22 @@ class Embedder(embedding_pb2_grpc.EmbeddingServiceServicer):
         )
         return self._script.answer(request, response, context)
 
+    def BulkEmbed(self, requests, context):
+        self._script.requests.append(next(requests))
+        context.send_initial_metadata(())
+        for request in requests:
+            text = request.text.text
+            response = embedding_pb2.BulkEmbedResponse(
+                id=request.text.id,
+                result=embedding_pb2.EmbedResult(num_tokens=len(tokens_of(text))),
+                embeddings=tensor_of([vector_of(text)]),
+                model="vectors/1",
+            )
+            if error := error_of(text):
+                response.result.error.CopyFrom(error)
+                response.ClearField("embeddings")
+            yield self._script.answer_text(request, response, context)
+
     def EmbedTokens(self, request, context):
         results = []
         for text in request.texts:

@@ -89,6 +89,20 @@ class Translator(translation_pb2_grpc.TranslationServiceServicer):
         )
         yield self._script.answer(request, response, context)
 
+    def BulkTranslate(self, requests, context) -> Iterator[Any]:
+        self._script.watch(context)
+        first = next(requests)
+        self._script.requests.append(first)
+        options = first.settings.options
+        context.send_initial_metadata(())
+        for request in requests:
+            response = translation_pb2.BulkTranslateResponse(
+                id=request.text.id,
+                translation=translation_of(request.text.text, options),
+                model="upper/1",
+            )
+            yield self._script.answer_text(request, response, context)
+
     def Score(self, request, context):
         scores = [
             translation_pb2.TranslationScore(error=error)

@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 from attendant.v1 import embedding_pb2, language_pb2, model_control_pb2, model_pb2, translation_pb2
 from attendant_client import AsyncClient, Client, Sampling, model_messages
+from attendant_client.bulk_calls import BulkCall, BulkText
 from grpc_health.v1 import health_pb2
 
 SERVICES = [
@@ -25,6 +26,8 @@ NOT_SENT = {
     "attendant.v1.RerankRequest.top_k": "documents are ranked over all parts of a large call",
 }
 """Fields that the clients do not send, and why."""
+NOT_IN_SETTINGS = ("texts", "target_prefixes")
+"""Fields that the settings of a bulk call must not have."""
 COMMON = {"timeout_seconds", "request_id"}
 TEXTS: dict[str, Any] = {
     "texts": ["a [MASK]"],
@@ -89,8 +92,8 @@ def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> A
     async def hold_later(_: Any, call: Any, *__: Any) -> None:
         raise SentError(call)
 
-    for name in ("_texts", "_call", "_stream"):
-        is_waiting = request.param is AsyncClient and name != "_stream"
+    for name in ("_texts", "_call", "_stream", "_bulk"):
+        is_waiting = request.param is AsyncClient and name not in ("_stream", "_bulk")
         monkeypatch.setattr(request.param, name, hold_later if is_waiting else hold)
     return object.__new__(request.param)
 
@@ -112,6 +115,13 @@ def calls_of(client: Any) -> Iterator[Any]:
         if "target_prefix" in parameters:
             prefix = "b" if "text" in parameters else ["b"]
             yield sent(client, name, texts | {"target_prefix": prefix})
+
+
+def requests_of(call: Any) -> list[Any]:
+    """The messages of a call."""
+    if isinstance(call, BulkCall):
+        return [call.request, call.message(BulkText(0, "id", "a"))]
+    return [call.request]
 
 
 def options_of(name: str, hint: Any) -> list[dict[str, Any]]:
@@ -168,10 +178,13 @@ def test_every_field_and_every_choice_of_a_request_can_be_sent(client):
     for call in calls_of(client):
         of_methods.setdefault(call.method, set()).update(
             (field.full_name, value if field.enum_type else None)
-            for field, value in values_of(call.request)
+            for request in requests_of(call)
+            for field, value in values_of(request)
         )
     for name, method in METHODS.items():
         for field in fields_of(method.input_type):
+            if method.client_streaming and field.name in NOT_IN_SETTINGS:
+                continue
             if field.enum_type is None:
                 assert (field.full_name, None) in of_methods[name]
                 continue

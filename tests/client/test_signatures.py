@@ -8,7 +8,7 @@ from attendant.v1 import translation_pb2
 from attendant_client import AsyncClient, Client
 
 METHODS = ["translate", "stream_translate", "score", "tokenize", "embed", "embed_tokens"]
-METHODS += ["fill_mask", "classify", "embed_sparse"]
+METHODS += ["fill_mask", "classify", "embed_sparse", "bulk_translate", "bulk_embed"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -37,3 +37,14 @@ def test_a_stream_has_the_options_of_a_translation_and_those_are_all_of_the_cont
     assert translate - stream == {"markup"}  # whose places are known at the end only
     assert stream <= translate
     assert set(translation_pb2.TranslateOptions.DESCRIPTOR.fields_by_name) <= translate
+
+
+@pytest.mark.parametrize("method", ["translate", "embed"])
+def test_a_bulk_call_has_the_options_of_the_call_without_bulk(method):
+    for cls in (Client, AsyncClient):
+        single, bulk = (
+            set(inspect.signature(getattr(cls, name)).parameters)
+            for name in (method, f"bulk_{method}")
+        )
+        assert single - bulk <= {"target_prefix"}  # which has a value for each text
+        assert bulk <= single

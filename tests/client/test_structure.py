@@ -13,9 +13,11 @@ import attendant_client
 import grpc
 import pytest
 from attendant_client import (
+    AsyncBulkResults,
     AsyncClient,
     AsyncTranslationStream,
     AttendantError,
+    BulkResults,
     Client,
     TextError,
     TranslationStream,
@@ -32,7 +34,11 @@ MODULES |= {"asyncio_comparison", "comparison", "comparison_results", "compariso
 MODULES |= {"connection_hints", "targets", "asyncio_prediction", "prediction"}
 MODULES |= {"asyncio_scoring", "scoring", "asyncio_detection", "detection"}
 MODULES |= {"detection_messages", "detection_results"}
+MODULES |= {"asyncio_bulk", "asyncio_bulk_results", "bulk", "bulk_calls", "bulk_input"}
+MODULES |= {"bulk_results"}
 MODULES |= {"embedding_messages", "embedding_parsing", "embedding_results"}
+WITHOUT_WAITING = ("stream_translate", "bulk_translate", "bulk_embed")
+"""Methods whose calls begin when their results are read."""
 
 
 def public_methods(cls):
@@ -44,6 +50,7 @@ def public_methods(cls):
 
 
 def without_asyncio(text):
+    text = text.replace(" | collections.abc.AsyncIterable[str | tuple[str, str]]", "")
     return re.sub("asyncio_|Async|async |await ", "", text)
 
 
@@ -77,13 +84,17 @@ def test_every_public_name_is_documented(name):
 
 @pytest.mark.parametrize(
     ("synchronous", "asynchronous"),
-    [(Client, AsyncClient), (TranslationStream, AsyncTranslationStream)],
+    [
+        (Client, AsyncClient),
+        (TranslationStream, AsyncTranslationStream),
+        (BulkResults, AsyncBulkResults),
+    ],
 )
 def test_both_clients_have_the_same_methods_signatures_and_docstrings(synchronous, asynchronous):
     assert described_methods(synchronous) == described_methods(asynchronous)
     assert not any(map(inspect.iscoroutinefunction, public_methods(synchronous).values()))
     for name, method in public_methods(asynchronous).items():
-        assert inspect.iscoroutinefunction(method) == (name != "stream_translate")
+        assert inspect.iscoroutinefunction(method) == (name not in WITHOUT_WAITING)
 
 
 def test_every_status_code_has_an_error_class():

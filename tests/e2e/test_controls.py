@@ -131,7 +131,7 @@ def test_an_unknown_control_or_value_is_refused_with_those_that_the_model_has(
 
 def done(answer):
     """Wait for the end of a stream; other answers are complete."""
-    if isinstance(answer, grpc.RpcContext):
+    if hasattr(answer, "__next__"):
         list(answer)
 
 

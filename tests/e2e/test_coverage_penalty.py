@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -37,7 +38,7 @@ def running(loop, settings) -> Iterator[Running]:
         yield server
 
 
-def translated(running: Running, **options: float) -> list[Translation]:
+def translated(running: Running, **options: Any) -> list[Translation]:
     request = TranslateRequest(texts=TEXTS, options=TranslateOptions(beam_size=6, **options))
     return list(running.translation.Translate(request).translations)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attendant.v1 import embedding_pb2, language_pb2, model_pb2, translation_pb2
+from attendant.v1 import embedding_pb2, language_pb2, model_pb2, text_pb2, translation_pb2
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
@@ -39,13 +39,16 @@ class Call:
     metadata: tuple[tuple[str, str], ...] = ((REQUEST_ID, "recorded"),)
     max_messages: int | None = None
     """Number of messages of an endless stream before the call is cancelled."""
+    further: tuple[Message, ...] = ()
+    """The further requests of a stream."""
 
     @property
-    def content(self) -> bytes:
-        """The bytes of the request."""
-        if isinstance(self.request, bytes):
-            return self.request
-        return self.request.SerializeToString(deterministic=True)
+    def contents(self) -> list[bytes]:
+        """The bytes of each request."""
+        return [
+            each if isinstance(each, bytes) else each.SerializeToString(deterministic=True)
+            for each in (self.request, *self.further)
+        ]
 
 
 def translate(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:
@@ -66,6 +69,25 @@ def stream(name: str, text: str, model: str = "", **fields: Any) -> Call:
     return Call(f"StreamTranslate: {name}", method, request)
 
 
+def bulk_translate(
+    name: str, pairs: Iterable[tuple[str, str]], model: str = "", **fields: Any
+) -> Call:
+    """A BulkTranslate call for pairs of id and text; ``fields`` as for `translate`.
+
+    Only one of the texts may be good, because the last bits depend on the batch.
+    """
+    settings = translation_pb2.TranslateRequest(model=model, **_with_options(fields))
+    return Call(
+        f"BulkTranslate: {name}",
+        "attendant.v1.TranslationService/BulkTranslate",
+        translation_pb2.BulkTranslateRequest(settings=settings),
+        further=tuple(
+            translation_pb2.BulkTranslateRequest(text=text_pb2.BulkText(id=text_id, text=text))
+            for text_id, text in pairs
+        ),
+    )
+
+
 def score(name: str, pairs: Iterable[tuple[str, str]], model: str = "", **fields: Any) -> Call:
     """A Score call for (source, target) pairs; asks for tokens like `translate`."""
     messages = [translation_pb2.TranslationPair(source=s, target=t) for s, t in pairs]
@@ -79,6 +101,20 @@ def embed(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Ca
     """An Embed call."""
     request = embedding_pb2.EmbedRequest(model=model, texts=texts, **fields)
     return Call(f"Embed: {name}", "attendant.v1.EmbeddingService/Embed", request)
+
+
+def bulk_embed(name: str, pairs: Iterable[tuple[str, str]], model: str = "", **fields: Any) -> Call:
+    """A BulkEmbed call for pairs of id and text, of which only one may be good."""
+    settings = embedding_pb2.EmbedRequest(model=model, **fields)
+    return Call(
+        f"BulkEmbed: {name}",
+        "attendant.v1.EmbeddingService/BulkEmbed",
+        embedding_pb2.BulkEmbedRequest(settings=settings),
+        further=tuple(
+            embedding_pb2.BulkEmbedRequest(text=text_pb2.BulkText(id=text_id, text=text))
+            for text_id, text in pairs
+        ),
+    )
 
 
 def embed_tokens(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:

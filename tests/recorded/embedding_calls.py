@@ -33,6 +33,7 @@ from attendant.v1.text_pb2 import (
 
 from tests.recorded.call import (
     Call,
+    bulk_embed,
     classify,
     embed,
     embed_sparse,
@@ -224,6 +225,13 @@ def embed_sparse_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     yield embed_sparse("as sent", texts[:1], text_normalization=TEXT_NORMALIZATION_NONE)
     yield embed_sparse("no weights", texts, model, max_active_dims=0)
     yield embed_sparse("no texts", [], model)
+
+
+def bulk_embed_calls(model: str, text: str) -> Iterator[Call]:
+    """Streams with one good text, with faults and with bad settings."""
+    yield bulk_embed(f"{model} blank texts", [("", ""), ("b", text), ("c", " ")], model)
+    yield bulk_embed(f"{model} no dimensions", [("a", text)], model, dimensions=0)
+    yield bulk_embed(f"{model} texts in the settings", [("", text)], model, texts=[text])
 
 
 def similarity_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:

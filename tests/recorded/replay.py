@@ -110,9 +110,10 @@ def _sent(channel: Any, call: Call) -> Any:
     path, method = f"/{call.method}", METHODS.get(call.method)
     arguments = {"timeout": TIMEOUT_SECONDS, "metadata": call.metadata}
     if method is not None and method.client_streaming:
-        return channel.stream_stream(path)(iter([call.content]), **arguments)
+        return channel.stream_stream(path)(iter(call.contents), **arguments)
     # On the wire, a unary method is a stream with one response.
-    return channel.unary_stream(path)(call.content, **arguments)
+    [content] = call.contents
+    return channel.unary_stream(path)(content, **arguments)
 
 
 def _messages(rpc: Any, call: Call) -> list[bytes]:

@@ -11,6 +11,7 @@ from attendant_manifest import format_manifest, parse_stored_manifest
 from tests.recorded import bad_calls
 from tests.recorded.call import Call, embed, embed_tokens, fill_mask, get_model, score, translate
 from tests.recorded.embedding_calls import (
+    bulk_embed_calls,
     classify_calls,
     embed_calls,
     embed_sparse_calls,
@@ -38,6 +39,7 @@ from tests.recorded.texts import (
 from tests.recorded.translation_calls import (
     FEW_SEARCHES,
     SEARCHES,
+    bulk_translate_calls,
     control_calls,
     few_stream_calls,
     language_calls,
@@ -95,10 +97,12 @@ def _tiny_calls() -> Iterator[Call]:
     yield from truncated_calls(translation)
     yield from odd_calls(translation, ODD)
     yield from stream_calls(translation, TINY_ENGLISH)
+    yield from bulk_translate_calls(translation, TINY_ENGLISH[0])
     yield from prefix_calls(translation, TINY_ENGLISH, "Der alte")
     yield from score_calls(translation, TINY_PAIRS)
     yield from odd_score_calls(translation, TINY_ENGLISH[0])
     yield from embed_calls(embedding, TINY_ENGLISH)
+    yield from bulk_embed_calls(embedding, TINY_ENGLISH[0])
     yield from embed_tokens_calls(embedding, TINY_ENGLISH, num_layers=2)
     yield from fill_mask_calls(embedding, TINY_MASK)
     yield from similarity_calls(embedding, TINY_ENGLISH)

@@ -22,7 +22,7 @@ from attendant.v1.text_pb2 import (
 )
 from attendant.v1.translation_pb2 import Sampling
 
-from tests.recorded.call import Call, score, stream, tokenize, translate
+from tests.recorded.call import Call, bulk_translate, score, stream, tokenize, translate
 from tests.recorded.texts import BLANK, LONG, ODD
 
 TRUNCATIONS = {
@@ -222,6 +222,20 @@ def prefix_calls(model: str, texts: Sequence[str], prefix: str) -> Iterator[Call
         yield translate(name, texts[:3], model, target_prefixes=prefixes, **options)
         name = f"{model} target prefix, beam {beam_size}"
         yield stream(name, texts[0], model, target_prefix=prefix, **options)
+
+
+def bulk_translate_calls(model: str, text: str) -> Iterator[Call]:
+    """Streams with one good text, with faults and with bad settings."""
+    yield bulk_translate(f"{model} one text", [("id 1", text)], model)
+    yield bulk_translate(f"{model} blank texts", [("", ""), ("b", text), ("c", " ")], model)
+    for name in FEW_SEARCHES:
+        yield bulk_translate(f"{model} {name}", [("", text)], model, **SEARCHES[name])
+    yield bulk_translate(f"{model} no texts", [], model)
+    yield bulk_translate(f"{model} texts in the settings", [("", text)], model, texts=[text])
+    prefixes = {"target_prefixes": ["Der"]}
+    yield bulk_translate(f"{model} prefixes in the settings", [("", text)], model, **prefixes)
+    yield bulk_translate(f"{model} a long id", [("", text), ("i" * 129, text)], model)
+    yield bulk_translate("an unknown model", [("", text)], "nothing")
 
 
 def few_stream_calls(model: str, text: str) -> Iterator[Call]:

@@ -20,6 +20,9 @@ class Seen(CallObserver):
     def on_call_started(self, record: CallRecord) -> None:
         self._events.append(f"{self._name} {record.request_id} started")
 
+    def on_text_ended(self, record: CallRecord) -> None:
+        self._events.append(f"{self._name} {record.request_id} text ended")
+
     def on_call_ended(self, record: CallRecord) -> None:
         self._events.append(f"{self._name} {record.request_id} ended")
 
@@ -52,6 +55,17 @@ def test_calls_are_shown_to_all_in_order():
     all_of_them.catch_up()
     assert events == ["a 2 ended", "b 2 ended", "a 1 ended", "b 1 ended"]
     all_of_them.close()
+
+
+def test_texts_of_streams_are_shown_before_the_end_of_their_call():
+    events: list[str] = []
+    observer = CallReporter([Seen("a", events), Seen("b", events)])
+    observer.on_text_ended(call(1))
+    observer.on_text_ended(call(1))
+    observer.on_call_ended(call(1))
+    observer.close()
+    text = ["a 1 text ended", "b 1 text ended"]
+    assert events == [*text, *text, "a 1 ended", "b 1 ended"]
 
 
 def test_what_has_ended_is_shown_before_it_is_closed():
@@ -102,7 +116,7 @@ def test_a_watcher_that_fails_leaves_the_others_alone(caplog: pytest.LogCaptureF
 
 
 def test_calls_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(call_reporter, "MAX_WAITING_CALLS", 3)
+    monkeypatch.setattr(call_reporter, "MAX_WAITING_RECORDS", 3)
     events: list[str] = []
     observer = CallReporter([Seen("a", events)])
     for number in range(4):

@@ -1,7 +1,9 @@
 """Python client of the attendant server, and the `attendant` command."""
 
+from attendant_client.asyncio_bulk_results import AsyncBulkResults
 from attendant_client.asyncio_client import AsyncClient
 from attendant_client.asyncio_streams import AsyncTranslationStream
+from attendant_client.bulk_results import BulkResults
 from attendant_client.client import Client
 from attendant_client.comparison_results import RankedDocument, SimilarTexts
 from attendant_client.detection_results import DetectedLanguages, LanguageProbability
@@ -64,9 +66,11 @@ from attendant_client.streams import TranslationStream
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncBulkResults",
     "AsyncClient",
     "AsyncTranslationStream",
     "AttendantError",
+    "BulkResults",
     "CallCancelledError",
     "CallError",
     "CallReport",

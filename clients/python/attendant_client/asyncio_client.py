@@ -10,6 +10,8 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from attendant_client import model_messages, model_results
+from attendant_client.asyncio_bulk import AsyncBulkCalls
+from attendant_client.asyncio_bulk_results import AsyncBulkResults
 from attendant_client.asyncio_comparison import AsyncComparisonCalls
 from attendant_client.asyncio_detection import AsyncDetectionCalls
 from attendant_client.asyncio_embedding import AsyncEmbeddingCalls
@@ -17,6 +19,8 @@ from attendant_client.asyncio_prediction import AsyncPredictionCalls
 from attendant_client.asyncio_scoring import AsyncScoringCalls
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.asyncio_translation import AsyncTranslationCalls
+from attendant_client.bulk_calls import BulkCall
+from attendant_client.bulk_input import AsyncTexts
 from attendant_client.calls import Call, CallSplitter, TextCall
 from attendant_client.closing import AsyncClosing
 from attendant_client.connection import (
@@ -42,6 +46,7 @@ class AsyncClient(
     AsyncEmbeddingCalls,
     AsyncPredictionCalls,
     AsyncComparisonCalls,
+    AsyncBulkCalls,
 ):
     """A client for asyncio; make it inside the event loop that uses it.
 
@@ -234,6 +239,23 @@ class AsyncClient(
         request_id = self._defaults.request_id(request_id)
         return AsyncTranslationStream(
             call, send, self._defaults, self._closing, timeout_seconds, request_id
+        )
+
+    def _bulk(
+        self,
+        call: BulkCall[Result],
+        texts: AsyncTexts,
+        timeout_seconds: float | None,
+        request_id: str | None,
+    ) -> AsyncBulkResults[Result]:
+        send = self._channel.stream_stream(
+            call.method,
+            request_serializer=call.request_type.SerializeToString,
+            response_deserializer=call.response_type.FromString,
+        )
+        request_id = self._defaults.request_id(request_id)
+        return AsyncBulkResults(
+            call, texts, send, self._defaults, self._closing, timeout_seconds, request_id
         )
 
     async def _call(

@@ -23,7 +23,7 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024 - 4096
 """The server's default limits of a request, for a call whose own limits are not known yet."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PLACE = re.compile(
-    r"(?:texts|pairs|queries|documents)\[\d+\](?:\.(\w+))?: "
+    r"(?:(?:texts|pairs|queries|documents)\[\d+\]|text)(?:\.(\w+))?: "
     r"|(text_pairs|target_prefixes)\[\d+\]: |(?:spans|candidates)\[\d+\]\.([\w.\[\]]+): "
 )
 """The place of a text in its request, at the beginning of the server's messages."""
@@ -159,10 +159,15 @@ def sendable(texts: Sequence[str]) -> tuple[list[str], dict[int, str]]:
     for i, text in enumerate(sent):
         if not isinstance(text, str):
             raise TypeError(f"a text must be a str, not {type(text).__name__}")
-        if found := _SURROGATE.search(text):
-            faults[i] = surrogate_problem(found[0], found.start())
-            sent[i] = ""
+        if problem := surrogate_in(text):
+            faults[i], sent[i] = problem, ""
     return sent, faults
+
+
+def surrogate_in(text: str) -> str:
+    """The problem of a text that UTF-8 cannot represent; empty for other texts."""
+    found = _SURROGATE.search(text)
+    return surrogate_problem(found[0], found.start()) if found else ""
 
 
 def surrogate_problem(surrogate: str, position: int) -> str:

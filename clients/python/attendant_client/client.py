@@ -11,6 +11,10 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from attendant_client import model_messages, model_results
+from attendant_client.bulk import BulkCalls
+from attendant_client.bulk_calls import BulkCall
+from attendant_client.bulk_input import Texts
+from attendant_client.bulk_results import BulkResults
 from attendant_client.calls import Call, CallSplitter, TextCall
 from attendant_client.closing import Closing
 from attendant_client.comparison import ComparisonCalls
@@ -43,6 +47,7 @@ class Client(
     EmbeddingCalls,
     PredictionCalls,
     ComparisonCalls,
+    BulkCalls,
 ):
     """A client; may be used from several threads.
 
@@ -234,6 +239,23 @@ class Client(
         request_id = self._defaults.request_id(request_id)
         return TranslationStream(
             call, send, self._defaults, self._closing, timeout_seconds, request_id
+        )
+
+    def _bulk(
+        self,
+        call: BulkCall[Result],
+        texts: Texts,
+        timeout_seconds: float | None,
+        request_id: str | None,
+    ) -> BulkResults[Result]:
+        send = self._channel.stream_stream(
+            call.method,
+            request_serializer=call.request_type.SerializeToString,
+            response_deserializer=call.response_type.FromString,
+        )
+        request_id = self._defaults.request_id(request_id)
+        return BulkResults(
+            call, texts, send, self._defaults, self._closing, timeout_seconds, request_id
         )
 
     def _call(

@@ -190,6 +190,16 @@ class CallDefaults:
         if timeout_seconds is None:
             timeout_seconds = self.timeout_seconds
         _check_timeout(timeout_seconds)
+        return self._attempts(timeout_seconds, is_idempotent)
+
+    def stream_attempts(self, timeout_seconds: float | None) -> Attempts:
+        """Begin a bulk call, which has no deadline unless it has a timeout of its own."""
+        if timeout_seconds is None:
+            return self._attempts(math.inf)
+        _check_timeout(timeout_seconds)
+        return self._attempts(timeout_seconds)
+
+    def _attempts(self, timeout_seconds: float, is_idempotent: bool = True) -> Attempts:
         return Attempts(
             self.retry,
             self.throttle,

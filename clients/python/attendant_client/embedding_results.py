@@ -36,6 +36,8 @@ class Embedding(TextResult):
 
     With `chunking`, `chunks` are the parts of the text. Unless they are averaged, `vector` has a
     row for each, shape (chunks, dimension), and `scale` is an array; a text that failed has no row.
+
+    In a bulk call, the vector of a text that failed is empty, and `id` is the id of the text.
     """
 
     vector: NDArray[Any]
@@ -45,6 +47,7 @@ class Embedding(TextResult):
     call: CallReport
     scale: float | FloatArray | None = None
     chunks: tuple[Chunk, ...] = ()
+    id: str = ""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """The vector, for functions of NumPy."""

@@ -34,6 +34,10 @@ TOO_LARGE = "CALL_TOO_LARGE"
 TOO_LARGE_MESSAGE = "eceived message larger than max"
 """What gRPC says of a request, or an answer, that exceeds the receiver's limit."""
 
+ENDED_WHILE_SENDING = "the server ended the call while a message was being sent"
+ENDED_MESSAGE = "Internal error from Core"
+"""What grpc.aio says of a call that has ended while it sent a message."""
+
 Detail = TypeVar("Detail", bound=Message)
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -187,6 +191,17 @@ def call_error(error: grpc.RpcError, request_id: str = "") -> CallError:
         limit = int(max_texts) if max_texts.isdecimal() else None
         return CallTooLargeError(message, code, None, request_id, limit)
     return ERROR_BY_CODE[code](message, code, _retry_after_seconds(call, status), request_id)
+
+
+def stream_error(error: grpc.RpcError, request_id: str) -> CallError:
+    """Like `call_error`, for a stream of requests.
+
+    grpc.aio does not tell the status of a call that the server ends while it sends a message. After
+    the settings were accepted, that is most often a server that stops.
+    """
+    if error.code() is grpc.StatusCode.INTERNAL and error.details() == ENDED_MESSAGE:
+        return UnavailableError(ENDED_WHILE_SENDING, grpc.StatusCode.UNAVAILABLE, None, request_id)
+    return call_error(error, request_id)
 
 
 def text_error(status: status_pb2.Status, index: int, request_id: str) -> TextError:

@@ -57,9 +57,14 @@ SIDES: dict[str, model_pb2.TextSide.ValueType] = {
 }
 
 
-def sampling(options: Sampling | None) -> translation_pb2.Sampling | None:
-    """The message of sampling options; None for a search."""
-    return None if options is None else translation_pb2.Sampling(**asdict(options))
+def sampling(options: Sampling | None, has_seed: bool = False) -> translation_pb2.Sampling | None:
+    """The message of sampling options, None for a search; `has_seed`: with a seed in any case."""
+    if options is None:
+        return None
+    message = translation_pb2.Sampling(**asdict(options))
+    if has_seed and not message.HasField("seed"):
+        message.seed = secrets.randbits(32)  # the same for all texts and attempts
+    return message
 
 
 def _glossary_entries(entries: GlossaryEntries) -> list[translation_pb2.GlossaryEntry]:

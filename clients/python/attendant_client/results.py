@@ -183,7 +183,8 @@ class Hypothesis:
 class Translation(TextResult):
     """The result for one text: hypotheses, best first, or an error and no hypotheses.
 
-    `num_unknown_tokens` is how many source tokens stand for text that the vocabulary lacks.
+    `num_unknown_tokens` is how many source tokens stand for text that the vocabulary lacks. `id` is
+    the id of the text in a bulk call.
     """
 
     hypotheses: tuple[Hypothesis, ...]
@@ -192,6 +193,7 @@ class Translation(TextResult):
     truncation: TruncationReport | None
     error: TextError | None
     call: CallReport
+    id: str = ""
 
     @property
     def text(self) -> str:

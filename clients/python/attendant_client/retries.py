@@ -118,6 +118,14 @@ class Attempts:
         """Return the time until the deadline of the call, never negative."""
         return max(0.0, self._deadline - self._clock())
 
+    def timeout_seconds(self) -> float | None:
+        """Return the time until the deadline as gRPC takes it; None if there is no deadline."""
+        return None if self._deadline == math.inf else self.remaining_seconds()
+
+    def record_progress(self) -> None:
+        """Note that a stream goes on: the attempts before do not count any more."""
+        self._num_attempts = 1
+
     def record_success(self) -> None:
         """Note that the call succeeded."""
         self._throttle.record_success()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 from attendant_server.application.quotas import CallerQuotas
 from attendant_server.errors import DeadlineExceeded, QueueFull, Unavailable
@@ -33,7 +33,7 @@ class CallAdmission:
         self._max_request_seconds = max_request_seconds
         self._on_refused = on_refused
         self._num_calls = 0
-        self._refuses_all = False
+        self._is_stopping = asyncio.Event()
         self._may_refuse = asyncio.Event()
         self._may_refuse.set()
 
@@ -44,7 +44,16 @@ class CallAdmission:
 
     def refuse_calls(self) -> None:
         """Refuse every call from now on with Unavailable."""
-        self._refuses_all = True
+        self._is_stopping.set()
+
+    async def wait_until_stopping(self) -> None:
+        """Wait until every call is refused. Streams then read no further texts."""
+        await self._is_stopping.wait()
+
+    async def refuse(self) -> NoReturn:
+        """Raise Unavailable, as soon as refusals are no longer held back."""
+        await self._may_refuse.wait()
+        raise Unavailable("the server is stopping")
 
     @contextmanager
     def held_refusals(self) -> Iterator[None]:
@@ -66,9 +75,27 @@ class CallAdmission:
         Raises QueueFull, QuotaExceeded or Unavailable before the call begins, and DeadlineExceeded
         when the call exceeds its time limit.
         """
+        return await self._run(self._max_request_seconds, call, *arguments, **options)
+
+    async def run_stream(
+        self,
+        call: Callable[Arguments, Awaitable[Answer]],
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Answer:
+        """Like `run`, without a time limit: a stream limits the time of each of its texts."""
+        return await self._run(None, call, *arguments, **options)
+
+    async def _run(
+        self,
+        max_seconds: float | None,
+        call: Callable[Arguments, Awaitable[Answer]],
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Answer:
         await self._admit()
         self._num_calls += 1
-        limit = asyncio.timeout(self._max_request_seconds)
+        limit = asyncio.timeout(max_seconds)
         try:
             with self._quotas.call():
                 async with limit:
@@ -76,18 +103,15 @@ class CallAdmission:
         except TimeoutError as error:
             if not limit.expired():
                 raise  # raised by the call itself
-            raise DeadlineExceeded(
-                f"the call took more than {self._max_request_seconds:g} seconds"
-            ) from error
+            raise DeadlineExceeded(f"the call took more than {max_seconds:g} seconds") from error
         finally:
             self._num_calls -= 1
 
     async def _admit(self) -> None:
         """Raise QueueFull or Unavailable if the call must be refused."""
-        if self._refuses_all:
+        if self._is_stopping.is_set():
             self._on_refused("unavailable")
-            await self._may_refuse.wait()
-            raise Unavailable("the server is stopping")
+            await self.refuse()
         if self._num_calls >= self._max_concurrent_calls:
             self._on_refused("concurrency")
             raise QueueFull(

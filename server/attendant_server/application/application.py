@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attendant_server.application.admission import CallAdmission
+from attendant_server.application.bulk_calls import BulkEmbedder, BulkTranslator
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.classification import Classifier
 from attendant_server.application.embedding import Embedder
@@ -38,6 +39,8 @@ class Application:
     translator: Translator
     markup_translator: MarkupTranslator
     routed_translator: RoutedTranslator
+    bulk_translator: BulkTranslator
+    bulk_embedder: BulkEmbedder
     scorer: Scorer
     embedder: Embedder
     token_embedder: TokenEmbedder
@@ -71,17 +74,20 @@ def new_application(
     translator = Translator(catalog, jobs, limits, GlossaryFolder(glossaries, jobs))
     markup_translator = MarkupTranslator(translator, jobs, limits)
     scorer = Scorer(catalog, jobs, limits)
-    routes = Routes(catalog, pivots)
+    routed_translator = RoutedTranslator(
+        Routes(catalog, pivots), translator, markup_translator, scorer, jobs, limits
+    )
+    embedder = Embedder(catalog, jobs, limits)
     return Application(
         admission=admission,
         jobs=jobs,
         translator=translator,
         markup_translator=markup_translator,
-        routed_translator=RoutedTranslator(
-            routes, translator, markup_translator, scorer, jobs, limits
-        ),
+        routed_translator=routed_translator,
+        bulk_translator=BulkTranslator(routed_translator, limits, admission),
+        bulk_embedder=BulkEmbedder(embedder, limits, admission),
         scorer=scorer,
-        embedder=Embedder(catalog, jobs, limits),
+        embedder=embedder,
         token_embedder=TokenEmbedder(catalog, jobs, limits),
         mask_filler=MaskFiller(catalog, jobs, limits),
         classifier=Classifier(catalog, jobs, limits),

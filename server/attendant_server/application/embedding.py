@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,17 @@ from numpy.typing import NDArray
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog, ServedModel
-from attendant_server.application.chunking import Chunk, ChunkedText, ChunkOptions, chunk_reader
+from attendant_server.application.chunking import (
+    Chunk,
+    ChunkedText,
+    ChunkOptions,
+    ChunkReader,
+    chunk_reader,
+)
 from attendant_server.application.data_types import ConvertedVectors, DataType, converted
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.jobs import JobRunner
-from attendant_server.application.prompts import PromptChoice, chosen_prompt
+from attendant_server.application.prompts import Prompt, PromptChoice, chosen_prompt
 from attendant_server.application.tokenization import (
     good,
     num_tokens,
@@ -61,6 +67,23 @@ class EmbeddingRequest:
     data_type: int = 0
     """Number of a `DataType`, 0 for the default."""
     chunks: ChunkOptions = ChunkOptions()
+    may_wait: bool = False
+    """Whether the texts wait for room in the queue instead of being refused."""
+
+
+class EmbeddingPlan(NamedTuple):
+    """The checked options of a call."""
+
+    model: ServedModel
+    output: str
+    """The output of the model that is returned."""
+    dimension: int
+    data_type: DataType
+    prompt: Prompt
+    tokenization: TokenizationOptions
+    chunked: tuple[ChunkReader, TokenizationOptions] | None
+    """The reader of texts in chunks and its options; None for whole texts."""
+    normalizes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +115,40 @@ class Embedder:
 
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
+        self._limits.check_count("texts", len(request.texts))
+        plan = await self.plan(request, len(request.texts))
+        deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
+        texts, token_ids = await self._read(plan, request)
+        calls = [
+            EmbedCall(
+                part,
+                (plan.output,),
+                deadline,
+                num_prompt_tokens=plan.prompt.num_tokens_of(len(part)),
+            )
+            for part in _parts(token_ids, len(texts))
+        ]
+        results = await _answered(plan.model, calls, request.may_wait)
+        rows = [result[plan.output] for result in results]
+        vectors = _vectors(plan, request.chunks, texts, rows)
+        return EmbeddingAnswer(
+            model=plan.model.description.key,
+            vectors=converted(vectors, plan.data_type),
+            texts=[embedded_text(plan.tokenization, text) for text in texts],
+            num_input_tokens=num_tokens(texts),
+            phases=records.current().phases(),
+            size=len(texts),
+        )
+
+    async def plan(self, request: EmbeddingRequest, num_texts: int) -> EmbeddingPlan:
+        """Find the model and check the options for calls with ``num_texts`` texts."""
         limits = self._limits
-        limits.check_count("texts", len(request.texts))
         model = self._catalog.serving(request.model, ModelKind.EMBEDDING)
         description, max_characters = model.description, limits.max_text_characters
         output = chosen_output(request.pooling, description)
         dimension = chosen_dimension(request.dimensions, request.force_dimensions, description)
         data_type = known_value("data_type", request.data_type, DataType.FLOAT32)
-        limits.check_response("texts", len(request.texts) * data_type.row_bytes(dimension))
+        limits.check_response("texts", num_texts * data_type.row_bytes(dimension))
         prompt = await chosen_prompt(
             request.prompt, model, self._jobs, max_characters, request.text_normalization
         )
@@ -111,43 +160,33 @@ class Embedder:
             request.text_normalization,
             prompt_length=len(prompt.text),
         )
-        chunked = chunk_reader(request.chunks, tokenization, prompt.text, description)
-        deadline = limits.deadline(model.engine.clock(), seconds_left)
-
-        texts: Sequence[TokenizedText | ChunkedText | InvalidRequest]
-        if chunked is None:
-            texts = await tokenize(self._jobs, tokenization, TEXTS, prompt.before(request.texts))
-            token_ids = [text.token_ids for text in good(texts)]
-        else:
-            texts = await read_texts(self._jobs, chunked[1], TEXTS, request.texts, chunked[0])
-            token_ids = _of_chunks(texts)
-            row_bytes = CHUNK_BYTES
-            row_bytes += 0 if request.chunks.averages else data_type.row_bytes(dimension)
-            limits.check_response("texts", len(token_ids) * row_bytes)
-        calls = [
-            EmbedCall(part, (output,), deadline, num_prompt_tokens=prompt.num_tokens_of(len(part)))
-            for part in _parts(token_ids, len(texts))
-        ]
-        results = await _answered(model, calls)
-
-        rows = [result[output] for result in results]
-        if chunked is None:
-            vectors = _stacked(texts, rows, dimension)
-        elif request.chunks.averages:
-            vectors = _averages(texts, rows, dimension)
-        else:
-            vectors = np.array([row[:dimension] for row in rows], np.float32).reshape(-1, dimension)
-        default = description.default_normalize
-        if default if request.normalize is None else request.normalize:
-            _normalize(vectors)
-        return EmbeddingAnswer(
-            model=description.key,
-            vectors=converted(vectors, data_type),
-            texts=[embedded_text(tokenization, text) for text in texts],
-            num_input_tokens=num_tokens(texts),
-            phases=records.current().phases(),
-            size=len(texts),
+        normalizes = description.default_normalize
+        return EmbeddingPlan(
+            model,
+            output,
+            dimension,
+            data_type,
+            prompt,
+            tokenization,
+            chunk_reader(request.chunks, tokenization, prompt.text, description),
+            normalizes if request.normalize is None else request.normalize,
         )
+
+    async def _read(
+        self, plan: EmbeddingPlan, request: EmbeddingRequest
+    ) -> tuple[Sequence[TokenizedText | ChunkedText | InvalidRequest], list[list[int]]]:
+        """The texts, or their faults, and the tokens of all good texts or of their chunks."""
+        if plan.chunked is None:
+            given = plan.prompt.before(request.texts)
+            texts = await tokenize(self._jobs, plan.tokenization, TEXTS, given)
+            return texts, [text.token_ids for text in good(texts)]
+        reader, options = plan.chunked
+        chunked = await read_texts(self._jobs, options, TEXTS, request.texts, reader)
+        token_ids = _of_chunks(chunked)
+        row_bytes = CHUNK_BYTES
+        row_bytes += 0 if request.chunks.averages else plan.data_type.row_bytes(plan.dimension)
+        self._limits.check_response("texts", len(token_ids) * row_bytes)
+        return chunked, token_ids
 
 
 def embedded_text(
@@ -177,15 +216,34 @@ def _parts(token_ids: Sequence[list[int]], num_texts: int) -> Iterator[Sequence[
 
 
 async def _answered(
-    model: ServedModel, calls: Sequence[EmbedCall]
+    model: ServedModel, calls: Sequence[EmbedCall], may_wait: bool
 ) -> list[dict[str, NDArray[np.float32]]]:
     """The results of all calls."""
     results = []
     for number, call in enumerate(calls):
-        results += await model.answer(call, may_wait=number > 0)
+        results += await model.answer(call, may_wait or number > 0)
     if len(calls) > 1:
         records.current().engine = joined_timings([call.timings for call in calls])
     return results
+
+
+def _vectors(
+    plan: EmbeddingPlan,
+    chunks: ChunkOptions,
+    texts: Sequence[Any],
+    rows: Sequence[NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """The vectors of an answer, from those of the texts or of the chunks."""
+    if plan.chunked is None:
+        vectors = _stacked(texts, rows, plan.dimension)
+    elif chunks.averages:
+        vectors = _averages(texts, rows, plan.dimension)
+    else:
+        kept = [row[: plan.dimension] for row in rows]
+        vectors = np.array(kept, np.float32).reshape(-1, plan.dimension)
+    if plan.normalizes:
+        _normalize(vectors)
+    return vectors
 
 
 def _averages(

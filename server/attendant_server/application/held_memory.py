@@ -1,6 +1,8 @@
 """Bounds the requests and answers that the server holds for all calls together."""
 
+import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 
 from attendant_server.errors import QueueFull
 
@@ -40,18 +42,28 @@ class HeldMemory:
 
     def change(self, caller: str, old_bytes: int, new_bytes: int) -> None:
         """Replace bytes of a caller; raises QueueFull if the new ones are too many."""
+        if problem := self.problem(caller, old_bytes, new_bytes):
+            self._refuse(problem)
+        self.add(caller, new_bytes - old_bytes)
+
+    def problem(self, caller: str, old_bytes: int, new_bytes: int) -> str:
+        """Why bytes of a caller cannot be replaced; empty if they can."""
         own = self._of_callers.get(caller, 0) - old_bytes
         others = self.num_bytes - old_bytes - own
         limit = int(SHARE_OF_FREE_BYTES * (self.max_bytes - others))
         # A call that is alone may have any size: other limits bound its messages.
         if new_bytes > old_bytes and (others or own) and own + new_bytes > limit:
-            self._refuse(
+            return (
                 f"requests and answers of this caller hold {own} bytes and {new_bytes} more would "
                 f"exceed its limit of {limit}: three quarters of the bytes that other callers "
                 f"leave free, of {self.max_bytes}"
             )
-        self.num_bytes += new_bytes - old_bytes
-        self._of_callers[caller] = own + new_bytes
+        return ""
+
+    def add(self, caller: str, num_bytes: int) -> None:
+        """Count more bytes of a caller, or fewer, whatever the limit."""
+        self.num_bytes += num_bytes
+        self._of_callers[caller] = self._of_callers.get(caller, 0) + num_bytes
         if not self._of_callers[caller]:
             del self._of_callers[caller]
 
@@ -73,6 +85,19 @@ class HeldCall:
         self._memory.change(self._caller, self._num_bytes, num_bytes)
         self._num_bytes = num_bytes
 
+    def has_room(self, num_bytes: int) -> bool:
+        """Whether this many bytes can be held beside those of before."""
+        return not self._memory.problem(self._caller, self._num_bytes, self._num_bytes + num_bytes)
+
+    def add(self, num_bytes: int) -> None:
+        """Hold this many bytes more, or fewer if it is negative, whatever the limit."""
+        self._memory.add(self._caller, num_bytes)
+        self._num_bytes += num_bytes
+
+    def make_current(self) -> None:
+        """Let `current_hold` return this in the running task."""
+        _current.set(self)
+
     def answer(self, num_bytes: int) -> None:
         """Hold the answer, which is about to be sent, instead of the request; raises QueueFull."""
         self.replace(num_bytes)
@@ -84,3 +109,15 @@ class HeldCall:
         self.replace(0)
         self._memory.num_unread_answers -= self._is_answered
         self._is_answered = False
+
+
+_current: ContextVar[HeldCall] = ContextVar("hold")
+
+
+def _ignore(reason: str) -> None:
+    pass
+
+
+def current_hold() -> HeldCall:
+    """The bytes that the running task's call holds; counted nowhere outside of calls."""
+    return _current.get(None) or HeldCall(HeldMemory(sys.maxsize, sys.maxsize, _ignore), "")

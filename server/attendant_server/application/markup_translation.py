@@ -16,6 +16,7 @@ from attendant_server.application.translation import (
     TranslationRequest,
     Translator,
 )
+from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.application.validation import TEXTS, RequestLimits, known_value
 from attendant_server.engine.search import length_penalized
 from attendant_server.errors import InvalidRequest
@@ -61,7 +62,7 @@ class MarkupTranslator:
         kind = known_value("markup", markup, Markup.NONE)
         if kind is Markup.NONE:
             return await self._translator.translate(request, seconds_left)
-        self.check(request, markup)
+        self.check_texts(request, markup)
         documents = await self._read(request.texts, kind is Markup.HTML)
         found = [s for each in documents if isinstance(each, _Document) for s in each.segments]
         plain = replace(
@@ -82,12 +83,22 @@ class MarkupTranslator:
         translations = await self._jobs.run_for(answer.size, join)
         return replace(answer, translations=translations, phases=records.current().phases())
 
-    def check(self, request: TranslationRequest, markup: int) -> None:
+    def check_texts(self, request: TranslationRequest, markup: int) -> None:
         """Raise InvalidRequest for what is wrong with any model."""
         if known_value("markup", markup, Markup.NONE) is Markup.NONE:
-            self._translator.check(request)
+            self._translator.check_texts(request)
             return
         self._limits.check_count("texts", len(request.texts))
+        self._check(request)
+
+    async def check(self, request: TranslationRequest, markup: int) -> TranslationPlan:
+        """The plan of calls with one text each; raises what `translate` raises for options."""
+        if known_value("markup", markup, Markup.NONE) is not Markup.NONE:
+            self._check(request)
+            request = replace(request, return_alignments=True)
+        return await self._translator.check(request)
+
+    def _check(self, request: TranslationRequest) -> None:
         for field in REFUSED:
             if getattr(request, field):
                 raise InvalidRequest(field, "is for texts without markup only")

@@ -30,17 +30,19 @@ async def search_pieces(
     places: Sequence[str],
     deadline: float,
     num_texts: int,
+    may_wait: bool,
 ) -> list[list[Hypothesis]]:
     """The hypotheses of the pieces of all texts without a fault; raises SearchTooLarge.
 
     ``places`` are those of the texts, for seeds (`places_of`). The caller has sent ``num_texts``
-    texts, of which these texts may be parts.
+    texts, of which these texts may be parts. ``may_wait``: whether they wait for room in the queue
+    instead of being refused.
     """
     num_samples = plan.num_samples
     pieces = [token_ids for text in good(texts) for token_ids in text.token_ids]
     size = max(MAX_RUNNING_SENTENCES, num_texts)
     if plan.seed is None and not plan.read_pieces.whole and len(pieces) <= size:
-        return await plan.model.answer(TranslateCall(pieces, plan.options, deadline))
+        return await plan.model.answer(TranslateCall(pieces, plan.options, deadline), may_wait)
     sources = [token_ids for token_ids in pieces for _ in range(num_samples)]
     seeds = list(seeds_of(plan.seed, places, texts, num_samples))
     prefixes: list[tuple[int, ...]] = []
@@ -58,7 +60,7 @@ async def search_pieces(
         )
         calls.append(call)
         try:
-            results += await plan.model.answer(call, may_wait=first > 0)
+            results += await plan.model.answer(call, may_wait or first > 0)
         except SearchTooLarge as error:
             problems = {
                 (first + i) // num_samples: problem for i, problem in error.problems.items()

@@ -105,6 +105,30 @@ class CallUsage:
         self._account, self._record, self._clock = account, record, clock
         self._taken: list[tuple[TokenBucket, int, int]] = []
 
+    @property
+    def has_rates(self) -> bool:
+        """Whether the caller's texts or tokens per minute are limited."""
+        return self._account.texts.per_minute > 0 or self._account.tokens.per_minute > 0
+
+    def of_text(self, record: CallRecord, on_counted: Callable[[], None]) -> "CallUsage":
+        """The usage of one text of this call, which is a stream, by the record of the text.
+
+        ``on_counted`` is called once the tokens of the text have been counted.
+        """
+        return _TextUsage(self._account, record, self._clock, on_counted)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Let the block count here. What it took is given back if it is refused."""
+        outer = _current.set(self)
+        try:
+            yield
+        except (QueueFull, QuotaExceeded, Unavailable):
+            self.give_back()
+            raise
+        finally:
+            _current.reset(outer)
+
     def begin(self) -> None:
         """Count the call as one in progress, or raise QuotaExceeded."""
         limit = self._account.max_calls
@@ -162,6 +186,25 @@ class CallUsage:
         raise QuotaExceeded(f"{quota}: {problem}", retry_after_seconds)
 
 
+class _TextUsage(CallUsage):
+    """Counts one text of a stream."""
+
+    def __init__(
+        self,
+        account: _Account,
+        record: CallRecord,
+        clock: Callable[[], int],
+        on_counted: Callable[[], None],
+    ) -> None:
+        super().__init__(account, record, clock)
+        self._on_counted = on_counted
+
+    def take_tokens(self, num_tokens: int) -> None:
+        """Count the tokens, and report it; raises QuotaExceeded."""
+        super().take_tokens(num_tokens)
+        self._on_counted()
+
+
 class CallerQuotas:
     """The quotas of all callers. On the event loop only."""
 
@@ -179,14 +222,10 @@ class CallerQuotas:
         record = records.current()
         usage = CallUsage(self._account(record.caller), record, self._clock)
         usage.begin()
-        outer = _current.set(usage)
         try:
-            yield
-        except (QueueFull, QuotaExceeded, Unavailable):
-            usage.give_back()
-            raise
+            with usage.counting():
+                yield
         finally:
-            _current.reset(outer)
             usage.end()
 
     def _account(self, caller: Identity) -> _Account:

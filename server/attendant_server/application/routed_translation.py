@@ -23,7 +23,7 @@ from attendant_server.application.translation import (
     Translator,
 )
 from attendant_server.application.translation_options import TranslationOptions
-from attendant_server.application.translation_plans import PlannedRequest
+from attendant_server.application.translation_plans import PlannedRequest, TranslationPlan
 from attendant_server.application.validation import RequestLimits
 from attendant_server.engine.calls import CallTimings
 from attendant_server.errors import InvalidRequest
@@ -55,10 +55,12 @@ class RoutedTranslator:
         route = self._route(request)
         if route is None:
             return await self._markup_translator.translate(request, markup, seconds_left)
-        self._markup_translator.check(request, markup)
+        self._markup_translator.check_texts(request, markup)
         hops = await self._hops(route, request, seconds_left, markup > Markup.NONE)
         first = await self._markup_translator.translate(
-            _first_request(hops, request, request.texts), markup, hops.seconds_left()
+            replace(_first_request(hops, request, request.texts), may_wait=request.may_wait),
+            markup,
+            hops.seconds_left(),
         )
         # A text with a fault is sent on as an empty one, so that the others keep their places.
         second = replace(
@@ -70,6 +72,18 @@ class RoutedTranslator:
         with _one_record():
             answer = await self._markup_translator.translate(second, markup, hops.seconds_left())
         return await self._joined(route, first, answer)
+
+    async def check(self, request: TranslationRequest, markup: int) -> TranslationPlan:
+        """The plan of calls with one text each; like `MarkupTranslator.check`.
+
+        Over a pivot language, it is that of the second model.
+        """
+        route = self._route(request)
+        if route is None:
+            return await self._markup_translator.check(request, markup)
+        hops = await self._hops(route, request, None)
+        second = replace(request, served=hops.second, source_language=route.read)
+        return await self._markup_translator.check(second, markup)
 
     def stream(
         self, request: StreamRequest, seconds_left: float | None

@@ -57,6 +57,8 @@ class TranslationRequest(GlossaryRequest):
     """The beginning of each translation, "" for none; empty if no text has any."""
     places: Sequence[str] = ()
     """The place of each text, for seeds; empty for those of `places_of`."""
+    may_wait: bool = False
+    """Whether the texts wait for room in the queue instead of being refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +110,22 @@ class Translator:
 
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
-        self.check(request)
+        self.check_texts(request)
         return await self.translate_all(request, seconds_left, len(request.texts))
 
-    def check(self, request: TranslationRequest) -> None:
+    def check_texts(self, request: TranslationRequest) -> None:
         """Raise InvalidRequest for what is wrong with any model."""
         num_texts, prefixes = len(request.texts), request.target_prefixes
         self._limits.check_count("texts", num_texts)
         if prefixes and len(prefixes) != num_texts:
             problem = f"as many as texts, which are {num_texts}, or none, got {len(prefixes)}"
             raise InvalidRequest("target_prefixes", problem)
+
+    async def check(self, request: GlossaryRequest) -> TranslationPlan:
+        """The plan of calls with one text each; raises what `translate` raises for options."""
+        plan = await self._plan(request, {0} if request.options.return_alternatives else ())
+        self._check_size(plan, 1)
+        return plan
 
     async def translate_all(
         self, request: TranslationRequest, seconds_left: float | None, num_texts: int
@@ -141,7 +149,9 @@ class Translator:
         places = request.places or places_of(request.options.sampling, len(request.texts))
         while True:
             try:
-                results = await search_pieces(plan, texts, places, deadline, num_texts)
+                results = await search_pieces(
+                    plan, texts, places, deadline, num_texts, request.may_wait
+                )
                 break
             except SearchTooLarge as error:
                 texts = with_faults(texts, error.problems)

@@ -1,4 +1,4 @@
-"""Reports ended calls to observers, in batches on a separate thread.
+"""Reports ended calls, and ended texts of streams, to observers, in batches on a separate thread.
 
 Reporting calls one by one on the event loop was measured to take two to three times as long.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from attendant_server.records import CallObserver, CallRecord
 
 PERIOD_SECONDS = 0.1
-MAX_WAITING_CALLS = 10_000
+MAX_WAITING_RECORDS = 10_000
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,8 @@ class CallReporter:
 
     def __init__(self, observers: Sequence[CallObserver]) -> None:
         self._observers = observers
-        self._ended: deque[CallRecord] = deque()
+        self._ended: deque[tuple[bool, CallRecord]] = deque()
+        """Records of calls (True) and of texts of streams."""
         self._reporting = threading.Lock()
         self._has_some, self._is_closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(
@@ -34,22 +35,30 @@ class CallReporter:
         for observer in self._observers:
             observer.on_call_started(record)
 
+    def on_text_ended(self, record: CallRecord) -> None:
+        """Report the end of a text within `PERIOD_SECONDS`."""
+        self._add(False, record)
+
     def on_call_ended(self, record: CallRecord) -> None:
         """Report the end of a call within `PERIOD_SECONDS`."""
-        self._ended.append(record)
+        self._add(True, record)
+
+    def _add(self, is_call: bool, record: CallRecord) -> None:
+        self._ended.append((is_call, record))
         if not self._has_some.is_set():
             self._has_some.set()
-        if len(self._ended) >= MAX_WAITING_CALLS:
+        if len(self._ended) >= MAX_WAITING_RECORDS:
             self.catch_up()
 
     def catch_up(self) -> None:
         """Report all ended calls now. Any thread."""
         with self._reporting:
             while self._ended:
-                record = self._ended.popleft()
+                is_call, record = self._ended.popleft()
                 for observer in self._observers:
+                    report = observer.on_call_ended if is_call else observer.on_text_ended
                     try:
-                        observer.on_call_ended(record)
+                        report(record)
                     except Exception:
                         logger.exception(
                             "event=call_not_reported observer=%s", type(observer).__name__

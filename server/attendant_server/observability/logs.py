@@ -192,6 +192,9 @@ class CallLog:
     def on_call_started(self, record: CallRecord) -> None:
         """A call has started."""
 
+    def on_text_ended(self, record: CallRecord) -> None:
+        """A text of a stream has been answered."""
+
     def on_call_ended(self, record: CallRecord) -> None:
         """A call has ended."""
         level = logging.INFO if record.method.is_own else logging.DEBUG

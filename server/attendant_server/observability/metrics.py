@@ -17,14 +17,14 @@ from attendant_server.security.authentication import RESULTS
 REFUSALS = ("queue_full", "queue_wait", "unavailable", "concurrency", "quota", "memory")
 DROPS = ("cancelled", "expired", "failed")
 METHODS = {
-    "translation": ("Translate", "StreamTranslate", "Score", "Tokenize"),
+    "translation": ("Translate", "StreamTranslate", "BulkTranslate", "Score", "Tokenize"),
     "embedding": (
-        *("Embed", "EmbedTokens", "EmbedSparse", "Similarity"),
+        *("Embed", "BulkEmbed", "EmbedTokens", "EmbedSparse", "Similarity"),
         *("FillMask", "Classify", "Rerank", "Tokenize"),
     ),
 }
 CHANGES = ("loaded", "failed", "unloaded")
-TRANSLATING = ("Translate", "StreamTranslate")
+TRANSLATING = ("Translate", "StreamTranslate", "BulkTranslate")
 WITHOUT_ENGINE = ("Tokenize",)
 OTHER = "other"
 """The callers with tokens or certificates together: their names have no bound."""
@@ -154,13 +154,25 @@ class Metrics:
     ) -> None:
         metrics, call = self._definitions, (*model, record.method.name)
         metrics.calls.labels(*call, record.code).inc()
+        if not record.has_text_records:
+            self._count_bad_texts(record, model)
+        if record.code == "OK":
+            metrics.call_seconds.labels(*call).observe(seconds, exemplar)
+            self._time(record, call, exemplar)
+
+    def on_text_ended(self, record: CallRecord) -> None:
+        """A text of a stream has been answered."""
+        self._count_texts_of_caller(record)
+        if model := self._labels.get(record.model):
+            self._count_bad_texts(record, model)
+            self._time(record, (*model, record.method.name), None)
+
+    def _count_bad_texts(self, record: CallRecord, model: tuple[str, str]) -> None:
+        metrics = self._definitions
         if record.num_truncated_texts:
             metrics.truncated_texts.labels(*model).inc(record.num_truncated_texts)
         if record.num_invalid_texts:
             metrics.invalid_texts.labels(*model).inc(record.num_invalid_texts)
-        if record.code == "OK":
-            metrics.call_seconds.labels(*call).observe(seconds, exemplar)
-            self._time(record, call, exemplar)
 
     def on_refused(self, reason: str) -> None:
         """A call was not admitted."""
@@ -212,14 +224,18 @@ class Metrics:
         if labels := self._labels.get(model):
             self._definitions.dropped_texts.labels(*labels, reason).inc(num_texts)
 
+    def _count_texts_of_caller(self, record: CallRecord) -> None:
+        metrics, caller = self._definitions, _label_of(record)
+        metrics.caller_texts.labels(caller).inc(record.num_counted_texts)
+        metrics.caller_tokens.labels(caller).inc(record.num_counted_tokens)
+
     def _count_for_caller(self, record: CallRecord) -> None:
-        metrics, name = self._definitions, record.caller.name
-        caller = name if name == ANONYMOUS.name or name.startswith(KEY) else OTHER
+        metrics, caller = self._definitions, _label_of(record)
         is_refused = record.code in REFUSING_CODES
         result = "ok" if record.code == "OK" else "refused" if is_refused else "failed"
         metrics.caller_calls.labels(caller, result).inc()
-        metrics.caller_texts.labels(caller).inc(record.num_counted_texts)
-        metrics.caller_tokens.labels(caller).inc(record.num_counted_tokens)
+        if not record.has_text_records:
+            self._count_texts_of_caller(record)
         if record.exceeded_quota:
             metrics.refused_calls.labels("quota").inc()
             metrics.caller_refused_calls.labels(caller, record.exceeded_quota).inc()
@@ -267,6 +283,11 @@ class Metrics:
             )
 
 
+def _label_of(record: CallRecord) -> str:
+    name = record.caller.name
+    return name if name == ANONYMOUS.name or name.startswith(KEY) else OTHER
+
+
 class NoMetrics(Metrics):
     """Metrics of a server without a metrics port: does nothing."""
 
@@ -275,6 +296,9 @@ class NoMetrics(Metrics):
 
     def on_call_ended(self, record: CallRecord) -> None:
         """A call has ended."""
+
+    def on_text_ended(self, record: CallRecord) -> None:
+        """A text of a stream has been answered."""
 
     def on_refused(self, reason: str) -> None:
         """A call was not admitted."""

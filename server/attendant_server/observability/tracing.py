@@ -107,6 +107,9 @@ class Tracer:
     def on_call_started(self, record: CallRecord) -> None:
         """A call has started."""
 
+    def on_text_ended(self, record: CallRecord) -> None:
+        """A text of a stream has been answered."""
+
     def on_call_ended(self, record: CallRecord) -> None:
         """Decide whether the call is traced and in which trace; pass its spans on."""
         if not record.method.is_own:

@@ -525,6 +525,81 @@ class EmbedChunk(google.protobuf.message.Message):
 Global___EmbedChunk: typing_extensions.TypeAlias = EmbedChunk
 
 @typing.final
+class BulkEmbedRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    @property
+    def settings(self) -> Global___EmbedRequest:
+        """The options for all texts, in the first message only; otherwise the call fails with INVALID_ARGUMENT. The field texts
+        must be empty; otherwise the call fails with INVALID_ARGUMENT.
+        """
+
+    @property
+    def text(self) -> attendant.v1.text_pb2.BulkText:
+        """A text, in each message but the first."""
+
+    def __init__(
+        self,
+        *,
+        settings: Global___EmbedRequest | None = ...,
+        text: attendant.v1.text_pb2.BulkText | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["content", b"content", "settings", b"settings", "text", b"text"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "settings", b"settings", "text", b"text"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["settings", "text"] | None: ...
+
+Global___BulkEmbedRequest: typing_extensions.TypeAlias = BulkEmbedRequest
+
+@typing.final
+class BulkEmbedResponse(google.protobuf.message.Message):
+    """BulkEmbedResponse is the result for one text. Responses are in the order of the texts."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    RESULT_FIELD_NUMBER: builtins.int
+    EMBEDDINGS_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    TOKEN_COUNTS_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The id of the text."""
+    model: builtins.str
+    """The model that answered, as "name/version". It is the same in all responses of a call."""
+    @property
+    def result(self) -> Global___EmbedResult:
+        """The token count of the text, or its fault."""
+
+    @property
+    def embeddings(self) -> Global___Tensor:
+        """The vector of the text, shape (1, d), or those of its chunks, shape (chunks, d). Absent when there is a fault."""
+
+    @property
+    def token_counts(self) -> attendant.v1.text_pb2.TokenCounts:
+        """Tokens read for the text."""
+
+    @property
+    def timings(self) -> attendant.v1.text_pb2.Timings:
+        """Time spent in each phase of the text."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        result: Global___EmbedResult | None = ...,
+        embeddings: Global___Tensor | None = ...,
+        model: builtins.str = ...,
+        token_counts: attendant.v1.text_pb2.TokenCounts | None = ...,
+        timings: attendant.v1.text_pb2.Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["embeddings", b"embeddings", "result", b"result", "timings", b"timings", "token_counts", b"token_counts"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "id", b"id", "model", b"model", "result", b"result", "timings", b"timings", "token_counts", b"token_counts"]) -> None: ...
+
+Global___BulkEmbedResponse: typing_extensions.TypeAlias = BulkEmbedResponse
+
+@typing.final
 class EmbedTokensRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

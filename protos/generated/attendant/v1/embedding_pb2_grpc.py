@@ -54,6 +54,11 @@ class EmbeddingServiceStub(object):
                 request_serializer=attendant_dot_v1_dot_embedding__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=attendant_dot_v1_dot_embedding__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.BulkEmbed = channel.stream_stream(
+                '/attendant.v1.EmbeddingService/BulkEmbed',
+                request_serializer=attendant_dot_v1_dot_embedding__pb2.BulkEmbedRequest.SerializeToString,
+                response_deserializer=attendant_dot_v1_dot_embedding__pb2.BulkEmbedResponse.FromString,
+                _registered_method=True)
         self.EmbedTokens = channel.unary_unary(
                 '/attendant.v1.EmbeddingService/EmbedTokens',
                 request_serializer=attendant_dot_v1_dot_embedding__pb2.EmbedTokensRequest.SerializeToString,
@@ -110,6 +115,16 @@ class EmbeddingServiceServicer(object):
         If the request chooses a prompt, or the model has a default prompt (GetModelResponse.default_prompt), the model reads
         that prompt and the text. Its tokens count as tokens of the text, except in poolings of models that leave out their
         prompt. FillMask applies no prompt, and EmbedTokens only the marker of a role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BulkEmbed(self, request_iterator, context):
+        """BulkEmbed embeds any number of texts in one call, in their order.
+
+        The first message has the settings, each later one a text. Each text gets one response, with its vector or its fault.
+        Everything else is as in TranslationService.BulkTranslate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,6 +201,11 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
                     request_deserializer=attendant_dot_v1_dot_embedding__pb2.EmbedRequest.FromString,
                     response_serializer=attendant_dot_v1_dot_embedding__pb2.EmbedResponse.SerializeToString,
             ),
+            'BulkEmbed': grpc.stream_stream_rpc_method_handler(
+                    servicer.BulkEmbed,
+                    request_deserializer=attendant_dot_v1_dot_embedding__pb2.BulkEmbedRequest.FromString,
+                    response_serializer=attendant_dot_v1_dot_embedding__pb2.BulkEmbedResponse.SerializeToString,
+            ),
             'EmbedTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.EmbedTokens,
                     request_deserializer=attendant_dot_v1_dot_embedding__pb2.EmbedTokensRequest.FromString,
@@ -259,6 +279,33 @@ class EmbeddingService(object):
             '/attendant.v1.EmbeddingService/Embed',
             attendant_dot_v1_dot_embedding__pb2.EmbedRequest.SerializeToString,
             attendant_dot_v1_dot_embedding__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BulkEmbed(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/attendant.v1.EmbeddingService/BulkEmbed',
+            attendant_dot_v1_dot_embedding__pb2.BulkEmbedRequest.SerializeToString,
+            attendant_dot_v1_dot_embedding__pb2.BulkEmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

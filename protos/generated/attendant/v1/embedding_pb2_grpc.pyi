@@ -43,6 +43,22 @@ _EmbeddingServiceEmbedType = typing_extensions.TypeVar(
     ],
 )
 
+_EmbeddingServiceBulkEmbedType = typing_extensions.TypeVar(
+    '_EmbeddingServiceBulkEmbedType',
+    grpc.StreamStreamMultiCallable[
+        attendant.v1.embedding_pb2.BulkEmbedRequest,
+        attendant.v1.embedding_pb2.BulkEmbedResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        attendant.v1.embedding_pb2.BulkEmbedRequest,
+        attendant.v1.embedding_pb2.BulkEmbedResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        attendant.v1.embedding_pb2.BulkEmbedRequest,
+        attendant.v1.embedding_pb2.BulkEmbedResponse,
+    ],
+)
+
 _EmbeddingServiceEmbedTokensType = typing_extensions.TypeVar(
     '_EmbeddingServiceEmbedTokensType',
     grpc.UnaryUnaryMultiCallable[
@@ -139,7 +155,7 @@ _EmbeddingServiceRerankType = typing_extensions.TypeVar(
     ],
 )
 
-class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _EmbeddingServiceEmbedTokensType, _EmbeddingServiceFillMaskType, _EmbeddingServiceClassifyType, _EmbeddingServiceEmbedSparseType, _EmbeddingServiceSimilarityType, _EmbeddingServiceRerankType]):
+class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _EmbeddingServiceBulkEmbedType, _EmbeddingServiceEmbedTokensType, _EmbeddingServiceFillMaskType, _EmbeddingServiceClassifyType, _EmbeddingServiceEmbedSparseType, _EmbeddingServiceSimilarityType, _EmbeddingServiceRerankType]):
     """EmbeddingService turns texts into vectors and fills in masked words.
 
     These faults fail the whole call: INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a
@@ -162,6 +178,10 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
         grpc.UnaryUnaryMultiCallable[
             attendant.v1.embedding_pb2.EmbedRequest,
             attendant.v1.embedding_pb2.EmbedResponse,
+        ],
+        grpc.StreamStreamMultiCallable[
+            attendant.v1.embedding_pb2.BulkEmbedRequest,
+            attendant.v1.embedding_pb2.BulkEmbedResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             attendant.v1.embedding_pb2.EmbedTokensRequest,
@@ -195,6 +215,10 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
             attendant.v1.embedding_pb2.EmbedRequest,
             attendant.v1.embedding_pb2.EmbedResponse,
         ],
+        grpc.aio.StreamStreamMultiCallable[
+            attendant.v1.embedding_pb2.BulkEmbedRequest,
+            attendant.v1.embedding_pb2.BulkEmbedResponse,
+        ],
         grpc.aio.UnaryUnaryMultiCallable[
             attendant.v1.embedding_pb2.EmbedTokensRequest,
             attendant.v1.embedding_pb2.EmbedTokensResponse,
@@ -227,6 +251,13 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     If the request chooses a prompt, or the model has a default prompt (GetModelResponse.default_prompt), the model reads
     that prompt and the text. Its tokens count as tokens of the text, except in poolings of models that leave out their
     prompt. FillMask applies no prompt, and EmbedTokens only the marker of a role.
+    """
+
+    BulkEmbed: _EmbeddingServiceBulkEmbedType
+    """BulkEmbed embeds any number of texts in one call, in their order.
+
+    The first message has the settings, each later one a text. Each text gets one response, with its vector or its fault.
+    Everything else is as in TranslationService.BulkTranslate.
     """
 
     EmbedTokens: _EmbeddingServiceEmbedTokensType
@@ -278,6 +309,10 @@ EmbeddingServiceAsyncStub: typing_extensions.TypeAlias = EmbeddingServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         attendant.v1.embedding_pb2.EmbedRequest,
         attendant.v1.embedding_pb2.EmbedResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        attendant.v1.embedding_pb2.BulkEmbedRequest,
+        attendant.v1.embedding_pb2.BulkEmbedResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         attendant.v1.embedding_pb2.EmbedTokensRequest,
@@ -334,6 +369,18 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
         If the request chooses a prompt, or the model has a default prompt (GetModelResponse.default_prompt), the model reads
         that prompt and the text. Its tokens count as tokens of the text, except in poolings of models that leave out their
         prompt. FillMask applies no prompt, and EmbedTokens only the marker of a role.
+        """
+
+    @abc.abstractmethod
+    def BulkEmbed(
+        self,
+        request_iterator: _MaybeAsyncIterator[attendant.v1.embedding_pb2.BulkEmbedRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[attendant.v1.embedding_pb2.BulkEmbedResponse], collections.abc.AsyncIterator[attendant.v1.embedding_pb2.BulkEmbedResponse]]:
+        """BulkEmbed embeds any number of texts in one call, in their order.
+
+        The first message has the settings, each later one a text. Each text gets one response, with its vector or its fault.
+        Everything else is as in TranslationService.BulkTranslate.
         """
 
     @abc.abstractmethod

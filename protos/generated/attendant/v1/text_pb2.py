@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61ttendant/v1/text.proto\x12\x0c\x61ttendant.v1\x1a\x1egoogle/protobuf/duration.proto\"v\n\x10TruncationReport\x12\x1b\n\x13num_original_tokens\x18\x01 \x01(\r\x12\x17\n\x0fnum_kept_tokens\x18\x02 \x01(\r\x12,\n\ntruncation\x18\x03 \x01(\x0e\x32\x18.attendant.v1.Truncation\"N\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05start\x18\x03 \x01(\r\x12\x0b\n\x03\x65nd\x18\x04 \x01(\r\x12\x0f\n\x07special\x18\x05 \x01(\x08\"B\n\x0bTokenCounts\x12\x18\n\x10num_input_tokens\x18\x01 \x01(\r\x12\x19\n\x11num_output_tokens\x18\x02 \x01(\r\"\xb6\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tokenize\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration*j\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x15\n\x11TRUNCATION_REFUSE\x10\x01\x12\x14\n\x10TRUNCATION_RIGHT\x10\x02\x12\x13\n\x0fTRUNCATION_LEFT\x10\x03*u\n\x11TextNormalization\x12\"\n\x1eTEXT_NORMALIZATION_UNSPECIFIED\x10\x00\x12\x1b\n\x17TEXT_NORMALIZATION_NONE\x10\x01\x12\x1f\n\x1bTEXT_NORMALIZATION_STANDARD\x10\x02*h\n\tSplitting\x12\x19\n\x15SPLITTING_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPLITTING_NONE\x10\x01\x12\x13\n\x0fSPLITTING_LINES\x10\x02\x12\x17\n\x13SPLITTING_SENTENCES\x10\x03*R\n\x06Markup\x12\x16\n\x12MARKUP_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMARKUP_NONE\x10\x01\x12\x0f\n\x0bMARKUP_HTML\x10\x02\x12\x0e\n\nMARKUP_XML\x10\x03*\x7f\n\nOffsetUnit\x12\x1b\n\x17OFFSET_UNIT_UNSPECIFIED\x10\x00\x12\x1b\n\x17OFFSET_UNIT_CODE_POINTS\x10\x01\x12\x1a\n\x16OFFSET_UNIT_UTF8_BYTES\x10\x02\x12\x1b\n\x17OFFSET_UNIT_UTF16_UNITS\x10\x03\x42*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61ttendant/v1/text.proto\x12\x0c\x61ttendant.v1\x1a\x1egoogle/protobuf/duration.proto\"v\n\x10TruncationReport\x12\x1b\n\x13num_original_tokens\x18\x01 \x01(\r\x12\x17\n\x0fnum_kept_tokens\x18\x02 \x01(\r\x12,\n\ntruncation\x18\x03 \x01(\x0e\x32\x18.attendant.v1.Truncation\"N\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05start\x18\x03 \x01(\r\x12\x0b\n\x03\x65nd\x18\x04 \x01(\r\x12\x0f\n\x07special\x18\x05 \x01(\x08\"B\n\x0bTokenCounts\x12\x18\n\x10num_input_tokens\x18\x01 \x01(\r\x12\x19\n\x11num_output_tokens\x18\x02 \x01(\r\"\xb6\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tokenize\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"$\n\x08\x42ulkText\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t*j\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x15\n\x11TRUNCATION_REFUSE\x10\x01\x12\x14\n\x10TRUNCATION_RIGHT\x10\x02\x12\x13\n\x0fTRUNCATION_LEFT\x10\x03*u\n\x11TextNormalization\x12\"\n\x1eTEXT_NORMALIZATION_UNSPECIFIED\x10\x00\x12\x1b\n\x17TEXT_NORMALIZATION_NONE\x10\x01\x12\x1f\n\x1bTEXT_NORMALIZATION_STANDARD\x10\x02*h\n\tSplitting\x12\x19\n\x15SPLITTING_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPLITTING_NONE\x10\x01\x12\x13\n\x0fSPLITTING_LINES\x10\x02\x12\x17\n\x13SPLITTING_SENTENCES\x10\x03*R\n\x06Markup\x12\x16\n\x12MARKUP_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMARKUP_NONE\x10\x01\x12\x0f\n\x0bMARKUP_HTML\x10\x02\x12\x0e\n\nMARKUP_XML\x10\x03*\x7f\n\nOffsetUnit\x12\x1b\n\x17OFFSET_UNIT_UNSPECIFIED\x10\x00\x12\x1b\n\x17OFFSET_UNIT_CODE_POINTS\x10\x01\x12\x1a\n\x16OFFSET_UNIT_UTF8_BYTES\x10\x02\x12\x1b\n\x17OFFSET_UNIT_UTF16_UNITS\x10\x03\x42*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,16 +33,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attendant.v1.text_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\014attendant.v1P\001Z\030attendant/v1;attendantv1'
-  _globals['_TRUNCATION']._serialized_start=526
-  _globals['_TRUNCATION']._serialized_end=632
-  _globals['_TEXTNORMALIZATION']._serialized_start=634
-  _globals['_TEXTNORMALIZATION']._serialized_end=751
-  _globals['_SPLITTING']._serialized_start=753
-  _globals['_SPLITTING']._serialized_end=857
-  _globals['_MARKUP']._serialized_start=859
-  _globals['_MARKUP']._serialized_end=941
-  _globals['_OFFSETUNIT']._serialized_start=943
-  _globals['_OFFSETUNIT']._serialized_end=1070
+  _globals['_TRUNCATION']._serialized_start=564
+  _globals['_TRUNCATION']._serialized_end=670
+  _globals['_TEXTNORMALIZATION']._serialized_start=672
+  _globals['_TEXTNORMALIZATION']._serialized_end=789
+  _globals['_SPLITTING']._serialized_start=791
+  _globals['_SPLITTING']._serialized_end=895
+  _globals['_MARKUP']._serialized_start=897
+  _globals['_MARKUP']._serialized_end=979
+  _globals['_OFFSETUNIT']._serialized_start=981
+  _globals['_OFFSETUNIT']._serialized_end=1108
   _globals['_TRUNCATIONREPORT']._serialized_start=73
   _globals['_TRUNCATIONREPORT']._serialized_end=191
   _globals['_TOKEN']._serialized_start=193
@@ -51,4 +51,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENCOUNTS']._serialized_end=339
   _globals['_TIMINGS']._serialized_start=342
   _globals['_TIMINGS']._serialized_end=524
+  _globals['_BULKTEXT']._serialized_start=526
+  _globals['_BULKTEXT']._serialized_end=562
 # @@protoc_insertion_point(module_scope)

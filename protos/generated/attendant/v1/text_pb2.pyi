@@ -308,3 +308,27 @@ class Timings(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["decode", b"decode", "encode", b"encode", "queue", b"queue", "tokenize", b"tokenize"]) -> None: ...
 
 Global___Timings: typing_extensions.TypeAlias = Timings
+
+@typing.final
+class BulkText(google.protobuf.message.Message):
+    """BulkText is one text of a bulk call."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """An id of the caller's choice, which comes back with the result. Ids need not differ. Default: empty. More than 128
+    characters end the call with INVALID_ARGUMENT, after the texts before it were answered.
+    """
+    text: builtins.str
+    """The text, by the rules of the call without bulk."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        text: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "text", b"text"]) -> None: ...
+
+Global___BulkText: typing_extensions.TypeAlias = BulkText

@@ -56,6 +56,11 @@ class TranslationServiceStub(object):
                 request_serializer=attendant_dot_v1_dot_translation__pb2.StreamTranslateRequest.SerializeToString,
                 response_deserializer=attendant_dot_v1_dot_translation__pb2.StreamTranslateResponse.FromString,
                 _registered_method=True)
+        self.BulkTranslate = channel.stream_stream(
+                '/attendant.v1.TranslationService/BulkTranslate',
+                request_serializer=attendant_dot_v1_dot_translation__pb2.BulkTranslateRequest.SerializeToString,
+                response_deserializer=attendant_dot_v1_dot_translation__pb2.BulkTranslateResponse.FromString,
+                _registered_method=True)
         self.Score = channel.unary_unary(
                 '/attendant.v1.TranslationService/Score',
                 request_serializer=attendant_dot_v1_dot_translation__pb2.ScoreRequest.SerializeToString,
@@ -107,6 +112,27 @@ class TranslationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BulkTranslate(self, request_iterator, context):
+        """BulkTranslate translates any number of texts in one call, in their order.
+
+        The first message has the settings, each later one a text. Faults of the settings end the call before any text is
+        read. Once the settings are accepted, the server sends its initial metadata. Each text gets one response. A fault of one text (those of Translate, DEADLINE_EXCEEDED if it took longer than
+        the server's time limit for a call, INTERNAL if the model failed, RESOURCE_EXHAUSTED if it has more tokens than the
+        caller's quota ever allows) is in its Translation, and the other texts are translated.
+
+        The server reads further texts while it translates, up to RequestLimits.max_texts unanswered ones, at most 256. Texts
+        wait where those of other calls are refused: for room in the queue, and for the caller's quotas. The calls have the
+        class bulk unless the metadata attendant-class says otherwise. The caller's deadline is that of the whole call; there
+        is no other one.
+
+        The call ends with UNAVAILABLE if the server stops, the model is unloaded, or nothing is sent or read for as long as a
+        call may take. The texts that were read are answered first where that is possible. Another call may then send the
+        texts without an answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Score(self, request, context):
         """Score returns the log-probability that the model assigns to given translations.
 
@@ -130,6 +156,11 @@ def add_TranslationServiceServicer_to_server(servicer, server):
                     servicer.StreamTranslate,
                     request_deserializer=attendant_dot_v1_dot_translation__pb2.StreamTranslateRequest.FromString,
                     response_serializer=attendant_dot_v1_dot_translation__pb2.StreamTranslateResponse.SerializeToString,
+            ),
+            'BulkTranslate': grpc.stream_stream_rpc_method_handler(
+                    servicer.BulkTranslate,
+                    request_deserializer=attendant_dot_v1_dot_translation__pb2.BulkTranslateRequest.FromString,
+                    response_serializer=attendant_dot_v1_dot_translation__pb2.BulkTranslateResponse.SerializeToString,
             ),
             'Score': grpc.unary_unary_rpc_method_handler(
                     servicer.Score,
@@ -203,6 +234,33 @@ class TranslationService(object):
             '/attendant.v1.TranslationService/StreamTranslate',
             attendant_dot_v1_dot_translation__pb2.StreamTranslateRequest.SerializeToString,
             attendant_dot_v1_dot_translation__pb2.StreamTranslateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BulkTranslate(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/attendant.v1.TranslationService/BulkTranslate',
+            attendant_dot_v1_dot_translation__pb2.BulkTranslateRequest.SerializeToString,
+            attendant_dot_v1_dot_translation__pb2.BulkTranslateResponse.FromString,
             options,
             channel_credentials,
             insecure,

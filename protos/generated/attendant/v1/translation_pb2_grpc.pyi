@@ -57,6 +57,22 @@ _TranslationServiceStreamTranslateType = typing_extensions.TypeVar(
     ],
 )
 
+_TranslationServiceBulkTranslateType = typing_extensions.TypeVar(
+    '_TranslationServiceBulkTranslateType',
+    grpc.StreamStreamMultiCallable[
+        attendant.v1.translation_pb2.BulkTranslateRequest,
+        attendant.v1.translation_pb2.BulkTranslateResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        attendant.v1.translation_pb2.BulkTranslateRequest,
+        attendant.v1.translation_pb2.BulkTranslateResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        attendant.v1.translation_pb2.BulkTranslateRequest,
+        attendant.v1.translation_pb2.BulkTranslateResponse,
+    ],
+)
+
 _TranslationServiceScoreType = typing_extensions.TypeVar(
     '_TranslationServiceScoreType',
     grpc.UnaryUnaryMultiCallable[
@@ -73,7 +89,7 @@ _TranslationServiceScoreType = typing_extensions.TypeVar(
     ],
 )
 
-class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _TranslationServiceStreamTranslateType, _TranslationServiceScoreType]):
+class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _TranslationServiceStreamTranslateType, _TranslationServiceBulkTranslateType, _TranslationServiceScoreType]):
     """TranslationService translates texts and scores translations.
 
     These faults fail the whole call: INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a
@@ -98,6 +114,10 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
             attendant.v1.translation_pb2.StreamTranslateRequest,
             attendant.v1.translation_pb2.StreamTranslateResponse,
         ],
+        grpc.StreamStreamMultiCallable[
+            attendant.v1.translation_pb2.BulkTranslateRequest,
+            attendant.v1.translation_pb2.BulkTranslateResponse,
+        ],
         grpc.UnaryUnaryMultiCallable[
             attendant.v1.translation_pb2.ScoreRequest,
             attendant.v1.translation_pb2.ScoreResponse,
@@ -113,6 +133,10 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
         grpc.aio.UnaryStreamMultiCallable[
             attendant.v1.translation_pb2.StreamTranslateRequest,
             attendant.v1.translation_pb2.StreamTranslateResponse,
+        ],
+        grpc.aio.StreamStreamMultiCallable[
+            attendant.v1.translation_pb2.BulkTranslateRequest,
+            attendant.v1.translation_pb2.BulkTranslateResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             attendant.v1.translation_pb2.ScoreRequest,
@@ -143,6 +167,24 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
     language (see Translate), the pieces are those of the second model, which begins when the first one has ended.
     """
 
+    BulkTranslate: _TranslationServiceBulkTranslateType
+    """BulkTranslate translates any number of texts in one call, in their order.
+
+    The first message has the settings, each later one a text. Faults of the settings end the call before any text is
+    read. Once the settings are accepted, the server sends its initial metadata. Each text gets one response. A fault of one text (those of Translate, DEADLINE_EXCEEDED if it took longer than
+    the server's time limit for a call, INTERNAL if the model failed, RESOURCE_EXHAUSTED if it has more tokens than the
+    caller's quota ever allows) is in its Translation, and the other texts are translated.
+
+    The server reads further texts while it translates, up to RequestLimits.max_texts unanswered ones, at most 256. Texts
+    wait where those of other calls are refused: for room in the queue, and for the caller's quotas. The calls have the
+    class bulk unless the metadata attendant-class says otherwise. The caller's deadline is that of the whole call; there
+    is no other one.
+
+    The call ends with UNAVAILABLE if the server stops, the model is unloaded, or nothing is sent or read for as long as a
+    call may take. The texts that were read are answered first where that is possible. Another call may then send the
+    texts without an answer.
+    """
+
     Score: _TranslationServiceScoreType
     """Score returns the log-probability that the model assigns to given translations.
 
@@ -159,6 +201,10 @@ TranslationServiceAsyncStub: typing_extensions.TypeAlias = TranslationServiceStu
     grpc.aio.UnaryStreamMultiCallable[
         attendant.v1.translation_pb2.StreamTranslateRequest,
         attendant.v1.translation_pb2.StreamTranslateResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        attendant.v1.translation_pb2.BulkTranslateRequest,
+        attendant.v1.translation_pb2.BulkTranslateResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         attendant.v1.translation_pb2.ScoreRequest,
@@ -212,6 +258,29 @@ class TranslationServiceServicer(metaclass=abc.ABCMeta):
 
         There is only one text, so its faults fail the call, with the codes that Translate puts into a result. Over a third
         language (see Translate), the pieces are those of the second model, which begins when the first one has ended.
+        """
+
+    @abc.abstractmethod
+    def BulkTranslate(
+        self,
+        request_iterator: _MaybeAsyncIterator[attendant.v1.translation_pb2.BulkTranslateRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[attendant.v1.translation_pb2.BulkTranslateResponse], collections.abc.AsyncIterator[attendant.v1.translation_pb2.BulkTranslateResponse]]:
+        """BulkTranslate translates any number of texts in one call, in their order.
+
+        The first message has the settings, each later one a text. Faults of the settings end the call before any text is
+        read. Once the settings are accepted, the server sends its initial metadata. Each text gets one response. A fault of one text (those of Translate, DEADLINE_EXCEEDED if it took longer than
+        the server's time limit for a call, INTERNAL if the model failed, RESOURCE_EXHAUSTED if it has more tokens than the
+        caller's quota ever allows) is in its Translation, and the other texts are translated.
+
+        The server reads further texts while it translates, up to RequestLimits.max_texts unanswered ones, at most 256. Texts
+        wait where those of other calls are refused: for room in the queue, and for the caller's quotas. The calls have the
+        class bulk unless the metadata attendant-class says otherwise. The caller's deadline is that of the whole call; there
+        is no other one.
+
+        The call ends with UNAVAILABLE if the server stops, the model is unloaded, or nothing is sent or read for as long as a
+        call may take. The texts that were read are answered first where that is possible. Another call may then send the
+        texts without an answer.
         """
 
     @abc.abstractmethod

@@ -19,12 +19,14 @@ CALL_CLASS = "attendant-class"
 """Key of the metadata with the class of a call."""
 MODEL_CONTROL = "attendant.v1.ModelControlService"
 INTERACTIVE, BULK = "interactive", "bulk"
+BIDI_STREAM = "bidi_stream"
 
 
 class AdmissionInterceptor(AroundInterceptor):
     """Applies the limits of calls, of their time and of their memory to the package attendant.
 
-    Requests must be bytes, and so must the answers of unary methods.
+    Requests must be bytes, and so must the answers of unary methods. Calls in both directions are
+    of the class bulk unless they have another.
     """
 
     def __init__(self, admission: CallAdmission, memory: HeldMemory) -> None:
@@ -37,14 +39,21 @@ class AdmissionInterceptor(AroundInterceptor):
         """Let the application admit or refuse the call."""
         if not method.is_own or method.service == MODEL_CONTROL:
             return await behaviour(request, context)
+        is_stream = method.type == BIDI_STREAM
+        records.current().is_bulk = is_stream
         for key, value in context.invocation_metadata() or ():
             if key == CALL_CLASS:
                 records.current().is_bulk = _is_bulk(value)
-        held = self._memory.hold(records.current().engine_caller.name, len(request))
+        # A stream counts the bytes of its texts itself.
+        num_bytes = 0 if is_stream else len(request)
+        held = self._memory.hold(records.current().engine_caller.name, num_bytes)
         # The library sends the answer in the task that runs the handler.
         task = asyncio.current_task()
         assert task is not None
         task.add_done_callback(lambda _: held.release())
+        if is_stream:
+            held.make_current()
+            return await self._admission.run_stream(behaviour, request, context)
         answer = await self._admission.run(behaviour, request, context)
         if answer is not None:  # a stream has no answer at its end
             held.answer(len(answer))

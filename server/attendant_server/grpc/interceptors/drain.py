@@ -1,7 +1,8 @@
 """Tracks the calls that a stopping server must wait for: calls with work in progress.
 
 A stop does not wait for calls that wait for their callers: a stream without a further request, such
-as idle reflection, or an answer that the caller does not read. Calls whose request has not arrived
+as idle reflection, or an answer that the caller does not read. It waits for the texts that a bulk
+call has read, even though the call waits for further ones. Calls whose request has not arrived
 are not tracked.
 """
 
@@ -10,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+from attendant_server import records
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
@@ -44,7 +46,7 @@ class DrainInterceptor(AroundInterceptor):
     def _works_for(self, call: "_Call") -> bool:
         if call.sending_since is not None:
             return time.monotonic() - call.sending_since <= self._stalled_seconds
-        return not call.is_receiving
+        return not call.is_receiving or call.record.num_unanswered_texts > 0
 
     async def around(
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
@@ -70,6 +72,7 @@ class _Call:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.record = records.current()
         self.is_receiving = False
         """Whether the call waits for the next request."""
         self.sending_since: float | None = None
@@ -81,11 +84,13 @@ class _Call:
     async def receive(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """The requests of a streaming call."""
         self.is_receiving = True
-        async for request in requests:
+        try:
+            async for request in requests:
+                self.is_receiving = False
+                yield request
+                self.is_receiving = True
+        finally:
             self.is_receiving = False
-            yield request
-            self.is_receiving = True
-        self.is_receiving = False
 
     async def write(self, message: Any) -> None:
         """Send a response of a streaming call."""

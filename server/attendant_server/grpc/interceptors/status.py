@@ -77,8 +77,13 @@ class StatusInterceptor(AroundInterceptor):
             await _end(context, grpc.StatusCode.INTERNAL, message)
 
 
+def code_of(error: errors.AttendantError) -> grpc.StatusCode:
+    """The status code of an error."""
+    return next(STATUS_CODES[c] for c in type(error).__mro__ if c in STATUS_CODES)
+
+
 async def _abort(context: Context, error: errors.AttendantError) -> None:
-    code = next(STATUS_CODES[c] for c in type(error).__mro__ if c in STATUS_CODES)
+    code = code_of(error)
     status = status_pb2.Status(code=code.value[0], message=str(error))
     record = records.current()
     record.reason = error.reason

@@ -1,5 +1,8 @@
 """EmbeddingService: embeddings, comparisons, masked words and classification."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
 from attendant.v1 import embedding_pb2, embedding_pb2_grpc
 
 from attendant_server.application.application import Application
@@ -23,7 +26,9 @@ from attendant_server.application.token_embedding import (
     TokenEmbeddingRequest,
 )
 from attendant_server.grpc.context import Context
+from attendant_server.grpc.services.bulk_messages import bulk_settings, bulk_texts, send
 from attendant_server.grpc.services.embedding_messages import (
+    bulk_embed_response,
     classify_response,
     embed_response,
     embed_sparse_response,
@@ -48,6 +53,8 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
             application.reranker,
         )
         self._sparse_embedder = application.sparse_embedder
+        self._bulk_embedder = application.bulk_embedder
+        self._max_seconds = application.models.limits.max_request_seconds
         self._jobs = application.jobs
 
     async def Embed(
@@ -55,27 +62,25 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_pb2.EmbedResponse:
         """One vector for each text."""
         offsets = OffsetConverter(request)
-        answer = await self._embedder.embed(
-            EmbeddingRequest(
-                texts=list(request.texts),
-                model=request.model,
-                pooling=request.pooling,
-                normalize=given(request, "normalize"),
-                truncation=request.truncation,
-                text_normalization=request.text_normalization,
-                dimensions=given(request, "dimensions"),
-                force_dimensions=request.force_dimensions,
-                data_type=request.data_type,
-                chunks=ChunkOptions(
-                    request.chunking, given(request, "max_chunk_tokens"), request.average_chunks
-                ),
-                prompt=PromptChoice(given(request, "prompt_name"), given(request, "prompt")),
-            ),
-            context.time_remaining(),
-        )
+        answer = await self._embedder.embed(_embedding_request(request), context.time_remaining())
         return await self._jobs.run_for(
             answer.size, lambda: offsets.of_texts(embed_response(answer), request.texts)
         )
+
+    async def BulkEmbed(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
+        self, requests: AsyncIterator[embedding_pb2.BulkEmbedRequest], context: Context
+    ) -> None:
+        """Embed the texts of a stream, and send the vectors of each in its turn."""
+        settings = await bulk_settings(requests)
+        offsets = OffsetConverter(settings)
+        stream = await self._bulk_embedder.begin(
+            _embedding_request(settings), context.time_remaining()
+        )
+        await context.send_initial_metadata(())
+        async with aclosing(stream.results(bulk_texts(requests))) as results:
+            async for result in results:
+                response = offsets.of_bulk_embedding(bulk_embed_response(result), result.text.text)
+                await send(context, response, self._max_seconds)
 
     async def EmbedTokens(
         self, request: embedding_pb2.EmbedTokensRequest, context: Context
@@ -199,3 +204,21 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
             context.time_remaining(),
         )
         return await self._jobs.run_for(answer.size, lambda: rerank_response(answer))
+
+
+def _embedding_request(request: embedding_pb2.EmbedRequest) -> EmbeddingRequest:
+    return EmbeddingRequest(
+        texts=list(request.texts),
+        model=request.model,
+        pooling=request.pooling,
+        normalize=given(request, "normalize"),
+        truncation=request.truncation,
+        text_normalization=request.text_normalization,
+        dimensions=given(request, "dimensions"),
+        force_dimensions=request.force_dimensions,
+        data_type=request.data_type,
+        chunks=ChunkOptions(
+            request.chunking, given(request, "max_chunk_tokens"), request.average_chunks
+        ),
+        prompt=PromptChoice(given(request, "prompt_name"), given(request, "prompt")),
+    )

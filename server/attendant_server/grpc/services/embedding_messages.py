@@ -5,6 +5,7 @@ from typing import cast
 from attendant.v1 import embedding_pb2, text_pb2
 
 from attendant_server.application.answers import Answer
+from attendant_server.application.bulk_stream import BulkResult
 from attendant_server.application.classification import (
     ClassificationAnswer,
     ClassifiedText,
@@ -30,7 +31,7 @@ from attendant_server.application.token_embedding import (
     TokenEmbeddingAnswer,
     TokenEmbeddings,
 )
-from attendant_server.errors import InvalidRequest
+from attendant_server.errors import AttendantError, InvalidRequest
 from attendant_server.grpc.services.messages import fault, timings, tokens, truncation
 
 
@@ -43,6 +44,25 @@ def embed_response(answer: EmbeddingAnswer) -> embedding_pb2.EmbedResponse:
     return embedding_pb2.EmbedResponse(
         embeddings=_tensor(answer.vectors),
         results=map(_embed_result, answer.texts),
+        model=answer.model,
+        token_counts=_counts(answer),
+        timings=timings(answer.phases),
+    )
+
+
+def bulk_embed_response(result: BulkResult[EmbeddingAnswer]) -> embedding_pb2.BulkEmbedResponse:
+    """The message of one text of a stream."""
+    answer = result.answer
+    if isinstance(answer, AttendantError):
+        return embedding_pb2.BulkEmbedResponse(
+            id=result.text.id,
+            result=embedding_pb2.EmbedResult(error=fault(answer)),
+            model=result.model,
+        )
+    return embedding_pb2.BulkEmbedResponse(
+        id=result.text.id,
+        result=_embed_result(answer.texts[0]),
+        embeddings=_tensor(answer.vectors),
         model=answer.model,
         token_counts=_counts(answer),
         timings=timings(answer.phases),

@@ -1,5 +1,6 @@
-"""TranslationService: Translate, StreamTranslate and Score."""
+"""TranslationService: Translate, StreamTranslate, BulkTranslate and Score."""
 
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -7,6 +8,7 @@ from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
 
 from attendant_server.application.alignment import WordLink
 from attendant_server.application.application import Application
+from attendant_server.application.bulk_stream import BulkResult
 from attendant_server.application.glossaries import GlossaryEntry
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
 from attendant_server.application.sampling import SamplingOptions
@@ -19,12 +21,17 @@ from attendant_server.application.translation import (
     TranslationRequest,
 )
 from attendant_server.application.translation_options import DEFAULT_OPTIONS, TranslationOptions
-from attendant_server.errors import InvalidRequest
+from attendant_server.errors import AttendantError, InvalidRequest
 from attendant_server.grpc.context import Context
+from attendant_server.grpc.services.bulk_messages import bulk_settings, bulk_texts, send
 from attendant_server.grpc.services.messages import fault, given, timings, tokens, truncation
 from attendant_server.grpc.services.offset_units import OffsetConverter
 
-Response: TypeAlias = translation_pb2.TranslateResponse | translation_pb2.StreamTranslateResponse
+Response: TypeAlias = (
+    translation_pb2.TranslateResponse
+    | translation_pb2.StreamTranslateResponse
+    | translation_pb2.BulkTranslateResponse
+)
 
 
 class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
@@ -32,6 +39,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
 
     def __init__(self, application: Application) -> None:
         self._translator, self._jobs = application.routed_translator, application.jobs
+        self._bulk_translator = application.bulk_translator
+        self._max_seconds = application.models.limits.max_request_seconds
 
     async def Translate(
         self, request: translation_pb2.TranslateRequest, context: Context
@@ -39,24 +48,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         """Translate all texts and answer when all are done."""
         offsets = OffsetConverter(request)
         answer = await self._translator.translate(
-            TranslationRequest(
-                texts=list(request.texts),
-                model=request.model,
-                options=_options(request),
-                truncation=request.truncation,
-                source_language=request.source_language,
-                target_language=request.target_language,
-                splitting=request.splitting,
-                return_sentences=request.return_sentences,
-                text_normalization=request.text_normalization,
-                target_prefixes=request.target_prefixes,
-                return_alignments=request.return_alignments,
-                glossary=request.glossary,
-                glossary_entries=_glossary_entries(request),
-                controls=dict(request.controls),
-            ),
-            request.markup,
-            context.time_remaining(),
+            _translation_request(request), request.markup, context.time_remaining()
         )
         return await self._jobs.run_for(
             answer.size, lambda: offsets.of_translations(_translate_response(answer), request.texts)
@@ -90,6 +82,21 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             async for piece in pieces:
                 await context.write(await self._stream_response(piece, offsets, request.text))
 
+    async def BulkTranslate(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
+        self, requests: AsyncIterator[translation_pb2.BulkTranslateRequest], context: Context
+    ) -> None:
+        """Translate the texts of a stream, and send each translation in its turn."""
+        settings = await bulk_settings(requests)
+        offsets = OffsetConverter(settings)
+        stream = await self._bulk_translator.begin(
+            _translation_request(settings), settings.markup, context.time_remaining()
+        )
+        await context.send_initial_metadata(())
+        async with aclosing(stream.results(bulk_texts(requests))) as results:
+            async for result in results:
+                response = await self._bulk_response(result, offsets)
+                await send(context, response, self._max_seconds)
+
     async def Score(
         self, request: translation_pb2.ScoreRequest, context: Context
     ) -> translation_pb2.ScoreResponse:
@@ -115,6 +122,21 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             answer.size, lambda: offsets.of_scores(_score_response(answer), request.pairs)
         )
 
+    async def _bulk_response(
+        self, result: BulkResult[TranslationAnswer], offsets: OffsetConverter
+    ) -> translation_pb2.BulkTranslateResponse:
+        answer, text = result.answer, result.text
+        if isinstance(answer, AttendantError):
+            return translation_pb2.BulkTranslateResponse(
+                id=text.id,
+                translation=translation_pb2.Translation(error=fault(answer)),
+                model=result.model,
+            )
+        return await self._jobs.run_for(
+            answer.size,
+            lambda: offsets.of_bulk_translation(_bulk_response(text.id, answer), text.text),
+        )
+
     async def _stream_response(
         self, piece: StreamPiece, offsets: OffsetConverter, text: str
     ) -> translation_pb2.StreamTranslateResponse:
@@ -133,6 +155,25 @@ def _glossary_entries(
         GlossaryEntry.of(entry.source, entry.targets, f"glossary_entries[{number}]")
         for number, entry in enumerate(request.glossary_entries)
     ]
+
+
+def _translation_request(request: translation_pb2.TranslateRequest) -> TranslationRequest:
+    return TranslationRequest(
+        texts=list(request.texts),
+        model=request.model,
+        options=_options(request),
+        truncation=request.truncation,
+        source_language=request.source_language,
+        target_language=request.target_language,
+        splitting=request.splitting,
+        return_sentences=request.return_sentences,
+        text_normalization=request.text_normalization,
+        target_prefixes=request.target_prefixes,
+        return_alignments=request.return_alignments,
+        glossary=request.glossary,
+        glossary_entries=_glossary_entries(request),
+        controls=dict(request.controls),
+    )
 
 
 def _options(
@@ -189,6 +230,15 @@ def _last_response(
     delta: str, answer: TranslationAnswer
 ) -> translation_pb2.StreamTranslateResponse:
     response = translation_pb2.StreamTranslateResponse(delta=delta)
+    _fill_translation(response.translation, answer.translations[0])
+    _fill_common(response, answer)
+    return response
+
+
+def _bulk_response(
+    text_id: str, answer: TranslationAnswer
+) -> translation_pb2.BulkTranslateResponse:
+    response = translation_pb2.BulkTranslateResponse(id=text_id)
     _fill_translation(response.translation, answer.translations[0])
     _fill_common(response, answer)
     return response

@@ -1,0 +1,58 @@
+"""Raw bulk calls, whose requests are sent when the test says so."""
+
+import queue
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from attendant.v1 import embedding_pb2, text_pb2, translation_pb2
+
+from tests.support.serving import TIMEOUT_SECONDS, Running
+
+
+def translate_requests(pairs: Iterable[tuple[str, str]] = (), **settings: Any) -> Iterator[Any]:
+    """The messages for pairs of id and text; ``settings`` are fields of TranslateRequest."""
+    request = translation_pb2.TranslateRequest(**settings)
+    yield translation_pb2.BulkTranslateRequest(settings=request)
+    for text_id, text in pairs:
+        yield translate_text(text_id, text)
+
+
+def translate_text(text_id: str, text: str) -> translation_pb2.BulkTranslateRequest:
+    """The message of one text."""
+    return translation_pb2.BulkTranslateRequest(text=text_pb2.BulkText(id=text_id, text=text))
+
+
+def embed_requests(pairs: Iterable[tuple[str, str]] = (), **settings: Any) -> Iterator[Any]:
+    """Like `translate_requests`; ``settings`` are fields of EmbedRequest."""
+    yield embedding_pb2.BulkEmbedRequest(settings=embedding_pb2.EmbedRequest(**settings))
+    for text_id, text in pairs:
+        yield embedding_pb2.BulkEmbedRequest(text=text_pb2.BulkText(id=text_id, text=text))
+
+
+class Sender:
+    """Requests of a call that go on until the test ends them; counts those that were taken."""
+
+    def __init__(self, requests: Iterable[Any] = ()) -> None:
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.num_taken = 0
+        self.send(*requests)
+
+    def send(self, *requests: Any) -> None:
+        """Send further requests."""
+        for request in requests:
+            self._requests.put(request)
+
+    def end(self) -> None:
+        """End the requests."""
+        self._requests.put(None)
+
+    def __iter__(self) -> Iterator[Any]:
+        while (request := self._requests.get(timeout=TIMEOUT_SECONDS)) is not None:
+            self.num_taken += 1
+            yield request
+
+
+def num_unanswered(running: Running) -> int:
+    """Texts that all streams of a server have read and not answered."""
+    calls = running.server._drain._calls.copy()
+    return sum(call.record.num_unanswered_texts for call in calls)
