@@ -35,7 +35,7 @@ MODULES |= {"connection_hints", "targets", "asyncio_prediction", "prediction"}
 MODULES |= {"asyncio_scoring", "scoring", "asyncio_detection", "detection"}
 MODULES |= {"detection_messages", "detection_results"}
 MODULES |= {"asyncio_bulk", "asyncio_bulk_results", "bulk", "bulk_calls", "bulk_input"}
-MODULES |= {"bulk_results"}
+MODULES |= {"bulk_results", "glossary_flags", "language_flags"}
 MODULES |= {"embedding_messages", "embedding_parsing", "embedding_results"}
 WITHOUT_WAITING = ("stream_translate", "bulk_translate", "bulk_embed")
 """Methods whose calls begin when their results are read."""

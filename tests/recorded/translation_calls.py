@@ -20,7 +20,7 @@ from attendant.v1.text_pb2 import (
     Splitting,
     TextNormalization,
 )
-from attendant.v1.translation_pb2 import Sampling
+from attendant.v1.translation_pb2 import GlossaryEntry, Sampling
 
 from tests.recorded.call import Call, bulk_translate, score, stream, tokenize, translate
 from tests.recorded.texts import BLANK, LONG, ODD
@@ -80,6 +80,7 @@ SEARCHES |= {
     },
     "greedy, suppressed text": {"suppressed_texts": ["."], "repetition_guard": False},
     "beam 4, patience 2": {"beam_size": 4, "num_hypotheses": 4, "patience": 2},
+    "beam 4, coverage penalty 2": {"beam_size": 4, "coverage_penalty": 2},
     "4 beams in 2 groups": {"beam_size": 4, "num_hypotheses": 4, "num_beam_groups": 2},
     "4 groups, penalty 3": {
         "beam_size": 4,
@@ -158,6 +159,11 @@ def splitting_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     yield translate(f"{model} alignments", texts[:1], model, return_alignments=True)
     yield stream(f"{model} alignments", texts[0], model, return_alignments=True)
     yield score(f"{model} alignments", pairs[:1], model, return_alignments=True)
+    entries = [GlossaryEntry(source=texts[0].split()[0], targets=[texts[0].split()[-1]])]
+    yield translate(f"{model} glossary", texts[:1], model, glossary_entries=entries)
+    yield stream(f"{model} glossary", texts[0], model, glossary_entries=entries)
+    yield translate(f"{model} stored glossary", texts[:1], model, glossary="unknown")
+    yield stream(f"{model} stored glossary", texts[0], model, glossary="unknown")
     yield translate(f"{model} markup", [f"<b>{texts[0]}</b>"], model, markup=MARKUP_HTML)
     for guard in (False, True):
         yield translate(f"{model} guard {guard}", texts[:1], model, repetition_guard=guard)
