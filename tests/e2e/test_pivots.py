@@ -8,7 +8,12 @@ from typing import Any
 import grpc
 import pytest
 from attendant.v1.model_pb2 import ListModelsRequest
-from attendant.v1.text_pb2 import MARKUP_HTML, OFFSET_UNIT_UTF8_BYTES, SPLITTING_NONE
+from attendant.v1.text_pb2 import (
+    MARKUP_HTML,
+    OFFSET_UNIT_UTF8_BYTES,
+    SPLITTING_NONE,
+    SPLITTING_SENTENCES,
+)
 from attendant.v1.translation_pb2 import (
     FINISH_REASON_LENGTH,
     Sampling,
@@ -120,6 +125,11 @@ def test_a_model_that_has_both_languages_is_used_alone(running: Running):
             {"markup": MARKUP_HTML, "return_sentences": True},
             "INVALID_ARGUMENT",
             "return_sentences: is for texts without markup only",
+        ),
+        (
+            {"target_prefixes": ["Où"], "splitting": SPLITTING_SENTENCES},
+            "INVALID_ARGUMENT",
+            "splitting: is for texts without target prefixes or alternatives only",
         ),
         (
             {"options": TranslateOptions(suppressed_texts=["no such token"])},

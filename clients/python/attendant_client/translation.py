@@ -138,7 +138,8 @@ class TranslationCalls(ABC):
         """Translate texts.
 
         `source_language`, `target_language`: BCP 47 tags, such as "de". Each may be left out if the
-        model has only one. Without a model, they choose it among the server's models.
+        model has only one. Without a model, they choose it among the server's models, or two models
+        that translate over a third language, if the server has such a pair for both languages.
         `beam_size`: hypotheses kept at every step, 1 for greedy search; the model's default if
         absent.
         `num_hypotheses`: hypotheses returned, at most `beam_size`; 1 if absent.

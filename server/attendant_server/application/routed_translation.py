@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 
 from attendant_server import records
+from attendant_server.application.alignment import check_aligner
 from attendant_server.application.catalog import ServedModel
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
 from attendant_server.application.jobs import JobRunner
@@ -55,7 +56,9 @@ class RoutedTranslator:
         if route is None:
             return await self._markup_translator.translate(request, markup, seconds_left)
         self._markup_translator.check(request, markup)
-        hops = await self._hops(route, request, seconds_left, markup > Markup.NONE)
+        hops = await self._hops(route, request, len(request.texts), seconds_left)
+        if markup > Markup.NONE:
+            check_aligner(route.second)
         first = await self._markup_translator.translate(
             _first_request(hops, request, request.texts), markup, hops.seconds_left()
         )
@@ -95,27 +98,21 @@ class RoutedTranslator:
     async def _hops(
         self,
         route: Route,
-        request: PlannedRequest,
+        request: TranslationRequest | StreamRequest,
+        num_texts: int,
         seconds_left: float | None,
-        with_markup: bool = False,
     ) -> "_Hops":
         """The models of a call; raises what the second one would refuse before any work."""
         ends = self._limits.deadline(time.monotonic(), seconds_left)
         hops = _Hops(route, *self._routes.models(route), ends)
-        await self._translator.planner.plan(
-            replace(
-                request,
-                served=hops.second,
-                source_language=route.read,
-                return_alignments=request.return_alignments or with_markup,
-            )
-        )
+        second = replace(request, served=hops.second, source_language=route.read)
+        await self._translator.plan(second, num_texts)
         return hops
 
     async def _stream_over(
         self, route: Route, request: StreamRequest, seconds_left: float | None
     ) -> AsyncGenerator[StreamPiece, None]:
-        hops = await self._hops(route, request, seconds_left)
+        hops = await self._hops(route, request, 1, seconds_left)
         first = await self._translator.translate(
             _first_request(hops, request, [request.text]), hops.seconds_left()
         )

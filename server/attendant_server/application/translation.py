@@ -1,6 +1,6 @@
 """Translation of texts, whole or streamed."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -45,6 +45,13 @@ class TranslationRequest(PlannedRequest):
     places: Sequence[str] = ()
     """The place of each text, for seeds; empty for those of `places_of`."""
 
+    @property
+    def whole(self) -> Collection[int]:
+        """The numbers of the texts that must not be split."""
+        if self.options.return_alternatives:
+            return range(len(self.texts))
+        return frozenset(i for i, prefix in enumerate(self.target_prefixes) if prefix.strip())
+
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest(PlannedRequest):
@@ -53,6 +60,11 @@ class StreamRequest(PlannedRequest):
     text: str
     target_prefix: str = ""
     """The beginning of the translation."""
+
+    @property
+    def whole(self) -> Collection[int]:
+        """The number of the text, 0, if it must not be split."""
+        return {0} if self.target_prefix.strip() or self.options.return_alternatives else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,13 +117,7 @@ class Translator:
     ) -> TranslationAnswer:
         """Like `translate`, without a limit of texts, which may be parts of ``num_texts`` texts."""
         prefixes = request.target_prefixes
-        whole = frozenset(
-            range(len(request.texts))
-            if request.options.return_alternatives
-            else (i for i, prefix in enumerate(prefixes) if prefix.strip())
-        )
-        plan = await self.planner.plan(request, whole)
-        self._check_size(plan, num_texts)
+        plan = await self.plan(request, num_texts)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         texts = await read_texts(
             self._jobs, plan.tokenization, TEXTS, request.texts, plan.read_pieces
@@ -132,9 +138,7 @@ class Translator:
         self, request: StreamRequest, seconds_left: float | None
     ) -> AsyncGenerator[StreamPiece, None]:
         """Translate one text; yields complete words as soon as they are settled."""
-        is_whole = request.target_prefix.strip() or request.options.return_alternatives
-        plan = await self.planner.plan(request, {0} if is_whole else ())
-        self._check_size(plan, 1)
+        plan = await self.plan(request, 1)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         [text] = await read_texts(
             self._jobs, plan.tokenization, "text", [request.text], plan.read_pieces
@@ -160,11 +164,15 @@ class Translator:
         answer = await self._answer(plan, [text], stream.results, deadline)
         yield StreamPiece(_best_text(answer)[num_sent:], answer)
 
-    def _check_size(self, plan: TranslationPlan, num_texts: int) -> None:
-        """Refuse a call whose answer may be too large, before any work."""
+    async def plan(
+        self, request: TranslationRequest | StreamRequest, num_texts: int
+    ) -> TranslationPlan:
+        """The plan of a call; also refuses a call whose answer may be too large."""
+        plan = await self.planner.plan(request, request.whole)
         max_tokens = num_texts * plan.options.num_hypotheses * plan.options.max_output_tokens
         token_bytes = TOKEN_BYTES if plan.joiner.return_tokens else TOKEN_TEXT_BYTES
         self._limits.check_response("options", max_tokens * token_bytes)
+        return plan
 
     def _prefix_options(self, plan: TranslationPlan, field: str) -> PrefixOptions:
         return PrefixOptions(
