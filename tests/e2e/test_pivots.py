@@ -8,7 +8,13 @@ from typing import Any
 import grpc
 import pytest
 from attendant.v1.model_pb2 import ListModelsRequest
-from attendant.v1.text_pb2 import MARKUP_HTML, OFFSET_UNIT_UTF8_BYTES, SPLITTING_NONE
+from attendant.v1.text_pb2 import (
+    MARKUP_HTML,
+    OFFSET_UNIT_CODE_POINTS,
+    OFFSET_UNIT_UTF8_BYTES,
+    SPLITTING_NONE,
+    SPLITTING_SENTENCES,
+)
 from attendant.v1.translation_pb2 import (
     FINISH_REASON_LENGTH,
     Sampling,
@@ -22,7 +28,9 @@ from attendant.v1.translation_pb2 import (
 from attendant_client import Client
 from attendant_client.__main__ import main
 from attendant_server.application.markup_translation import MarkupTranslator
+from attendant_server.application.pivot_places import LEAST_WEIGHT
 
+from tests.recorded.texts import ODD
 from tests.support.serving import Running, failure_of, running_server
 
 BUILT_IN = Path(__file__).parents[2] / "bundles"
@@ -122,6 +130,11 @@ def test_a_model_that_has_both_languages_is_used_alone(running: Running):
             "return_sentences: is for texts without markup only",
         ),
         (
+            {"target_prefixes": ["Où"], "splitting": SPLITTING_SENTENCES},
+            "INVALID_ARGUMENT",
+            "splitting: is for texts without target prefixes or alternatives only",
+        ),
+        (
             {"options": TranslateOptions(suppressed_texts=["no such token"])},
             "INVALID_ARGUMENT",
             "options.suppressed_texts",
@@ -218,6 +231,29 @@ def test_words_are_linked_over_the_pivot_language(running: Running):
         )
         for link in in_bytes.hypotheses[0].alignments
     }
+
+
+@pytest.mark.parametrize("unit", [OFFSET_UNIT_CODE_POINTS, OFFSET_UNIT_UTF8_BYTES])
+def test_places_in_unusual_texts_are_inside_and_in_order(running: Running, unit: Any):
+    texts = [*ODD.values(), " ".join([*ODD.values(), *TEXTS]), "\n".join(TEXTS * 3)]
+    fields: dict[str, Any] = {"return_sentences": True, "return_alignments": True}
+    found = translate(running, texts, offset_unit=unit, **fields)
+    for text, translation in zip(texts, found.translations, strict=True):
+        assert translation.HasField("error") != bool(translation.hypotheses)
+        for hypothesis in translation.hypotheses:
+            source_size, target_size = (
+                len(each if unit == OFFSET_UNIT_CODE_POINTS else each.encode())
+                for each in (text, hypothesis.text)
+            )
+            source_end = target_end = 0
+            for sentence in hypothesis.sentences:
+                assert source_end <= sentence.source_start <= sentence.source_end <= source_size
+                assert target_end <= sentence.target_start <= sentence.target_end <= target_size
+                source_end, target_end = sentence.source_end, sentence.target_end
+            for link in hypothesis.alignments:
+                assert link.source_start < link.source_end <= source_size
+                assert link.target_start < link.target_end <= target_size
+                assert LEAST_WEIGHT <= link.weight <= 1
 
 
 def test_markup_is_put_around_the_words_of_both_translations(running: Running):

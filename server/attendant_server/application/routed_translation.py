@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 
 from attendant_server import records
+from attendant_server.application.alignment import check_aligner
 from attendant_server.application.catalog import ServedModel
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
 from attendant_server.application.jobs import JobRunner
@@ -15,7 +16,6 @@ from attendant_server.application.pivot_places import links_over, sentences_over
 from attendant_server.application.pivots import Route, Routes
 from attendant_server.application.scoring import Scorer, ScoringAnswer, ScoringRequest
 from attendant_server.application.translation import (
-    GlossaryRequest,
     StreamPiece,
     StreamRequest,
     TranslationAnswer,
@@ -56,7 +56,9 @@ class RoutedTranslator:
         if route is None:
             return await self._markup_translator.translate(request, markup, seconds_left)
         self._markup_translator.check_texts(request, markup)
-        hops = await self._hops(route, request, seconds_left, markup > Markup.NONE)
+        hops = await self._hops(route, request, len(request.texts), seconds_left)
+        if markup > Markup.NONE:
+            check_aligner(route.second)
         first = await self._markup_translator.translate(
             replace(_first_request(hops, request, request.texts), may_wait=request.may_wait),
             markup,
@@ -81,7 +83,7 @@ class RoutedTranslator:
         route = self._route(request)
         if route is None:
             return await self._markup_translator.check(request, markup)
-        hops = await self._hops(route, request, None)
+        hops = await self._hops(route, replace(request, texts=[""]), 1, None)
         second = replace(request, served=hops.second, source_language=route.read)
         return await self._markup_translator.check(second, markup)
 
@@ -110,9 +112,9 @@ class RoutedTranslator:
     async def _hops(
         self,
         route: Route,
-        request: GlossaryRequest,
+        request: TranslationRequest | StreamRequest,
+        num_texts: int,
         seconds_left: float | None,
-        with_markup: bool = False,
     ) -> "_Hops":
         """The models of a call; raises what the second one would refuse before any work."""
         if request.glossary or request.glossary_entries:
@@ -120,20 +122,14 @@ class RoutedTranslator:
             raise InvalidRequest("glossary", problem)
         ends = self._limits.deadline(time.monotonic(), seconds_left)
         hops = _Hops(route, *self._routes.models(route), ends)
-        await self._translator.planner.plan(
-            replace(
-                request,
-                served=hops.second,
-                source_language=route.read,
-                return_alignments=request.return_alignments or with_markup,
-            )
-        )
+        second = replace(request, served=hops.second, source_language=route.read)
+        await self._translator.plan(second, num_texts)
         return hops
 
     async def _stream_over(
         self, route: Route, request: StreamRequest, seconds_left: float | None
     ) -> AsyncGenerator[StreamPiece, None]:
-        hops = await self._hops(route, request, seconds_left)
+        hops = await self._hops(route, request, 1, seconds_left)
         first = await self._translator.translate(
             _first_request(hops, request, [request.text]), hops.seconds_left()
         )

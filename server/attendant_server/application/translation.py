@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attendant_server import records
 from attendant_server.application.answers import Answer
@@ -60,6 +60,13 @@ class TranslationRequest(GlossaryRequest):
     may_wait: bool = False
     """Whether the texts wait for room in the queue instead of being refused."""
 
+    @property
+    def whole(self) -> Collection[int]:
+        """The numbers of the texts that must not be split."""
+        if self.options.return_alternatives:
+            return range(len(self.texts))
+        return frozenset(i for i, prefix in enumerate(self.target_prefixes) if prefix.strip())
+
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest(GlossaryRequest):
@@ -68,6 +75,11 @@ class StreamRequest(GlossaryRequest):
     text: str
     target_prefix: str = ""
     """The beginning of the translation."""
+
+    @property
+    def whole(self) -> Collection[int]:
+        """The number of the text, 0, if it must not be split."""
+        return {0} if self.target_prefix.strip() or self.options.return_alternatives else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,24 +133,12 @@ class Translator:
             problem = f"as many as texts, which are {num_texts}, or none, got {len(prefixes)}"
             raise InvalidRequest("target_prefixes", problem)
 
-    async def check(self, request: GlossaryRequest) -> TranslationPlan:
-        """The plan of calls with one text each; raises what `translate` raises for options."""
-        plan = await self._plan(request, {0} if request.options.return_alternatives else ())
-        self._check_size(plan, 1)
-        return plan
-
     async def translate_all(
         self, request: TranslationRequest, seconds_left: float | None, num_texts: int
     ) -> TranslationAnswer:
         """Like `translate`, without a limit of texts, which may be parts of ``num_texts`` texts."""
         prefixes = request.target_prefixes
-        whole = frozenset(
-            range(len(request.texts))
-            if request.options.return_alternatives
-            else (i for i, prefix in enumerate(prefixes) if prefix.strip())
-        )
-        plan = await self._plan(request, whole)
-        self._check_size(plan, num_texts)
+        plan = await self.plan(request, num_texts)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         texts = await read_texts(
             self._jobs, plan.tokenization, TEXTS, request.texts, plan.read_pieces
@@ -163,9 +163,7 @@ class Translator:
         self, request: StreamRequest, seconds_left: float | None
     ) -> AsyncGenerator[StreamPiece, None]:
         """Translate one text; yields complete words as soon as they are settled."""
-        is_whole = request.target_prefix.strip() or request.options.return_alternatives
-        plan = await self._plan(request, {0} if is_whole else ())
-        self._check_size(plan, 1)
+        plan = await self.plan(request, 1)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         [text] = await read_texts(
             self._jobs, plan.tokenization, "text", [request.text], plan.read_pieces
@@ -192,10 +190,25 @@ class Translator:
         answer = await self._answer(plan, [text], stream.results, deadline)
         yield StreamPiece(_best_text(answer)[num_sent:], answer)
 
-    async def _plan(self, request: GlossaryRequest, whole: Collection[int]) -> TranslationPlan:
-        plan = await self.planner.plan(request, whole)
-        if not (request.glossary or request.glossary_entries):
-            return plan
+    async def check(self, request: TranslationRequest) -> TranslationPlan:
+        """The plan of calls with one text each; raises what `translate` raises for options."""
+        return await self.plan(replace(request, texts=[""]), 1)
+
+    async def plan(
+        self, request: TranslationRequest | StreamRequest, num_texts: int
+    ) -> TranslationPlan:
+        """The plan of a call; also refuses a call whose answer may be too large."""
+        plan = await self.planner.plan(request, request.whole)
+        if request.glossary or request.glossary_entries:
+            plan = await self._with_glossary(plan, request)
+        max_tokens = num_texts * plan.options.num_hypotheses * plan.options.max_output_tokens
+        token_bytes = TOKEN_BYTES if plan.joiner.return_tokens else TOKEN_TEXT_BYTES
+        self._limits.check_response("options", max_tokens * token_bytes)
+        return plan
+
+    async def _with_glossary(
+        self, plan: TranslationPlan, request: GlossaryRequest
+    ) -> TranslationPlan:
         if request.options.return_alternatives:
             raise InvalidRequest("glossary", "is for calls without alternatives only")
         return plan.with_glossary(
@@ -206,12 +219,6 @@ class Translator:
         if not plan.needs_finishing:
             return None
         return PieceFinisher(plan, deadline, self._limits.max_beam_size)
-
-    def _check_size(self, plan: TranslationPlan, num_texts: int) -> None:
-        """Refuse a call whose answer may be too large, before any work."""
-        max_tokens = num_texts * plan.options.num_hypotheses * plan.options.max_output_tokens
-        token_bytes = TOKEN_BYTES if plan.joiner.return_tokens else TOKEN_TEXT_BYTES
-        self._limits.check_response("options", max_tokens * token_bytes)
 
     def _prefix_options(self, plan: TranslationPlan, field: str) -> PrefixOptions:
         return PrefixOptions(
