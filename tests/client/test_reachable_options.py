@@ -51,6 +51,7 @@ VALUES: dict[str, list[dict[str, Any]]] = {
     "suppressed_texts": [{"suppressed_texts": ["b"]}],
     "source_language": [{"source_language": "en"}],
     "target_language": [{"target_language": "de"}],
+    "target": [{"target": "b"}],
     "prompt": [{"prompt": "b"}],
     "prompt_name": [{"prompt_name": "b"}],
     "query_prompt_name": [{"query_prompt_name": "b"}],

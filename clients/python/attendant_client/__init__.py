@@ -2,6 +2,7 @@
 
 from attendant_client.asyncio_client import AsyncClient
 from attendant_client.asyncio_streams import AsyncTranslationStream
+from attendant_client.attention_results import Attention
 from attendant_client.client import Client
 from attendant_client.comparison_results import RankedDocument, SimilarTexts
 from attendant_client.embedding_results import (
@@ -64,6 +65,7 @@ __all__ = [
     "AsyncClient",
     "AsyncTranslationStream",
     "AttendantError",
+    "Attention",
     "CallCancelledError",
     "CallError",
     "CallReport",

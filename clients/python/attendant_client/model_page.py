@@ -39,6 +39,7 @@ def model_page(model: Model) -> str:
         *_labels(model),
         *_pooling(model),
         *([("aligns words", "yes")] if model.aligns_words else []),
+        *([("has attention", "yes")] if model.has_attention else []),
         *_quality(model),
         *_parity(model),
         *_training(model.provenance),

@@ -6,7 +6,7 @@ bundle is written and verified in a folder beside the old one, and then takes it
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from attendant.v1.bundle_pb2 import Manifest, ParityReport, PrecisionGraphs, PrecisionParity
@@ -38,17 +38,20 @@ logger = logging.getLogger(__name__)
 
 REFERENCES = ("fp32", "fp16", "int8")
 """The first of these precisions that a bundle has gives the weights of the PyTorch model."""
+OPTIONAL_GRAPHS = ("aligner", "attention")
+"""Graphs that older bundles lack and that can be added alone."""
 
 
-def rebuild_bundle(folder: Path) -> list[str]:
-    """Rebuild the graphs of the bundle in ``folder``.
+def rebuild_bundle(folder: Path, only: Collection[str] = ()) -> list[str]:
+    """Rebuild the graphs of the bundle in ``folder``, or only those named ``only``.
 
-    Returns a summary and the lines of `verify_bundle`. Keeps the weights, the tokenizers, the
-    reference outputs, and the figures that need the trained model or other texts; these figures are
-    marked. Raises BundleError for a damaged bundle and for weights that the graphs of its
-    architecture cannot use, and ParityError if the new graphs differ from the model or from the
-    reference outputs. The bundle is then left unchanged. Raises BundleError, too, if another
-    process writes the bundle. First restores a bundle that a killed rebuild removed from its place.
+    ``only`` has names of `OPTIONAL_GRAPHS`. Returns a summary and the lines of `verify_bundle`.
+    Keeps the weights, the tokenizers, the reference outputs, and the figures that need the trained
+    model or other texts; these figures are marked. Raises BundleError for a damaged bundle and for
+    weights that the graphs of its architecture cannot use, and ParityError if the new graphs differ
+    from the model or from the reference outputs. The bundle is then left unchanged. Raises
+    BundleError, too, if another process writes the bundle. First restores a bundle that a killed
+    rebuild removed from its place.
     """
     folder = folder.resolve()
     if not replaced_folder(folder).is_dir():
@@ -56,10 +59,10 @@ def rebuild_bundle(folder: Path) -> list[str]:
     with scratch_folder(folder.parent / f".rebuild-{folder.name}", folder) as scratch:
         _restore(folder)
         with locked(folder, folder):
-            return _rebuild(folder, scratch / "bundle")
+            return _rebuild(folder, scratch / "bundle", only)
 
 
-def _rebuild(folder: Path, new: Path) -> list[str]:
+def _rebuild(folder: Path, new: Path, only: Collection[str]) -> list[str]:
     manifest, found_version = read_upgraded(folder)
     name = f"{manifest.name}/{manifest.version}"
     if replaced_folder(folder).is_dir():
@@ -67,6 +70,8 @@ def _rebuild(folder: Path, new: Path) -> list[str]:
     check_has_reference_outputs(folder, manifest)
     _copy_without_graphs(folder, new, manifest)
     reference, parameters, written = _write_graphs(folder, manifest, new)
+    if only:
+        _keep_others(folder, new, manifest, written, only)
     if found_version == MANIFEST_VERSION and _has_same_graphs(folder, new, manifest, written):
         return [f"{name}: the graphs are those of this version already"]
     _update_manifest(manifest, written)
@@ -76,7 +81,8 @@ def _rebuild(folder: Path, new: Path) -> list[str]:
     checked = verify_bundle(new)
     exchange_folders(folder, new)
     precisions = ", ".join(graphs.name for graphs in written)
-    return [f"{name}: the graphs of {precisions} are rebuilt, the weights unchanged", *checked]
+    graphs = f"graphs {', '.join(only)}" if only else "graphs"
+    return [f"{name}: the {graphs} of {precisions} are rebuilt, the weights unchanged", *checked]
 
 
 def _restore(folder: Path) -> None:
@@ -125,6 +131,32 @@ def _write_graphs(
         written.append(graphs)
     reference = next(name for name in REFERENCES if name in parameters)
     return reference, parameters[reference], written
+
+
+def _keep_others(
+    folder: Path,
+    new: Path,
+    manifest: Manifest,
+    written: Sequence[PrecisionGraphs],
+    only: Collection[str],
+) -> None:
+    """Put the graphs of the bundle in place of the new ones, except those named ``only``.
+
+    Raises BundleError for a graph that models of this kind lack.
+    """
+    for old, graphs in zip(manifest.precisions, written, strict=True):
+        made = PrecisionGraphs()
+        made.CopyFrom(graphs)
+        graphs.CopyFrom(old)
+        for name in only:
+            if not made.HasField(name):  # type: ignore[arg-type]
+                raise BundleError(f"{folder}: this model has no graph {name}")
+            getattr(graphs, name).CopyFrom(getattr(made, name))
+        chosen = {getattr(made, name).path for name in only}
+        for path in {graph.path for graph in graphs_of(made)} - chosen:
+            (new / path).unlink()
+        for path in {graph.path for graph in graphs_of(old)} - chosen:
+            shutil.copyfile(folder / path, new / path)
 
 
 def _has_same_graphs(

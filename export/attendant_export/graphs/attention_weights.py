@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture, Attention
+from attendant_manifest.attention import CROSS, DECODER, ENCODER
 
 from attendant_export.graphs.attention import (
     attend_memory,
@@ -24,9 +25,6 @@ from attendant_export.graphs.text_positions import TextPositions
 from attendant_export.graphs.translation import cross_keys_values, decode_targets
 from attendant_export.models.attention import projection_widths
 from attendant_export.models.embeddings import embedding_width
-
-ENCODER, DECODER, CROSS = "encoder_attention", "decoder_attention", "cross_attention"
-"""Beginnings of the names of outputs; the number of the layer, in running order, follows."""
 
 
 def build_encoder_attention(g: Layers, architecture: Architecture) -> None:

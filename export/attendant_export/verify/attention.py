@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from attendant_manifest.attention import CROSS, DECODER, ENCODER
 from torch import Tensor
 
-from attendant_export.graphs.attention_weights import CROSS, DECODER, ENCODER
 from attendant_export.graphs.classification import FIRST_LENGTHS
 from attendant_export.models.attention import MultiHeadAttention
 from attendant_export.models.encoder import Encoder

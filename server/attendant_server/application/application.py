@@ -4,6 +4,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from attendant_server.application.admission import CallAdmission
+from attendant_server.application.attention import AttentionReader
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.classification import Classifier
 from attendant_server.application.embedding import Embedder
@@ -39,6 +40,7 @@ class Application:
     reranker: Reranker
     sparse_embedder: SparseEmbedder
     models: ModelInspector
+    attention_reader: AttentionReader
     control: ModelController
 
 
@@ -67,5 +69,6 @@ def new_application(
         reranker=Reranker(catalog, jobs, limits),
         sparse_embedder=SparseEmbedder(catalog, jobs, limits),
         models=models,
+        attention_reader=AttentionReader(catalog, jobs, limits),
         control=ModelController(lifecycle, models),
     )
