@@ -32,6 +32,7 @@ MODULES |= {"asyncio_comparison", "comparison", "comparison_results", "compariso
 MODULES |= {"connection_hints", "targets", "asyncio_prediction", "prediction"}
 MODULES |= {"asyncio_scoring", "scoring"}
 MODULES |= {"embedding_messages", "embedding_parsing", "embedding_results"}
+MODULES |= {"attention_messages", "attention_results"}
 
 
 def public_methods(cls):
@@ -61,7 +62,8 @@ def test_every_visible_name_is_exported():
     visible = {name for name in vars(attendant_client) if not name.startswith("_")}
     of_command = {"__main__", "arguments", "commands", "connection_flags", "input_lines"}
     of_command |= {"line_commands", "line_output", "model_page", "printing", "text_commands"}
-    of_command |= {"search_flags"}
+    of_command |= {"search_flags", "attention_command", "attention_maps", "attention_text"}
+    of_command |= {"attention_html", "attention_image", "flag_types"}
     assert visible - MODULES - of_command == set(PUBLIC_NAMES)
 
 
