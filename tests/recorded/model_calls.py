@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from attendant.v1.model_pb2 import TEXT_SIDE_SOURCE, TEXT_SIDE_TARGET, TEXT_SIDE_UNSPECIFIED
+from attendant.v1.text_pb2 import OFFSET_UNIT_UTF8_BYTES, TEXT_NORMALIZATION_NONE
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.recorded.call import REQUEST_ID, Call, get_model, list_models, tokenize
+from tests.recorded.call import REQUEST_ID, Call, get_attention, get_model, list_models, tokenize
 from tests.recorded.texts import BLANK, LONG, ODD
 
 SERVICES = ("TranslationService", "EmbeddingService", "ModelService")
@@ -30,6 +31,27 @@ def tokenize_calls(model: str, sides: Sequence[str]) -> Iterator[Call]:
         yield tokenize(f"{model} side {side}", [ODD["digits"], ""], model, side=SIDES[side])
     yield tokenize(f"{model} odd texts", [*BLANK.values(), *ODD.values()], model)
     yield tokenize(f"{model} a long text", [LONG[:350]], model)
+
+
+def attention_calls(pair: str, embedding: str) -> Iterator[Call]:
+    """The attention of a model for pairs, from English to German, and of an embedding model."""
+    text, target = "The dog sees the king.", "Der Hund sieht den König."
+    yield get_attention("the model's own translation", text, pair)
+    yield get_attention("a given translation", text, pair, target=target)
+    yield get_attention(
+        "other options",
+        text,
+        pair,
+        target=target,
+        source_language="en",
+        target_language="de-AT",
+        text_normalization=TEXT_NORMALIZATION_NONE,
+        offset_unit=OFFSET_UNIT_UTF8_BYTES,
+    )
+    yield get_attention("an embedding model", text, embedding)
+    yield get_attention("a target of an embedding model", text, embedding, target=target)
+    yield get_attention("a text that is too long", "dog " * 130, pair)
+    yield get_attention("an empty target", text, pair, target="")
 
 
 def health_calls() -> Iterator[Call]:

@@ -18,6 +18,7 @@ from tests.recorded.embedding_calls import (
     similarity_calls,
 )
 from tests.recorded.model_calls import (
+    attention_calls,
     description_calls,
     health_calls,
     metadata_calls,
@@ -136,6 +137,7 @@ def _built_in_calls() -> Iterator[Call]:
     yield from fill_mask_calls("bert-en-de", MASK)
     yield from tokenize_calls("de-en", ("source", "target"))
     yield from tokenize_calls("bert-en-de", ("source",))
+    yield from attention_calls("en-de", "bert-en-de")
 
 
 def _few_translation_calls(model: str, texts: tuple[str, ...]) -> Iterator[Call]:

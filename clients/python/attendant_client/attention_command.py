@@ -30,7 +30,7 @@ def add_attention_flags(parser: argparse.ArgumentParser) -> None:
     """Add the text and the flags of what is drawn, and where."""
     parser.add_argument("text", metavar="TEXT", help="the text that the model reads")
     parser.add_argument(
-        "--target", dest="translation", metavar="TEXT", help="its translation; default: the model's"
+        "--translation", metavar="TEXT", help="its translation; default: the model's"
     )
     parser.add_argument(
         "--kind",

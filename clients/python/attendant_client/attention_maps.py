@@ -13,6 +13,8 @@ from attendant_client.results import Token
 
 Kind = Literal["encoder", "decoder", "cross"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+WORD_START = "\u2581"
+"""The mark of a word's beginning in many vocabularies, which fonts lack."""
 TITLES = {
     "encoder": "encoder self-attention",
     "decoder": "decoder self-attention",
@@ -54,11 +56,11 @@ def attention_map(
     weights, num_heads = getattr(attention, kind), attention.num_heads[kind]
     if layer is None:
         layer = max(i for i, number in enumerate(num_heads) if number)
-    _check("--layer", layer, len(num_heads))
+    _check("--layer", kind, layer, len(num_heads))
     if not num_heads[layer]:
         raise ValueError(f"--layer {layer}: this layer of the decoder is recurrent")
     if head is not None:
-        _check("--head", head, num_heads[layer])
+        _check("--head", kind, head, num_heads[layer])
     of_layer = weights[layer, : num_heads[layer]]
     which = f"mean of {num_heads[layer]} heads" if head is None else f"head {head}"
     return AttentionMap(
@@ -86,7 +88,7 @@ def key_labels(attention: Attention, text: str, kind: Kind) -> list[str]:
 def _labels(tokens: Sequence[Token], text: str) -> list[str]:
     """The part of the text of each token, or the token itself if it has no part."""
     labels = [text[token.start : token.end].strip() or token.text for token in tokens]
-    return [_printable(label) for label in labels]
+    return [_printable(label).replace(WORD_START, "_") for label in labels]
 
 
 def _printable(label: str) -> str:
@@ -96,6 +98,7 @@ def _printable(label: str) -> str:
     return "".join(kept)
 
 
-def _check(flag: str, number: int, count: int) -> None:
+def _check(flag: str, kind: Kind, number: int, count: int) -> None:
     if not 0 <= number < count:
-        raise ValueError(f"{flag} must be between 0 and {count - 1}, got {number}")
+        limits = f"must be between 0 and {count - 1} for {TITLES[kind]}"
+        raise ValueError(f"{flag} {limits}, got {number}")
