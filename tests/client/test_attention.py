@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import sys
+from dataclasses import replace
 
 import attendant_client
 import numpy as np
@@ -45,9 +46,9 @@ def recurrent() -> attendant_client.Attention:
     """The attention of a model whose first decoder layer is recurrent, for the text "a b"."""
     source = tokens("a", "b")
     decoder = np.zeros((2, 2, 2, 2), np.float32)
-    decoder[1, 0] = [[1, 0], [0.25, 0.75]]
+    decoder[1, 0] = np.array([[1, 0], [0.25, 0.75]])
     even = np.full((2, 2, 2, 2), 0.5, np.float32)
-    heads = {"encoder": (2, 2), "decoder": (0, 1), "cross": (2, 2)}
+    heads: dict[str, tuple[int, ...]] = {"encoder": (2, 2), "decoder": (0, 1), "cross": (2, 2)}
     return attendant_client.Attention(
         source, "A B", tokens("A", "B"), tokens("s", "A"), even, decoder, even, heads, CALL
     )
@@ -263,11 +264,8 @@ def test_recurrent_layers_are_left_out():
 
 def test_labels_cannot_move_the_cursor():
     found = recurrent()
-    strange = attendant_client.Attention(
-        (Token(1, "\x1b[2J", 0, 0, True), Token(2, "\u2581", 0, 0, False)),
-        *("A B", found.target_tokens, found.decoder_tokens),
-        *(found.encoder, found.decoder, found.cross, found.num_heads, CALL),
-    )
+    tokens = (Token(1, "\x1b[2J", 0, 0, True), Token(2, "\u2581", 0, 0, False))
+    strange = replace(found, source_tokens=tokens)
     assert attention_map(strange, "a b", "encoder", None, None).keys == ["\ufffd[2J", "_"]
 
 

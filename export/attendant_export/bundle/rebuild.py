@@ -9,7 +9,13 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from attendant.v1.bundle_pb2 import Manifest, ParityReport, PrecisionGraphs, PrecisionParity
+from attendant.v1.bundle_pb2 import (
+    Alignment,
+    Manifest,
+    ParityReport,
+    PrecisionGraphs,
+    PrecisionParity,
+)
 from attendant_manifest import MANIFEST_VERSION
 from attendant_manifest.rules import SIGNATURE_NAME
 from torch import Tensor
@@ -38,8 +44,11 @@ logger = logging.getLogger(__name__)
 
 REFERENCES = ("fp32", "fp16", "int8")
 """The first of these precisions that a bundle has gives the weights of the PyTorch model."""
-OPTIONAL_GRAPHS = ("aligner", "attention")
-"""Graphs that older bundles lack and that can be added alone."""
+OPTIONAL_GRAPHS = {
+    "aligner": "max_alignment_difference",
+    "attention": "max_attention_difference",
+}
+"""Graphs that older bundles lack and that can be added alone, with their figures in the report."""
 
 
 def rebuild_bundle(folder: Path, only: Collection[str] = ()) -> list[str]:
@@ -74,8 +83,8 @@ def _rebuild(folder: Path, new: Path, only: Collection[str]) -> list[str]:
         _keep_others(folder, new, manifest, written, only)
     if found_version == MANIFEST_VERSION and _has_same_graphs(folder, new, manifest, written):
         return [f"{name}: the graphs are those of this version already"]
-    _update_manifest(manifest, written)
-    _compare(new, manifest, reference, parameters)
+    _update_manifest(manifest, written, only)
+    _compare(new, manifest, reference, parameters, only)
     _note_in_model_card(new, reference)
     write_manifest(new, manifest)
     checked = verify_bundle(new)
@@ -168,23 +177,40 @@ def _has_same_graphs(
     )
 
 
-def _update_manifest(manifest: Manifest, written: Sequence[PrecisionGraphs]) -> None:
+def _update_manifest(
+    manifest: Manifest, written: Sequence[PrecisionGraphs], only: Collection[str]
+) -> None:
     del manifest.files[:], manifest.precisions[:]
     manifest.precisions.extend(written)
-    for figure in manifest.quality:
+    for figure in manifest.quality if not only else ():
         figure.is_carried_over = True
 
 
 def _compare(
-    folder: Path, manifest: Manifest, reference: str, parameters: Mapping[str, Tensor]
+    folder: Path,
+    manifest: Manifest,
+    reference: str,
+    parameters: Mapping[str, Tensor],
+    only: Collection[str] = (),
 ) -> None:
-    """Put the comparison with the model of ``parameters`` into the parity report."""
+    """Put the comparison with the model of ``parameters`` into the parity report.
+
+    Figures and heads of graphs that are kept stay as they are.
+    """
+    alignment = Alignment()
+    alignment.CopyFrom(manifest.alignment)
     measured = kind_of_bundle(manifest).measure_parity(folder, manifest, parameters)
+    if only and "aligner" not in only and manifest.HasField("alignment"):
+        manifest.alignment.CopyFrom(alignment)
     earlier = {parity.precision: parity for parity in manifest.parity.precisions}
     for parity in measured:
         # The model of fp32 weights is the trained model itself.
         parity.reference_precision = "" if reference == "fp32" else reference
-        _carry_corpora_over(earlier.pop(parity.precision, PrecisionParity()), parity)
+        kept = earlier.pop(parity.precision, PrecisionParity())
+        if only and kept.precision:
+            _keep_figures(kept, parity, only)
+        else:
+            _carry_corpora_over(kept, parity)
     for parity in earlier.values():
         parity.is_carried_over = True
     report = ParityReport(precisions=[*earlier.values(), *measured])
@@ -192,6 +218,14 @@ def _compare(
         report.original.CopyFrom(manifest.parity.original)
         report.original.is_carried_over = True
     manifest.parity.CopyFrom(report)
+
+
+def _keep_figures(earlier: PrecisionParity, parity: PrecisionParity, only: Collection[str]) -> None:
+    """Take all figures of ``earlier``, except those of the graphs named ``only``."""
+    measured = {OPTIONAL_GRAPHS[name]: getattr(parity, OPTIONAL_GRAPHS[name]) for name in only}
+    parity.CopyFrom(earlier)
+    for name, figure in measured.items():
+        setattr(parity, name, figure)
 
 
 def _carry_corpora_over(earlier: PrecisionParity, parity: PrecisionParity) -> None:
