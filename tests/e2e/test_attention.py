@@ -178,7 +178,7 @@ BAD = {
     ),
     "a long text of an embedding model": (
         {"model": "bert-en-de", "text": "dog " * 200},
-        "text: at most 128 tokens, got ",
+        "text: at most 64 tokens, got ",
     ),
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from attendant.v1 import (
     architecture_pb2,
+    attention_pb2,
     bundle_pb2,
     embedding_pb2,
     model_control_pb2,
@@ -20,6 +21,7 @@ PROTOS = Path(__file__).parents[2] / "protos"
 FILES = sorted((PROTOS / "attendant" / "v1").glob("*.proto"))
 MODULES = (
     architecture_pb2,
+    attention_pb2,
     bundle_pb2,
     embedding_pb2,
     model_pb2,

@@ -311,7 +311,7 @@ RULES: dict[str, tuple[Change, str]] = {
             attention={
                 "path": "scorer.int8.onnx",
                 "inputs": ["source", "target_in"],
-                "outputs": ["encoder_attention_0", "cross_attention_0"],
+                "outputs": ["cross_attention_0"],
             }
         ),
         "the int8 precision: attention has other inputs or outputs than the layers of the "
