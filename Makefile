@@ -266,7 +266,7 @@ $(VENV)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
 		$(ORIGINALS) -e protos -e 'server[$(DEVICE),detection,tracing]' -e 'export[$(DEVICE),import,verify]' \
-		-e clients/python
+		-e 'clients/python[plot]'
 	touch $@
 
 $(VENV_BENCH)/.installed: $(MEMBERS) bench/requirements.txt Makefile

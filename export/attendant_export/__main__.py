@@ -308,7 +308,7 @@ def _upgrade(args: argparse.Namespace) -> None:
 
 
 def _rebuild(args: argparse.Namespace) -> None:
-    print("\n".join(rebuild_bundle(args.bundle)))
+    print("\n".join(rebuild_bundle(args.bundle, args.only)))
 
 
 def _sign(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from attendant_manifest.rules import PRECISIONS
 
 from attendant_export import __version__
+from attendant_export.bundle.rebuild import OPTIONAL_GRAPHS
 from attendant_export.graphs.attention import HEAD_DIM_MULTIPLE
 
 TATOEBA_TRAIN = "tatoeba/tatoeba.en-de.train.tsv.gz"
@@ -56,6 +57,14 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "sign":
             bundle.add_argument(
                 "--key", type=Path, required=True, help="PEM file with the private key, Ed25519"
+            )
+        if name == "rebuild":
+            bundle.add_argument(
+                "--only",
+                action="append",
+                choices=OPTIONAL_GRAPHS,
+                default=[],
+                help="write this graph and keep the others; may be repeated",
             )
         if name == "verify":
             bundle.add_argument(

@@ -78,7 +78,7 @@ class ModelNotFound(AttendantError):
 
 
 class ModelNotLoaded(AttendantError):
-    """A bundle cannot be loaded; the model that it should replace is still served."""
+    """A bundle, or its attention graph, cannot be loaded; the served models stay as they are."""
 
 
 class ModelWithoutHead(AttendantError):

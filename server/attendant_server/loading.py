@@ -25,6 +25,7 @@ from attendant_server.engine.scheduler import Scheduler
 from attendant_server.engine.translation_limits import TranslationLimits
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.reasons import reason_of
+from attendant_server.runtime.attention_graph import AttentionGraph
 from attendant_server.runtime.cache_pool import SPARE_BYTES
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
@@ -64,6 +65,8 @@ class LoadedModel:
     target_tokenizer: TextTokenizer
     mask_tokenizer: TextTokenizer | None
     """None for models without a mask token."""
+    attention: AttentionGraph | None = None
+    """The graph of attention weights, which is not open yet. None for a bundle without one."""
 
 
 def read_bundles(
@@ -147,11 +150,13 @@ class ModelLoader:
         _check_room(bundle, tokenizer(source))
         special_tokens = bundle.manifest.special_tokens
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
-        schedulers, max_cache_bytes = (
-            self._translation_schedulers(bundle)
-            if is_translation
-            else (self._embedding_schedulers(bundle), 0)
-        )
+        model: OnnxTranslationModel | OnnxEmbeddingModel
+        if is_translation:
+            model = self._translation_model(bundle)
+            schedulers, max_cache_bytes = self._translation_schedulers(bundle, model)
+        else:
+            model = self._opened(OnnxEmbeddingModel, bundle)
+            schedulers, max_cache_bytes = self._embedding_schedulers(bundle, model), 0
         return LoadedModel(
             bundle=bundle,
             schedulers=schedulers,
@@ -159,12 +164,14 @@ class ModelLoader:
             source_tokenizer=tokenizer(source),
             target_tokenizer=tokenizer(target),
             mask_tokenizer=None if mask_id is None else tokenizer(source, mask_id),
+            attention=model.attention,
         )
 
-    def _translation_schedulers(self, bundle: Bundle) -> tuple[Sequence[Scheduler], int]:
+    def _translation_schedulers(
+        self, bundle: Bundle, model: OnnxTranslationModel
+    ) -> tuple[Sequence[Scheduler], int]:
         """The schedulers of a model, and the limit of their caches together."""
         settings = self._settings
-        model = self._translation_model(bundle)
         max_cache_bytes = self._max_cache_bytes(model)
         limits = TranslationLimits(
             max_rows=settings.max_rows // self.num_workers,
@@ -225,7 +232,9 @@ class ModelLoader:
         except (OSError, RuntimeError):
             return math.inf
 
-    def _embedding_schedulers(self, bundle: Bundle) -> Sequence[Scheduler]:
+    def _embedding_schedulers(
+        self, bundle: Bundle, model: OnnxEmbeddingModel
+    ) -> Sequence[Scheduler]:
         settings = self._settings
         limits = EmbeddingLimits(
             max_batch_tokens=settings.max_batch_tokens,
@@ -233,7 +242,6 @@ class ModelLoader:
             max_queued_texts=settings.max_queued_texts,
             run_clock=self._run_clock,
         )
-        model = self._opened(OnnxEmbeddingModel, bundle)
         return self._for_workers(
             partial(EmbeddingScheduler, bundle.key, model, limits, self._observer, self.clock)
         )

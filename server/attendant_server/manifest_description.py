@@ -82,6 +82,8 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         default_prompt=manifest.embedding.default_prompt,
         excludes_prompt=architecture.text_vectors.excludes_prompt,
         can_align=manifest.HasField("alignment"),
+        has_attention=bundle.has_graph("attention"),
+        start_token_id=decoding.start_token_id,
         repetition_guard=not manifest.provenance.HasField("imported_from"),
         normalizes_texts=normalizes_texts(manifest),
         published=_published(manifest),

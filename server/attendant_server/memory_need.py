@@ -12,6 +12,8 @@ BYTES_PER_BYTE = {
 }
 """Resident memory of a loaded model, relative to the files that are loaded. ONNX Runtime keeps the
 weights of each graph in the order in which its kernels read them."""
+ATTENTION_BYTES_PER_BYTE = 1.5
+"""The same for an attention graph, which is opened later, relative to the weights."""
 MEGABYTE = 1_000_000
 
 logger = logging.getLogger(__name__)
@@ -19,8 +21,19 @@ logger = logging.getLogger(__name__)
 
 def check_memory(bundle: Bundle) -> None:
     """Raise BundleError if the free memory does not suffice to load a bundle."""
+    _check_free(bundle, needed_bytes(bundle))
+
+
+def check_attention_memory(bundle: Bundle) -> None:
+    """Raise BundleError if the free memory does not suffice to open the attention graph."""
+    weights = set(bundle.graphs.weights)
+    size = sum(file.size_bytes for file in bundle.manifest.files if file.path in weights)
+    _check_free(bundle, int(ATTENTION_BYTES_PER_BYTE * size))
+
+
+def _check_free(bundle: Bundle, needed: int) -> None:
     memory = host_memory()
-    needed, free = needed_bytes(bundle), memory.limit - memory.used
+    free = memory.limit - memory.used
     if needed > free:
         raise BundleError(
             f"{bundle.directory}: needs about {needed / MEGABYTE:.0f} MB of memory, but "

@@ -52,7 +52,9 @@ def _refusal(bundle: Bundle, settings: Settings) -> str:
     loader = ModelLoader(settings, metrics)
     try:
         loader.open_device()
-        loader.load_copy(bundle)
+        loaded = loader.load_copy(bundle)
+        if loaded.attention is not None:
+            loaded.attention.try_out(bundle)
     except BundleError as error:
         return str(error).removeprefix(f"{bundle.directory}: ")
     except BaseException as error:  # panics of the tokenizers are no Exception

@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import numpy as np
 from attendant.v1 import (
+    attention_pb2,
+    embedding_pb2,
     embedding_pb2_grpc,
     language_pb2,
     language_pb2_grpc,
@@ -141,6 +144,32 @@ class Librarian(model_pb2_grpc.ModelServiceServicer):
             model="upper/1",
         )
         return self._script.answer(request, response, context)
+
+    def GetAttention(self, request, context):
+        """Source tokens are words, the target is the text in upper case, and weights are even."""
+        target = request.target if request.HasField("target") else request.text.upper()
+        source, written = tokens_of(request.text), tokens_of(target)
+        response = attention_pb2.GetAttentionResponse(
+            model=request.model or "upper/1",
+            target=target,
+            source_tokens=source,
+            target_tokens=written,
+            decoder_tokens=[text_pb2.Token(id=1, text="<s>", special=True), *written[:-1]],
+            encoder=even_weights(len(source), len(source)),
+            decoder=even_weights(len(written), len(written)),
+            cross=even_weights(len(written), len(source)),
+        )
+        return self._script.answer(request, response, context)
+
+
+def even_weights(num_queries: int, num_keys: int) -> attention_pb2.AttentionWeights:
+    """The weights of two layers with two heads; the first key of the last head has all weight."""
+    weights = np.full((2, 2, num_queries, num_keys), 1 / num_keys, "<f4")
+    weights[-1, -1] = np.eye(num_keys)[0]
+    tensor = embedding_pb2.Tensor(
+        data=weights.tobytes(), shape=weights.shape, dtype=embedding_pb2.DATA_TYPE_FLOAT32
+    )
+    return attention_pb2.AttentionWeights(weights=tensor, num_heads=[2, 2])
 
 
 class Linguist(language_pb2_grpc.LanguageServiceServicer):

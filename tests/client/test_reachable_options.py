@@ -58,6 +58,7 @@ VALUES: dict[str, list[dict[str, Any]]] = {
     "glossary": [{"glossary": "medical"}],
     "glossary_entries": [{"glossary_entries": {"a": "b", "c": ["d", "e"]}}],
     "languages": [{"languages": ["de"]}],
+    "target": [{"target": "b"}],
     "prompt": [{"prompt": "b"}],
     "prompt_name": [{"prompt_name": "b"}],
     "query_prompt_name": [{"query_prompt_name": "b"}],

@@ -37,6 +37,7 @@ MODULES |= {"detection_messages", "detection_results"}
 MODULES |= {"asyncio_bulk", "asyncio_bulk_results", "bulk", "bulk_calls", "bulk_input"}
 MODULES |= {"bulk_results", "glossary_flags", "language_flags"}
 MODULES |= {"embedding_messages", "embedding_parsing", "embedding_results"}
+MODULES |= {"attention_messages", "attention_results"}
 WITHOUT_WAITING = ("stream_translate", "bulk_translate", "bulk_embed")
 """Methods whose calls begin when their results are read."""
 
@@ -69,7 +70,8 @@ def test_every_visible_name_is_exported():
     visible = {name for name in vars(attendant_client) if not name.startswith("_")}
     of_command = {"__main__", "arguments", "argument_checks", "commands", "connection_flags"}
     of_command |= {"line_commands", "line_output", "model_page", "printing", "text_commands"}
-    of_command |= {"input_lines", "search_flags"}
+    of_command |= {"input_lines", "search_flags", "attention_command", "attention_maps"}
+    of_command |= {"attention_text", "attention_html", "attention_image", "flag_types"}
     assert visible - MODULES - of_command == set(PUBLIC_NAMES)
 
 

@@ -12,7 +12,7 @@ from tests.support.graphs import load_graphs, tiny_bert, tiny_ssru, tiny_transfo
 EACH_ROW_ALONE = {
     *("Add", "Abs", "Cast", "Div", "Gelu", "Less", "Max", "Min", "Mul", "Relu", "Sub", "Where"),
     *("Concat", "Expand", "Flatten", "Range", "Reshape", "Shape", "Slice", "Split", "Squeeze"),
-    *("Transpose", "Unsqueeze", "Gather", "GatherElements", "ScatterND"),
+    *("Transpose", "Unsqueeze", "Gather", "GatherElements", "ScatterND", "LessOrEqual"),
     *("Attention", "GroupQueryAttention", "Gemm", "MatMulIntegerToFloat"),
     *("QuantizeLinear", "DequantizeLinear", "Mod", "Neg", "Pad", "Sigmoid", "BitwiseXor"),
 }

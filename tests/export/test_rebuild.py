@@ -28,6 +28,7 @@ from tests.support.bundles import one_thread
 TESTS = Path(__file__).parents[1]
 TRANSLATION = TESTS / "recorded/bundles/tiny-en-de/1"
 EMBEDDING = TESTS / "recorded/bundles/tiny-bert/1"
+BUILT_IN = TESTS.parent / "bundles/bert-en-de/1"
 OTHER_LAYOUTS = sorted((TESTS / "data/manifest-1").glob("*/*"))
 
 
@@ -307,3 +308,46 @@ def test_the_command_prints_what_it_checked(tmp_path, capsys):
     summary, *lines = capsys.readouterr().out.splitlines()
     assert summary == "tiny-bert/1: the graphs of fp32 are rebuilt, the weights unchanged"
     assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+
+
+def test_one_graph_can_be_added_and_all_else_stays(tmp_path):
+    bundle = copy(BUILT_IN, tmp_path)
+    before = content_of(bundle)
+
+    def remove_attention(manifest) -> None:
+        for graphs in manifest.precisions:
+            (bundle / graphs.attention.path).unlink()
+            graphs.ClearField("attention")
+        for parity in manifest.parity.precisions:
+            parity.ClearField("max_attention_difference")
+        kept = [file for file in manifest.files if not file.path.startswith("attention")]
+        del manifest.files[:]
+        manifest.files.extend(kept)
+
+    replace_manifest(bundle, remove_attention)
+    with one_thread():
+        main(["rebuild", str(bundle), "--only", "attention"])
+    after = content_of(bundle)
+    assert after.keys() == before.keys()
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed <= {"manifest.json"}
+    for old, new in zip(
+        json.loads(before["manifest.json"])["parity"]["precisions"],
+        json.loads(after["manifest.json"])["parity"]["precisions"],
+        strict=True,
+    ):
+        figures = [each.pop("max_attention_difference", None) for each in (old, new)]
+        assert old == new
+        if old["precision"] == "fp32":  # which the bundle lacks
+            assert figures == [None, None]
+        else:
+            assert figures[0] == pytest.approx(figures[1], abs=0.02)
+
+
+def test_a_graph_that_the_model_lacks_cannot_be_added(tmp_path, capsys):
+    bundle = copy(BUILT_IN, tmp_path)
+    before = content_of(bundle)
+    with pytest.raises(SystemExit, match="1"):
+        main(["rebuild", str(bundle), "--only", "aligner"])
+    assert "this model has no graph aligner" in capsys.readouterr().err
+    assert content_of(bundle) == before

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from attendant.v1 import (
     architecture_pb2,
+    attention_pb2,
     bundle_pb2,
     embedding_pb2,
     language_pb2,
@@ -21,6 +22,7 @@ PROTOS = Path(__file__).parents[2] / "protos"
 FILES = sorted((PROTOS / "attendant" / "v1").glob("*.proto"))
 MODULES = (
     architecture_pb2,
+    attention_pb2,
     bundle_pb2,
     embedding_pb2,
     language_pb2,

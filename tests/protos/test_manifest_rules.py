@@ -358,6 +358,17 @@ RULES: dict[str, tuple[Change, str]] = {
         with_aligners({"layer": 1000}),
         "alignment.heads has a head that the decoder lacks",
     ),
+    "an attention graph that lacks a layer": (
+        lambda m: m["precisions"][0].update(
+            attention={
+                "path": "scorer.int8.onnx",
+                "inputs": ["source", "target_in"],
+                "outputs": ["cross_attention_0"],
+            }
+        ),
+        "the int8 precision: attention has other inputs or outputs than the layers of the "
+        "architecture have",
+    ),
     "a precision twice": (
         lambda m: m["precisions"].append(m["precisions"][0]),
         "precisions must have one or more of",

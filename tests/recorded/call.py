@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attendant.v1 import embedding_pb2, language_pb2, model_pb2, text_pb2, translation_pb2
+from attendant.v1 import (
+    attention_pb2,
+    embedding_pb2,
+    language_pb2,
+    model_pb2,
+    text_pb2,
+    translation_pb2,
+)
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
@@ -177,6 +184,12 @@ def tokenize(name: str, texts: Iterable[str], model: str = "", **fields: Any) ->
     """A Tokenize call."""
     request = model_pb2.TokenizeRequest(model=model, texts=texts, **fields)
     return Call(f"Tokenize: {name}", "attendant.v1.ModelService/Tokenize", request)
+
+
+def get_attention(name: str, text: str, model: str = "", **fields: Any) -> Call:
+    """A GetAttention call."""
+    request = attention_pb2.GetAttentionRequest(model=model, text=text, **fields)
+    return Call(f"GetAttention: {name}", "attendant.v1.ModelService/GetAttention", request)
 
 
 def _with_options(fields: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from attendant.v1.model_pb2 import TEXT_SIDE_SOURCE, TEXT_SIDE_TARGET, TEXT_SIDE_UNSPECIFIED
+from attendant.v1.text_pb2 import OFFSET_UNIT_UTF8_BYTES, TEXT_NORMALIZATION_NONE
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -10,6 +11,7 @@ from tests.recorded.call import (
     REQUEST_ID,
     Call,
     detect_language,
+    get_attention,
     get_model,
     list_models,
     tokenize,
@@ -46,6 +48,27 @@ def detection_calls() -> Iterator[Call]:
     yield detect_language("three of three", texts, languages=["en", "de-AT", "fr"], max_results=3)
     yield detect_language("more than there are", GERMAN, languages=["de", "DE"], max_results=9)
     yield detect_language("a long text", [LONG[:350]], max_results=2)
+
+
+def attention_calls(pair: str, embedding: str) -> Iterator[Call]:
+    """The attention of a model for pairs, from English to German, and of an embedding model."""
+    text, target = "The dog sees the king.", "Der Hund sieht den König."
+    yield get_attention("the model's own translation", text, pair)
+    yield get_attention("a given translation", text, pair, target=target)
+    yield get_attention(
+        "other options",
+        text,
+        pair,
+        target=target,
+        source_language="en",
+        target_language="de-AT",
+        text_normalization=TEXT_NORMALIZATION_NONE,
+        offset_unit=OFFSET_UNIT_UTF8_BYTES,
+    )
+    yield get_attention("an embedding model", text, embedding)
+    yield get_attention("a target of an embedding model", text, embedding, target=target)
+    yield get_attention("a text that is too long", "dog " * 130, pair)
+    yield get_attention("an empty target", text, pair, target="")
 
 
 def health_calls() -> Iterator[Call]:

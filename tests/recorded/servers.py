@@ -21,6 +21,7 @@ from tests.recorded.embedding_calls import (
     similarity_calls,
 )
 from tests.recorded.model_calls import (
+    attention_calls,
     description_calls,
     detection_calls,
     health_calls,
@@ -145,6 +146,7 @@ def _built_in_calls() -> Iterator[Call]:
     yield from fill_mask_calls("bert-en-de", MASK)
     yield from tokenize_calls("de-en", ("source", "target"))
     yield from tokenize_calls("bert-en-de", ("source",))
+    yield from attention_calls("en-de", "bert-en-de")
 
 
 def _few_translation_calls(model: str, texts: tuple[str, ...]) -> Iterator[Call]:

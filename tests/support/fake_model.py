@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from attendant_server.engine.attention_calls import Attention, LayerWeights
 from attendant_server.engine.encoder_calls import MaskCandidates
 from attendant_server.engine.models import CacheCopy, CacheFigures, Candidates, StepInput
 from attendant_server.engine.pair_calls import AttentionWeights, TargetScore
@@ -179,6 +180,20 @@ class FakeTranslationModel:
             found.append(weights)
         return found
 
+    def attend(self, source: Sequence[int], target: Sequence[int]) -> Attention:
+        """Every query attends to the first key."""
+        return Attention(
+            encoder=_first_keys(len(source), len(source)),
+            decoder=_first_keys(len(target), len(target)),
+            cross=_first_keys(len(target), len(source)),
+        )
+
+
+def _first_keys(num_queries: int, num_keys: int) -> LayerWeights:
+    weights = np.zeros((1, 1, num_queries, num_keys), np.float32)
+    weights[..., 0] = 1
+    return LayerWeights(weights, (1,))
+
 
 class FakeEmbeddingModel:
     """A model whose pooled vectors are sum of token ids and length, and hidden states are ids."""
@@ -207,6 +222,9 @@ class FakeEmbeddingModel:
             hidden[row, : len(text), 0] = text
         pooled = np.array([[sum(text), len(text)] for text in texts], dtype=np.float32)
         return {name: hidden if name.startswith("hidden") else pooled for name in outputs}
+
+    def attend(self, text: Sequence[int]) -> Attention:
+        return Attention(_first_keys(len(text), len(text)))
 
     def release_memory(self) -> None:
         self.num_releases += 1

@@ -3,6 +3,7 @@
 from attendant_client.asyncio_bulk_results import AsyncBulkResults
 from attendant_client.asyncio_client import AsyncClient
 from attendant_client.asyncio_streams import AsyncTranslationStream
+from attendant_client.attention_results import Attention
 from attendant_client.bulk_results import BulkResults
 from attendant_client.client import Client
 from attendant_client.comparison_results import RankedDocument, SimilarTexts
@@ -70,6 +71,7 @@ __all__ = [
     "AsyncClient",
     "AsyncTranslationStream",
     "AttendantError",
+    "Attention",
     "BulkResults",
     "CallCancelledError",
     "CallError",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from attendant_client import text_commands
+from attendant_client import attention_command, text_commands
 from attendant_client.search_flags import check_search_flags
 
 Parser = argparse.ArgumentParser
@@ -17,6 +17,8 @@ def check_together(parser: Parser, arguments: argparse.Namespace) -> None:
     for name in ("tokens", "alignments"):
         if getattr(arguments, name, False) and not arguments.json:
             parser.error(f"--{name} works with --json only")
+    if arguments.command == "attention":
+        attention_command.check_attention_flags(parser, arguments)
     if "input" in arguments:
         _check_files(parser, arguments)
     if arguments.command == "translate":

@@ -5,11 +5,18 @@ import os
 from collections.abc import Callable
 from typing import get_args
 
-from attendant_client import __version__, commands, connection_flags, text_commands
+from attendant_client import (
+    __version__,
+    attention_command,
+    commands,
+    connection_flags,
+    text_commands,
+)
 from attendant_client.client import Client
 from attendant_client.connection import DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
+from attendant_client.flag_types import count, seconds
 from attendant_client.glossary_flags import add_glossary_flags
-from attendant_client.language_flags import add_language_flags
+from attendant_client.language_flags import add_control_flags, add_language_flags
 from attendant_client.options import DataType, OffsetUnit, Pooling
 from attendant_client.search_flags import add_search_flags
 
@@ -59,12 +66,13 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     _add_reading(translate)
     _add_length_penalty(translate)
     add_language_flags(translate)
+    add_control_flags(translate)
     add_glossary_flags(translate)
     translate.add_argument(
-        "--beam", type=_count, metavar="N", help="beam size, 1 for greedy; default: the model's"
+        "--beam", type=count, metavar="N", help="beam size, 1 for greedy; default: the model's"
     )
-    translate.add_argument("--num-hypotheses", type=_count, metavar="N", help="hypotheses per text")
-    translate.add_argument("--max-output-tokens", type=_count, metavar="N", help="output limit")
+    translate.add_argument("--num-hypotheses", type=count, metavar="N", help="hypotheses per text")
+    translate.add_argument("--max-output-tokens", type=count, metavar="N", help="output limit")
     add_search_flags(translate)
     translate.add_argument("--scores", action="store_true", help="put the score before each line")
     translate.add_argument("--stream", action="store_true", help="print words while decoding")
@@ -82,6 +90,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     score = _add(subparsers, "score", text_commands.score, "score a given translation")
     _add_texts(score, "a text and its translation; default: input lines, tab-separated")
     add_language_flags(score)
+    add_control_flags(score)
     _add_reading(score)
     _add_length_penalty(score)
     _add_tokens(score)
@@ -97,7 +106,7 @@ def _add_detection_command(subparsers: "argparse._SubParsersAction[Parser]") -> 
         metavar="TAG,TAG",
         help="the languages that are possible, such as de,en,fr; default: all",
     )
-    detect.add_argument("--max-results", type=_count, metavar="N", help="languages; default 1")
+    detect.add_argument("--max-results", type=count, metavar="N", help="languages; default 1")
 
 
 def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
@@ -123,7 +132,7 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
     _add_texts(fill)
     _add_offset_unit(fill)
     _add_reading(fill)
-    fill.add_argument("--top-k", type=_count, metavar="N", help="candidates; default 5")
+    fill.add_argument("--top-k", type=count, metavar="N", help="candidates; default 5")
     fill.add_argument(
         "--candidate",
         action="append",
@@ -140,21 +149,21 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
     classify.add_argument(
         "--pairs", action="store_true", help="read pairs: two texts, or lines with a tab"
     )
-    classify.add_argument("--top-k", type=_count, metavar="N", help="labels; default all")
+    classify.add_argument("--top-k", type=count, metavar="N", help="labels; default all")
     _add_raw_scores(classify)
 
     sparse = _add(subparsers, "embed-sparse", text_commands.embed_sparse, "print weights of tokens")
     _add_texts(sparse)
     _add_reading(sparse)
     sparse.add_argument(
-        "--max-active-dims", type=_count, metavar="N", help="tokens; default: the bundle's choice"
+        "--max-active-dims", type=count, metavar="N", help="tokens; default: the bundle's choice"
     )
 
 
 def _add_ranking(parser: Parser, name: str, about: str) -> None:
     parser.add_argument("query", metavar="QUERY", help="the text to compare with the others")
     parser.add_argument("texts", nargs="+", metavar=name, help=about)
-    parser.add_argument("--top-k", type=_count, metavar="N", help="lines to print; default all")
+    parser.add_argument("--top-k", type=count, metavar="N", help="lines to print; default all")
     _add_model(parser)
     _add_reading(parser)
 
@@ -167,7 +176,7 @@ def _add_raw_scores(parser: Parser) -> None:
 
 def _add_vectors(parser: Parser) -> None:
     parser.add_argument(
-        "--dimensions", type=_count, metavar="N", help="first values of a vector; default: all"
+        "--dimensions", type=count, metavar="N", help="first values of a vector; default: all"
     )
     parser.add_argument(
         "--force-dimensions",
@@ -191,6 +200,14 @@ def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> Non
     _add_normalization(tokenize)
     tokenize.add_argument("--side", choices=["source", "target"], default="source")
     tokenize.add_argument("--ids", action="store_true", help="print ids instead of tokens")
+
+    attention = _add(
+        subparsers, "attention", attention_command.attention, "draw the attention for a text"
+    )
+    attention_command.add_attention_flags(attention)
+    _add_model(attention)
+    add_language_flags(attention)
+    _add_normalization(attention)
 
     models = _add(subparsers, "models", commands.models, "list the models, or describe one")
     models.add_argument(
@@ -229,7 +246,7 @@ def _add_connection_flags(parser: Parser, target: str, timeout: str | None) -> N
     )
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=timeout,
         metavar="SECONDS",
         help=f"time limit of one call; default {DEFAULT_TIMEOUT_SECONDS:g}, "
@@ -258,7 +275,7 @@ def _add_texts(
     )
     parser.add_argument(
         "--batch-size",
-        type=_count,
+        type=count,
         default=BATCH_SIZE,
         metavar="N",
         help=f"texts in one call; default {BATCH_SIZE}",
@@ -307,17 +324,3 @@ def _add_tokens(parser: Parser) -> None:
 
 def _add_length_penalty(parser: Parser) -> None:
     parser.add_argument("--length-penalty", type=float, metavar="X", help="0 to 10; default 1")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number < 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {2**32 - 1}")
-    return number
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
-    return seconds

@@ -11,6 +11,8 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from attendant_client import model_messages, model_results
+from attendant_client.attention_messages import get_attention
+from attendant_client.attention_results import Attention
 from attendant_client.bulk import BulkCalls
 from attendant_client.bulk_calls import BulkCall
 from attendant_client.bulk_input import Texts
@@ -28,7 +30,7 @@ from attendant_client.connection import (
 from attendant_client.detection import DetectionCalls
 from attendant_client.embedding import EmbeddingCalls
 from attendant_client.errors import CallTooLargeError, call_error
-from attendant_client.options import FilePath, Token
+from attendant_client.options import FilePath, OffsetUnit, TextNormalization, Token
 from attendant_client.prediction import PredictionCalls
 from attendant_client.results import Results, TextResult, Translation
 from attendant_client.retries import RetryPolicy
@@ -163,6 +165,36 @@ class Client(
         """
         call = model_messages.get_model(name)
         return self._call(call, timeout_seconds, request_id, self._any_server)
+
+    def attention(
+        self,
+        text: str,
+        target: str | None = None,
+        *,
+        model: str = "",
+        source_language: str = "",
+        target_language: str = "",
+        text_normalization: TextNormalization | None = None,
+        offset_unit: OffsetUnit = "code_points",
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> Attention:
+        """Return the attention weights of all layers and heads, for study.
+
+        `target`: the translation of the text; the model's own one if absent. An embedding model has
+        none. Both texts have at most 128 tokens. Needs a model with `Model.has_attention`.
+        `source_language`, `target_language`: as for `translate`.
+        """
+        call = get_attention(
+            text,
+            target,
+            model=model,
+            source_language=source_language,
+            target_language=target_language,
+            text_normalization=text_normalization,
+            offset_unit=offset_unit,
+        )
+        return self._call(call, timeout_seconds, request_id)
 
     def load_model(
         self, name: str, *, timeout_seconds: float | None = None, request_id: str | None = None

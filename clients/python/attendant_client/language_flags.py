@@ -13,6 +13,10 @@ def add_language_flags(parser: ArgumentParser) -> None:
             metavar="TAG",
             help=f'{side} language, such as "de"; default: the only one of the model',
         )
+
+
+def add_control_flags(parser: ArgumentParser) -> None:
+    """Add the flag that chooses values of controls."""
     parser.add_argument(
         "--control",
         action="append",

@@ -40,6 +40,7 @@ def model_page(model: Model) -> str:
         *_pooling(model),
         *([("aligns words", "yes")] if model.aligns_words else []),
         *_controls(model),
+        *([("has attention", "yes")] if model.has_attention else []),
         *_quality(model),
         *_parity(model),
         *_training(model.provenance),

@@ -40,6 +40,7 @@ def model(response: model_pb2.GetModelResponse) -> results.Model:
         additional_poolings=tuple(filter(None, map(_pooling, response.additional_poolings))),
         trained_dimensions=tuple(response.trained_dimensions),
         aligns_words=response.aligns_words,
+        has_attention=response.has_attention,
         prompts=dict(response.prompts),
         default_prompt=response.default_prompt,
         labels=tuple(response.labels),

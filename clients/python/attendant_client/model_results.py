@@ -85,7 +85,8 @@ class Model:
     empty for a model without a classification head. `default_max_active_dims` is that of
     `embed_sparse`, None for no limit. `max_query_tokens` is the limit of `embed_tokens` for
     queries, None for a model without roles of texts; `expands_queries` says whether queries are
-    filled up to it. `aligns_words` says whether `translate` can return alignments and read markup.
+    filled up to it. `aligns_words` says whether `translate` can return alignments and read markup,
+    `has_attention` whether `attention` works.
     `sizes`, `provenance` and `parity` have the fields of the messages of the same
     names in the contract.
     """
@@ -107,6 +108,7 @@ class Model:
     max_query_tokens: int | None
     expands_queries: bool
     aligns_words: bool
+    has_attention: bool
     license: str
     credits: tuple[str, ...]
     provenance: Mapping[str, object]

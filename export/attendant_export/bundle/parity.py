@@ -28,7 +28,7 @@ def measure_translation_parity(
 ) -> list[PrecisionParity]:
     """Compare all precisions, in searches of the reference texts, as an export does.
 
-    Also chooses the heads that align words. ``parameters`` are those of the model by state-dict
+    Also chooses the heads of aligners. ``parameters`` are those of the model by state-dict
     name. Raises ParityError as `TranslationVerifier.verify` and `check_shortlists`, and BundleError
     for reference outputs that cannot be read.
     """
@@ -44,7 +44,8 @@ def measure_translation_parity(
         [text["token_ids"] for text in texts], [text["max_output_tokens"] for text in texts]
     )
     verifier = TranslationVerifier(model, sample)
-    manifest.alignment.CopyFrom(verifier.alignment)
+    if all(precision.HasField("aligner") for precision in manifest.precisions):
+        manifest.alignment.CopyFrom(verifier.alignment)
     measured = []
     for precision in manifest.precisions:
         graphs = TranslationGraphs(folder, precision, manifest)

@@ -6,10 +6,16 @@ bundle is written and verified in a folder beside the old one, and then takes it
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from attendant.v1.bundle_pb2 import Manifest, ParityReport, PrecisionGraphs, PrecisionParity
+from attendant.v1.bundle_pb2 import (
+    Alignment,
+    Manifest,
+    ParityReport,
+    PrecisionGraphs,
+    PrecisionParity,
+)
 from attendant_manifest import MANIFEST_VERSION
 from attendant_manifest.rules import SIGNATURE_NAME
 from torch import Tensor
@@ -38,17 +44,23 @@ logger = logging.getLogger(__name__)
 
 REFERENCES = ("fp32", "fp16", "int8")
 """The first of these precisions that a bundle has gives the weights of the PyTorch model."""
+OPTIONAL_GRAPHS = {
+    "aligner": "max_alignment_difference",
+    "attention": "max_attention_difference",
+}
+"""Graphs that older bundles lack and that can be added alone, with their figures in the report."""
 
 
-def rebuild_bundle(folder: Path) -> list[str]:
-    """Rebuild the graphs of the bundle in ``folder``.
+def rebuild_bundle(folder: Path, only: Collection[str] = ()) -> list[str]:
+    """Rebuild the graphs of the bundle in ``folder``, or only those named ``only``.
 
-    Returns a summary and the lines of `verify_bundle`. Keeps the weights, the tokenizers, the
-    reference outputs, and the figures that need the trained model or other texts; these figures are
-    marked. Raises BundleError for a damaged bundle and for weights that the graphs of its
-    architecture cannot use, and ParityError if the new graphs differ from the model or from the
-    reference outputs. The bundle is then left unchanged. Raises BundleError, too, if another
-    process writes the bundle. First restores a bundle that a killed rebuild removed from its place.
+    ``only`` has names of `OPTIONAL_GRAPHS`. Returns a summary and the lines of `verify_bundle`.
+    Keeps the weights, the tokenizers, the reference outputs, and the figures that need the trained
+    model or other texts; these figures are marked. Raises BundleError for a damaged bundle and for
+    weights that the graphs of its architecture cannot use, and ParityError if the new graphs differ
+    from the model or from the reference outputs. The bundle is then left unchanged. Raises
+    BundleError, too, if another process writes the bundle. First restores a bundle that a killed
+    rebuild removed from its place.
     """
     folder = folder.resolve()
     if not replaced_folder(folder).is_dir():
@@ -56,10 +68,10 @@ def rebuild_bundle(folder: Path) -> list[str]:
     with scratch_folder(folder.parent / f".rebuild-{folder.name}", folder) as scratch:
         _restore(folder)
         with locked(folder, folder):
-            return _rebuild(folder, scratch / "bundle")
+            return _rebuild(folder, scratch / "bundle", only)
 
 
-def _rebuild(folder: Path, new: Path) -> list[str]:
+def _rebuild(folder: Path, new: Path, only: Collection[str]) -> list[str]:
     manifest, found_version = read_upgraded(folder)
     name = f"{manifest.name}/{manifest.version}"
     if replaced_folder(folder).is_dir():
@@ -67,16 +79,19 @@ def _rebuild(folder: Path, new: Path) -> list[str]:
     check_has_reference_outputs(folder, manifest)
     _copy_without_graphs(folder, new, manifest)
     reference, parameters, written = _write_graphs(folder, manifest, new)
+    if only:
+        _keep_others(folder, new, manifest, written, only)
     if found_version == MANIFEST_VERSION and _has_same_graphs(folder, new, manifest, written):
         return [f"{name}: the graphs are those of this version already"]
-    _update_manifest(manifest, written)
-    _compare(new, manifest, reference, parameters)
+    _update_manifest(manifest, written, only)
+    _compare(new, manifest, reference, parameters, only)
     _note_in_model_card(new, reference)
     write_manifest(new, manifest)
     checked = verify_bundle(new)
     exchange_folders(folder, new)
     precisions = ", ".join(graphs.name for graphs in written)
-    return [f"{name}: the graphs of {precisions} are rebuilt, the weights unchanged", *checked]
+    graphs = f"graphs {', '.join(only)}" if only else "graphs"
+    return [f"{name}: the {graphs} of {precisions} are rebuilt, the weights unchanged", *checked]
 
 
 def _restore(folder: Path) -> None:
@@ -127,6 +142,32 @@ def _write_graphs(
     return reference, parameters[reference], written
 
 
+def _keep_others(
+    folder: Path,
+    new: Path,
+    manifest: Manifest,
+    written: Sequence[PrecisionGraphs],
+    only: Collection[str],
+) -> None:
+    """Put the graphs of the bundle in place of the new ones, except those named ``only``.
+
+    Raises BundleError for a graph that models of this kind lack.
+    """
+    for old, graphs in zip(manifest.precisions, written, strict=True):
+        made = PrecisionGraphs()
+        made.CopyFrom(graphs)
+        graphs.CopyFrom(old)
+        for name in only:
+            if not made.HasField(name):  # type: ignore[arg-type]
+                raise BundleError(f"{folder}: this model has no graph {name}")
+            getattr(graphs, name).CopyFrom(getattr(made, name))
+        chosen = {getattr(made, name).path for name in only}
+        for path in {graph.path for graph in graphs_of(made)} - chosen:
+            (new / path).unlink()
+        for path in {graph.path for graph in graphs_of(old)} - chosen:
+            shutil.copyfile(folder / path, new / path)
+
+
 def _has_same_graphs(
     folder: Path, new: Path, manifest: Manifest, written: Sequence[PrecisionGraphs]
 ) -> bool:
@@ -136,23 +177,40 @@ def _has_same_graphs(
     )
 
 
-def _update_manifest(manifest: Manifest, written: Sequence[PrecisionGraphs]) -> None:
+def _update_manifest(
+    manifest: Manifest, written: Sequence[PrecisionGraphs], only: Collection[str]
+) -> None:
     del manifest.files[:], manifest.precisions[:]
     manifest.precisions.extend(written)
-    for figure in manifest.quality:
+    for figure in manifest.quality if not only else ():
         figure.is_carried_over = True
 
 
 def _compare(
-    folder: Path, manifest: Manifest, reference: str, parameters: Mapping[str, Tensor]
+    folder: Path,
+    manifest: Manifest,
+    reference: str,
+    parameters: Mapping[str, Tensor],
+    only: Collection[str] = (),
 ) -> None:
-    """Put the comparison with the model of ``parameters`` into the parity report."""
+    """Put the comparison with the model of ``parameters`` into the parity report.
+
+    Figures and heads of graphs that are kept stay as they are.
+    """
+    alignment = Alignment()
+    alignment.CopyFrom(manifest.alignment)
     measured = kind_of_bundle(manifest).measure_parity(folder, manifest, parameters)
+    if only and "aligner" not in only and manifest.HasField("alignment"):
+        manifest.alignment.CopyFrom(alignment)
     earlier = {parity.precision: parity for parity in manifest.parity.precisions}
     for parity in measured:
         # The model of fp32 weights is the trained model itself.
         parity.reference_precision = "" if reference == "fp32" else reference
-        _carry_corpora_over(earlier.pop(parity.precision, PrecisionParity()), parity)
+        kept = earlier.pop(parity.precision, PrecisionParity())
+        if only and kept.precision:
+            _keep_figures(kept, parity, only)
+        else:
+            _carry_corpora_over(kept, parity)
     for parity in earlier.values():
         parity.is_carried_over = True
     report = ParityReport(precisions=[*earlier.values(), *measured])
@@ -160,6 +218,14 @@ def _compare(
         report.original.CopyFrom(manifest.parity.original)
         report.original.is_carried_over = True
     manifest.parity.CopyFrom(report)
+
+
+def _keep_figures(earlier: PrecisionParity, parity: PrecisionParity, only: Collection[str]) -> None:
+    """Take all figures of ``earlier``, except those of the graphs named ``only``."""
+    measured = {OPTIONAL_GRAPHS[name]: getattr(parity, OPTIONAL_GRAPHS[name]) for name in only}
+    parity.CopyFrom(earlier)
+    for name, figure in measured.items():
+        setattr(parity, name, figure)
 
 
 def _carry_corpora_over(earlier: PrecisionParity, parity: PrecisionParity) -> None:

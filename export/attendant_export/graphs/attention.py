@@ -97,6 +97,52 @@ def attend_sequence(
     return g.rows(weighted, inner_width(part))
 
 
+def sequence_weights(
+    g: Layers,
+    part: Attention,
+    query_key_value: Sequence[str],
+    batch: str,
+    bias: str = "",
+    positions: TextPositions | None = None,
+) -> str:
+    """The weights (batch, heads, length, length) of `attend_sequence`, in fp32.
+
+    The parameters are the same; no token is padding.
+    """
+    query, keys = (g.by_text(x, batch) for x in query_key_value[:2])
+    key_heads = num_key_value_heads(part)
+    if positions is not None:
+        query = positions.rotate(part, query, part.num_heads)
+        keys = positions.rotate(part, keys, key_heads)
+    # Each head of the keys serves a group of query heads.
+    grouped = g.integers(0, 0, key_heads, part.num_heads // key_heads, part.head_dim)
+    query = g.op("Transpose", g.op("Reshape", query, grouped), perm=(0, 2, 3, 1, 4))
+    shared = g.integers(0, 0, key_heads, 1, part.head_dim)
+    keys = g.op("Transpose", g.op("Reshape", keys, shared), perm=(0, 2, 3, 4, 1))
+    scores = g.cast(g.op("MatMul", query, keys), np.float32)
+    length = g.op("Gather", batch, g.integers(1))
+    num_texts = g.op("Gather", batch, g.integers(0))
+    shape = g.op("Concat", num_texts, g.integers(part.num_heads), length, length, axis=0)
+    scale = g.constant(np.array(part.scale or part.head_dim**-0.5, np.float32))
+    scores = g.op("Mul", g.op("Reshape", scores, shape), scale)
+    if bias:
+        scores = g.op("Add", scores, g.cast(bias, np.float32))
+    return g.op("Softmax", _masked(g, part, scores, batch), axis=-1)
+
+
+def _masked(g: Layers, part: Attention, scores: str, batch: str) -> str:
+    """Scores (batch, heads, length, length) without those of keys that ``part`` does not see."""
+    keys = g.positions(batch)
+    distances = g.op("Sub", keys, g.op("Unsqueeze", keys, g.integers(1)))  # (query, key)
+    lowest = g.constant(np.array(-np.inf, np.float32))
+    if part.is_causal:
+        scores = g.op("Where", g.op("LessOrEqual", distances, g.integer(0)), scores, lowest)
+    if part.window:
+        is_near = g.op("LessOrEqual", g.op("Abs", distances), g.integer(part.window))
+        scores = g.op("Where", is_near, scores, lowest)
+    return scores
+
+
 def _attend_causally(
     g: Layers, part: Attention, query: str, keys: str, values: str, ends: tuple[str, str]
 ) -> str:

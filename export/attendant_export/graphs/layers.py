@@ -64,6 +64,9 @@ class Layers(GraphBuilder):
         inputs = [weight, self.parameter(bias)] if bias in self.parameters else [weight]
         return self.op("Gemm", x, *inputs, transB=1)
 
+    def change_rows(self) -> None:
+        """Declare that later products have other numbers of rows, such as those of another text."""
+
     def activation(self, x: str, kind: Activation) -> str:
         """Apply an activation to ``x``."""
         return _ACTIVATIONS[kind](self, x)

@@ -132,6 +132,10 @@ class Int8Layers(Layers):
         body._quantized, body._zero_points = {}, ""
         return body
 
+    def change_rows(self) -> None:
+        """Declare that later products have other numbers of rows, such as those of another text."""
+        self._zero_points = ""
+
     def linear(self, x: str, name: str) -> str:
         """`nn.Linear`, with or without a bias: (rows, inputs) to (rows, outputs)."""
         values, scales = self._weight(f"{name}.weight", np.transpose, name + SMOOTHING)
@@ -280,7 +284,7 @@ class Int8Layers(Layers):
         scales = self.op("Mul", self._largest(self.op("Abs", x)), self.scalar(1 / 127))
         flat = self.op("Squeeze", scales, self.integers(1))
         if not self._zero_points:
-            # All quantized values of a graph have the same number of rows.
+            # Until `change_rows`, all quantized values have the same number of rows.
             zero_point = self.constant(np.array(ZERO_POINT, np.uint8))
             self._zero_points = self.op("Expand", zero_point, self.op("Shape", flat))  # (rows)
         values = self.op("QuantizeLinear", x, flat, self._zero_points, axis=0)

@@ -3,7 +3,9 @@
 Defines their inputs and outputs. The layers that it is given determine the precision.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
+from typing import TypeAlias
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture, Attention
@@ -30,6 +32,10 @@ from attendant_export.graphs.step_interface import SHORTLIST, source_names
 from attendant_export.models.attention import projection_widths
 from attendant_export.models.stack import each_layer
 
+Observe: TypeAlias = Callable[[int, Attention, Sequence[str], str], None]
+"""Receives the number of a decoder layer, its self-attention, the projected queries, keys and
+values (rows, width), and the bias of `attend_sequence`."""
+
 
 def build_encoder(
     g: Layers, architecture: Architecture, shortlists: Shortlists | None = None
@@ -48,6 +54,21 @@ def build_encoder(
     *_, x = run_stack(g, stack, "encoder", x, partial(packing.attend, bias=bias))
     x = final_norm(g, stack, "encoder", x)
     keys_values = packing.pad(g.linear(x, KEYS_VALUES))
+    for name, value, part in cross_keys_values(g, architecture, keys_values, batch):
+        g.output(name, value, g.dtype, "batch", part.num_heads, "source", part.head_dim)
+    if shortlists is not None:
+        _give_shortlist(g, shortlists, source)
+
+
+def cross_keys_values(
+    g: Layers, architecture: Architecture, keys_values: str, batch: str
+) -> Iterator[tuple[str, str, Attention]]:
+    """The keys and then the values (batch, heads, source, head_dim) of each decoder layer in turn.
+
+    Yields the name of the encoder's output, the value and the attention that reads it.
+    ``keys_values`` (rows, all widths) are those of all layers, and ``batch`` holds the shape
+    (batch, source) of the texts.
+    """
     parts = [group.cross_attention for group in each_layer(architecture.decoder)]
     pieces = g.split_into(keys_values, [inner_width(p) for p in parts for _ in range(2)], axis=1)
     shapes = {
@@ -58,10 +79,7 @@ def build_encoder(
         part = parts[i // 2]
         shape = shapes[part.num_heads, part.head_dim]
         split = g.op("Transpose", g.op("Reshape", piece, shape), perm=(0, 2, 1, 3))
-        name = source_names(i // 2)[i % 2]
-        g.output(name, split, g.dtype, "batch", part.num_heads, "source", part.head_dim)
-    if shortlists is not None:
-        _give_shortlist(g, shortlists, source)
+        yield source_names(i // 2)[i % 2], split, part
 
 
 def _give_shortlist(g: Layers, shortlists: Shortlists, source: str) -> None:
@@ -91,7 +109,7 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
         keys, values = _source_inputs(g, layer, part)
         return attend_memory(g, part, query, keys, values, source_lengths)
 
-    x = _decode_targets(g, architecture, target_in, attend_source)
+    x = decode_targets(g, architecture, target_in, attend_source)
     x = final_norm(g, architecture.decoder, "decoder", x)
     scores = target_scores(g, architecture, x)
     log_probabilities = g.op("LogSoftmax", scores)  # (rows, vocab)
@@ -121,7 +139,7 @@ def build_aligner(g: Layers, architecture: Architecture) -> None:
         sums.append(g.op("ReduceSum", products, g.integers(1), keepdims=0))
         return attend_memory(g, part, query, keys, values, source_lengths)
 
-    _decode_targets(g, architecture, target_in, attend_source)
+    decode_targets(g, architecture, target_in, attend_source)
     alignment = reduce(partial(g.op, "Add"), sums)
     g.output("alignment", alignment, np.float32, "batch", "target", "source")
 
@@ -135,10 +153,17 @@ def _source_inputs(g: Layers, layer: int, part: Attention) -> tuple[str, str]:
     return keys, values
 
 
-def _decode_targets(
-    g: Layers, architecture: Architecture, target_in: str, attend_source: Attend
+def decode_targets(
+    g: Layers,
+    architecture: Architecture,
+    target_in: str,
+    attend_source: Attend,
+    observe: Observe | None = None,
 ) -> str:
-    """The output (rows, d_model) of the decoder's last layer for whole targets, teacher-forced."""
+    """The output (rows, d_model) of the decoder's last layer for whole targets, teacher-forced.
+
+    ``observe`` is called for each layer with self-attention.
+    """
     batch = g.op("Shape", target_in)
     width, stack = architecture.d_model, architecture.decoder
 
@@ -147,9 +172,11 @@ def _decode_targets(
 
     bias = relative_bias(g, stack, "decoder_relative_positions", batch)
 
-    def attend(_: int, part: Attention, query_key_value: str) -> str:
+    def attend(layer: int, part: Attention, query_key_value: str) -> str:
         # Padding is on the right, so causal attention ignores it.
         projected = g.split_into(query_key_value, projection_widths(part), axis=1)
+        if observe is not None:
+            observe(layer, part, projected, bias)
         return attend_sequence(g, part, projected, batch, bias=bias)
 
     def recur(_: int, gates: str) -> str:

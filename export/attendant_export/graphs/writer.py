@@ -13,6 +13,10 @@ from attendant_manifest.rules import PRECISIONS
 from torch import nn
 
 from attendant_export.data.shortlists import Shortlists
+from attendant_export.graphs.attention_weights import (
+    build_encoder_attention,
+    build_translation_attention,
+)
 from attendant_export.graphs.builder import Array, StoredWeights, WeightFile, Weights
 from attendant_export.graphs.embedding import build_embedder, build_mlm_head
 from attendant_export.graphs.layers import Layers
@@ -74,7 +78,7 @@ def write_embedding_graphs(
     max_positions: int | None = None,
     texts: Iterable[list[int]] = (),
 ) -> PrecisionGraphs:
-    """Write the embedder and, for a model with a head, sparse_head or mlm_head.
+    """Write the embedder; for a model with a head, sparse_head or mlm_head; with layers, attention.
 
     ``texts`` are token ids by which the inputs of int8 products are smoothed. The other parameters
     are those of `write_translation_graphs`.
@@ -138,6 +142,7 @@ def _translation_builders(
         "greedy_steps": lambda g: build_greedy_steps(g, network),
         "scorer": lambda g: build_scorer(g, network),
         "aligner": lambda g: build_aligner(g, network),
+        "attention": lambda g: build_translation_attention(g, network),
     }
     if shortlists is not None:
         for name, build in (
@@ -154,6 +159,8 @@ def _embedding_builders(network: Architecture) -> dict[str, Builder]:
         builders["sparse_head"] = lambda g: build_sparse_head(g, network)
     elif network.HasField("head"):
         builders["mlm_head"] = lambda g: build_mlm_head(g, network)
+    if network.encoder.groups:
+        builders["attention"] = lambda g: build_encoder_attention(g, network)
     return builders
 
 

@@ -49,7 +49,7 @@ class MultiHeadAttention(nn.Module):
             self.key_norm = nn.RMSNorm(part.head_dim, eps=epsilon)
         self.output = nn.Linear(self.inner, d_model, bias=part.has_bias)
         self.on_weights: Callable[[Tensor], None] | None = None
-        """Receives the weights (batch, heads, target, source) of each cross-attention, if set."""
+        """Receives the weights (batch, heads, queries, keys) of each run, if set."""
         for weight in self.query_key_value.weight.data.split(self._widths):
             nn.init.xavier_uniform_(weight)
         nn.init.xavier_uniform_(self.output.weight)
@@ -75,10 +75,17 @@ class MultiHeadAttention(nn.Module):
         return self._weighted_values(query, *memory, mask=mask)
 
     def _weights(self, query: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
-        """The weights (batch, heads, target, source) by which `attend` adds up values."""
+        """The weights (batch, heads, queries, keys) by which values are added up.
+
+        ``mask`` is boolean, or added to the scores.
+        """
         scale = query.shape[-1] ** -0.5 if self.scale is None else self.scale
+        keys = keys.repeat_interleave(query.shape[1] // keys.shape[1], dim=1)
         scores = query @ keys.transpose(-1, -2) * scale
-        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
+        if mask is None:
+            return scores.softmax(-1)
+        is_seen = mask.dtype == torch.bool
+        return (scores.masked_fill(~mask, -torch.inf) if is_seen else scores + mask).softmax(-1)
 
     def forward(
         self,
@@ -112,6 +119,8 @@ class MultiHeadAttention(nn.Module):
             mask = local if mask is None else mask & local
         if bias is not None:
             mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+        if self.on_weights is not None:
+            self.on_weights(self._weights(query, keys, mask))
         return self._weighted_values(query, keys, values, mask), (keys, values)
 
     def _project(self, x: Tensor, outputs: slice) -> Tensor:

@@ -1,8 +1,7 @@
 """Word alignment by cross-attention: the choice of heads, and the check of aligner graphs."""
 
 import os.path
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from attendant_export.data.batches import pad
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.stack import each_layer
+from attendant_export.verify.attention import recorded
 from attendant_export.verify.bounds import largest
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.reference_search import score
@@ -59,23 +59,9 @@ def cross_attention(
     """Weights (batch, heads of all layers, target, source) of given targets, teacher-forced."""
     special = model.tokens
     target_in = pad([[special.bos_id, *ids[:-1]] for ids in targets], special.eos_id)
-    with _recorded(model) as weights:
+    with recorded(layer.cross_attention for layer in model.decoder.layers) as weights:
         model(pad(sources, special.pad_id), target_in)
     return torch.cat(weights, dim=1).float()
-
-
-@contextmanager
-def _recorded(model: EncoderDecoder) -> Iterator[list[Tensor]]:
-    """The weights of each cross-attention that runs in the block, in order."""
-    weights: list[Tensor] = []
-    parts = [layer.cross_attention for layer in model.decoder.layers]
-    for part in parts:
-        part.on_weights = weights.append
-    try:
-        yield weights
-    finally:
-        for part in parts:
-            part.on_weights = None
 
 
 def choose_heads(

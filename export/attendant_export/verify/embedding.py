@@ -21,6 +21,7 @@ from attendant_export.graphs.token_vectors import ATTENDED_LENGTHS
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.text_vectors import poolings_of
 from attendant_export.progress import progress
+from attendant_export.verify.attention import check_text_attention
 from attendant_export.verify.bounds import FP32_BOUND, largest, stated_bound
 from attendant_export.verify.graph_sessions import (
     GraphSession,
@@ -79,6 +80,8 @@ class EmbeddingGraphs:
         self.mlm_head = GraphSession(folder, graphs.mlm_head) if has_head else None
         has_sparse = graphs.HasField("sparse_head")
         self._sparse_head = GraphSession(folder, graphs.sparse_head) if has_sparse else None
+        has_attention = graphs.HasField("attention")
+        self.attention = GraphSession(folder, graphs.attention) if has_attention else None
         self._reads_pairs = FIRST_LENGTHS in self.embedder.input_names
         self._has_unattended_tokens = ATTENDED_LENGTHS in self.embedder.input_names
         names = self.embedder.output_names
@@ -201,6 +204,10 @@ class EmbeddingVerifier:
             precision=precision,
             embeddings=agreement(similar[0], len(self._texts)),
         )
+        if graphs.attention is not None:
+            parity.max_attention_difference = check_text_attention(
+                precision, graphs.attention, self._model, self._texts
+            )
         if masked:
             parity.max_log_probability_difference = difference
             parity.log_probability_bound = self._bound(precision, graphs, masked)

@@ -157,6 +157,10 @@ class TranslationGraphs:
         if graphs.HasField("aligner"):
             self.aligner = GraphSession(folder, graphs.aligner)
             self.aligner.close()
+        self.attention: GraphSession | None = None
+        if graphs.HasField("attention"):
+            self.attention = GraphSession(folder, graphs.attention)
+            self.attention.close()
         self.encoder = GraphSession(folder, graphs.encoder)
         self._shortlist_output = graphs.shortlist_output
         self._source_states = next(iter(self.steps.values())).states(STATE_OWNER_SOURCE)

@@ -18,6 +18,7 @@ from attendant_export.progress import progress
 from attendant_export.verify import reference_search as search
 from attendant_export.verify.agreement import compare, difference, scorer_difference, trace_of
 from attendant_export.verify.alignment import aligner_difference, choose_heads
+from attendant_export.verify.attention import check_pair_attention
 from attendant_export.verify.bounds import FP32_BOUND, largest, stated_bound
 from attendant_export.verify.graph_search import greedy_uncached, search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
@@ -107,6 +108,11 @@ class TranslationVerifier:
         )
         if graphs.aligner is not None:
             parity.max_alignment_difference = self._check_aligner(precision, graphs)
+        if graphs.attention is not None:
+            pairs = self._sample.sources, self._greedy_tokens
+            session = graphs.use(graphs.attention)
+            difference = check_pair_attention(precision, session, self._model, *pairs)
+            parity.max_attention_difference = difference
         outputs = {name: [t.hypotheses[0] for t in traces] for name, traces in alone.items()}
         return VerifiedPrecision(parity, outputs)
 

@@ -11,6 +11,7 @@ from attendant.v1 import bundle_pb2, embedding_pb2
 from attendant.v1.architecture_pb2 import POSITION_KIND_LEARNED, Architecture
 
 from attendant_manifest import MANIFEST_VERSION
+from attendant_manifest.attention import attention_problems
 from attendant_manifest.sizes import num_layers, text_dimension
 from attendant_manifest.step_rules import steps_problems
 from attendant_manifest.translation_rules import (
@@ -63,6 +64,7 @@ def problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield from _embedding_problems(manifest)
     else:
         yield "kind is missing"
+    yield from attention_problems(manifest)
     yield from _reference_problems(manifest)
     yield from _parity_problems(manifest)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attendant_server.application.admission import CallAdmission
+from attendant_server.application.attention import AttentionReader
 from attendant_server.application.bulk_calls import BulkEmbedder, BulkTranslator
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.classification import Classifier
@@ -51,6 +52,7 @@ class Application:
     sparse_embedder: SparseEmbedder
     language_detector: LanguageDetector
     models: ModelInspector
+    attention_reader: AttentionReader
     control: ModelController
 
 
@@ -96,5 +98,6 @@ def new_application(
         sparse_embedder=SparseEmbedder(catalog, jobs, limits),
         language_detector=LanguageDetector(load_identifier, jobs, limits),
         models=models,
+        attention_reader=AttentionReader(catalog, jobs, limits),
         control=ModelController(lifecycle, models),
     )

@@ -51,6 +51,9 @@ class ServedModel:
     """The engine's name of the model. It differs between a model and its replacement."""
     on_refused: Callable[[str], None]
     """Receives the reason of each refusal: ``queue_full``, ``queue_wait`` or ``unavailable``."""
+    open_attention: Callable[[], None] | None = None
+    """Opens the attention graph, unless it is open; raises ModelNotLoaded. May take seconds. None
+    for a model without one."""
     usage: ModelUsage = field(default_factory=ModelUsage)
     plans: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
     """Remembered plans of calls, by their options."""

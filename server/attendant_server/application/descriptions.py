@@ -190,6 +190,10 @@ class ModelDescription:
     """Whether poolings leave out the tokens of the prompt."""
     can_align: bool = False
     """Whether the bundle can align words."""
+    has_attention: bool = False
+    """Whether the bundle has a graph of attention weights."""
+    start_token_id: int = 0
+    """The token that the decoder reads before a target."""
     repetition_guard: bool = False
     """Whether translations that repeat themselves are ended unless a request says otherwise."""
     normalizes_texts: bool = False

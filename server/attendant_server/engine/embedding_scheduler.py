@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attendant_server.engine.admission_queue import AdmissionQueue
+from attendant_server.engine.attention_calls import AttendTextCall, Attention
 from attendant_server.engine.batch_budget import BatchBudget
 from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.caller_queue import QueuedText
@@ -46,8 +47,10 @@ class EmbeddingLimits:
 
 OF_TOKENS = "hidden_", TOKEN_VECTORS
 """Beginnings of the names of outputs with a vector for each token."""
-EncoderCall: TypeAlias = EmbedCall | FillMaskCall
+EncoderCall: TypeAlias = EmbedCall | FillMaskCall | AttendTextCall
 """The calls that an embedding model can run."""
+Results: TypeAlias = tuple[dict[str, NDArray[np.float32]], list[Attention]]
+"""The outputs of the texts to embed, each with a batch axis, and the attention of other texts."""
 
 
 class EmbeddingScheduler(Scheduler):
@@ -83,8 +86,8 @@ class EmbeddingScheduler(Scheduler):
         return len(self._in_flight)
 
     def submit(self, call: Call[Any]) -> None:
-        """Queue an `EmbedCall` or a `FillMaskCall`; raises QueueFull or TypeError. Any thread."""
-        if not isinstance(call, EmbedCall | FillMaskCall):
+        """Queue an `EncoderCall`; raises QueueFull or TypeError. Any thread."""
+        if not isinstance(call, EmbedCall | FillMaskCall | AttendTextCall):
             raise TypeError(f"an embedding model cannot run a {type(call).__name__}")
         self._enqueue(self._queue, call, map(len, call.texts))
 
@@ -112,11 +115,19 @@ class EmbeddingScheduler(Scheduler):
         self._admission.start(text.call for text in batch)
         started = self._budget.run_clock()
         lengths = [text.num_tokens for text in batch]
-        for texts, outputs in self._run("embedder", batch, lengths, self._embed):
-            # The time of a failed run is not representative.
-            if self._answer(texts, outputs) and texts is batch:
+        for texts, (outputs, attention) in self._run("embedder", batch, lengths, self._results_of):
+            encoded, studied = _parted(texts)
+            for text, found in zip(studied, attention, strict=True):
+                self._put(text.call, text.index, found)
+            # The time of a failed run, or of a text that is run alone, is not representative.
+            if self._answer(encoded, outputs) and len(encoded) == len(batch):
                 self._budget.measure(max(lengths) * len(lengths), started)
         return True
+
+    def _results_of(self, batch: Sequence[QueuedText[EncoderCall]]) -> Results:
+        encoded, studied = _parted(batch)
+        outputs = self._embed(encoded) if encoded else {}
+        return outputs, [self._model.attend(text.call.texts[text.index]) for text in studied]
 
     def _take_running(self) -> list[Call[Any]]:
         return []
@@ -141,7 +152,7 @@ class EmbeddingScheduler(Scheduler):
                 if SPARSE_VECTORS in result:
                     result |= _sparse(result[SPARSE_VECTORS])
                 self._put(call, text.index, result)
-            else:
+            elif isinstance(call, FillMaskCall):
                 hidden = outputs[f"hidden_{self._model.num_layers}"][row]
                 masks = hidden[list(call.mask_positions[text.index])]
                 masked.append(MaskedText(call, text.index, masks))
@@ -203,6 +214,14 @@ class EmbeddingScheduler(Scheduler):
         return (f"hidden_{self._model.num_layers}",)
 
 
+def _parted(
+    texts: Sequence[QueuedText[EncoderCall]],
+) -> tuple[list[QueuedText[EncoderCall]], list[QueuedText[EncoderCall]]]:
+    """The texts to embed, and those whose attention is wanted."""
+    studied = [text for text in texts if isinstance(text.call, AttendTextCall)]
+    return [text for text in texts if not isinstance(text.call, AttendTextCall)], studied
+
+
 def _first_length(text: QueuedText[EncoderCall]) -> int:
     """Number of tokens of type 0."""
     call = text.call
@@ -233,6 +252,8 @@ def _sparse(vector: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     return {SPARSE_VECTORS: vector[token_ids], SPARSE_TOKEN_IDS: token_ids}
 
 
-def _is_finite(result: dict[str, NDArray[np.float32]] | MaskCandidates) -> bool:
+def _is_finite(result: dict[str, NDArray[np.float32]] | MaskCandidates | Attention) -> bool:
+    if isinstance(result, Attention):
+        return result.is_finite
     arrays = [result.probabilities] if isinstance(result, MaskCandidates) else result.values()
     return all(np.isfinite(array).all() for array in arrays)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from attendant_server.engine.attention_calls import Attention
 from attendant_server.engine.calls import TokenIds
 from attendant_server.engine.encoder_calls import MaskCandidates
 from attendant_server.engine.pair_calls import AttentionWeights, TargetScore
@@ -186,6 +187,9 @@ class TranslationModel(Protocol):
     def align(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[AttentionWeights]:
         """Align the tokens of (source, target) pairs as one padded batch."""
 
+    def attend(self, source: TokenIds, target: TokenIds) -> Attention:
+        """The attention weights of one pair. The model must have an attention graph."""
+
     def release_memory(self) -> None:
         """Release the working memory of earlier runs."""
 
@@ -218,6 +222,9 @@ class EmbeddingModel(Protocol):
 
     def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:
         """The ``top_k`` likeliest tokens for each hidden state (masks, d) of the last layer."""
+
+    def attend(self, text: TokenIds) -> Attention:
+        """The attention weights of one text. The model must have an attention graph."""
 
     def release_memory(self) -> None:
         """Release the working memory of earlier runs."""

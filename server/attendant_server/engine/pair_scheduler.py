@@ -1,13 +1,12 @@
-"""The part of a translation scheduler that scores and aligns given translations."""
+"""The part of a translation scheduler that scores, aligns and studies given translations."""
 
 from collections.abc import Callable, Sequence
-from itertools import compress
-from operator import not_
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
 from attendant_server.engine.admission_queue import AdmissionQueue
+from attendant_server.engine.attention_calls import AttendPairCall, Attention
 from attendant_server.engine.batch_budget import BatchBudget
 from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.caller_queue import QueuedText
@@ -22,6 +21,9 @@ from attendant_server.engine.pair_calls import (
 )
 from attendant_server.engine.reports import Observer
 from attendant_server.engine.scheduler import Scheduler
+
+PairResult: TypeAlias = TargetScore | AttentionWeights | Attention
+QueuedPair: TypeAlias = QueuedText[PairCall[Any]]
 
 
 class PairScheduler(Scheduler):
@@ -51,7 +53,7 @@ class PairScheduler(Scheduler):
         return super()._take_waiting() + [pair.call for pair in pairs]
 
     def _score(self, is_light: bool | None = None) -> bool:
-        """Score or align one batch of waiting pairs, of all callers or of a lane.
+        """Score, align or study one batch of waiting pairs, of all callers or of a lane.
 
         Returns whether it ran.
         """
@@ -67,33 +69,45 @@ class PairScheduler(Scheduler):
         lengths = [len(pair.call.pairs[pair.index][1]) for pair in batch]
         started = budget.run_clock()
         for pairs, results in self._run("scorer", batch, lengths, self._results_of):
-            if pairs is batch:
+            # The time of a pair that is run alone says nothing about batches.
+            if pairs is batch and not any(map(_is_studied, pairs)):
                 num_padded_tokens = max(pair.num_tokens for pair in batch) * len(batch)
                 budget.measure(num_padded_tokens, started)
             self._put_results(pairs, results)
         return True
 
-    def _results_of(
-        self, pairs: Sequence[QueuedText[PairCall[Any]]]
-    ) -> list[TargetScore | AttentionWeights]:
-        """The score of each pair, or its alignment if that is what its call wants."""
+    def _results_of(self, pairs: Sequence[QueuedPair]) -> list[PairResult]:
+        """The score of each pair, or its alignment or attention if that is what its call wants."""
         wanted = [pair.call.pairs[pair.index] for pair in pairs]
-        are_aligned = [isinstance(pair.call, AlignCall) for pair in pairs]
-        to_align = list(compress(wanted, are_aligned))
-        to_score = list(compress(wanted, map(not_, are_aligned)))
-        alignments = iter(self._model.align(to_align) if to_align else ())
-        scores = iter(self._model.score(to_score) if to_score else ())
-        return [next(alignments) if is_aligned else next(scores) for is_aligned in are_aligned]
+        results: dict[int, PairResult] = {}
+        to_align: list[int] = []
+        to_score: list[int] = []
+        for i, pair in enumerate(pairs):
+            if _is_studied(pair):
+                results[i] = self._model.attend(*wanted[i])
+            else:
+                (to_align if isinstance(pair.call, AlignCall) else to_score).append(i)
+        for chosen, run in ((to_align, self._model.align), (to_score, self._model.score)):
+            if chosen:
+                found: Sequence[PairResult] = run([wanted[i] for i in chosen])
+                results |= dict(zip(chosen, found, strict=True))
+        return [results[i] for i in range(len(pairs))]
 
-    def _put_results(
-        self,
-        pairs: Sequence[QueuedText[PairCall[Any]]],
-        results: list[TargetScore | AttentionWeights],
-    ) -> None:
+    def _put_results(self, pairs: Sequence[QueuedPair], results: Sequence[PairResult]) -> None:
         now = self._clock()
         for pair, result in zip(pairs, results, strict=True):
-            values = result.log_probabilities if isinstance(result, TargetScore) else result
-            if np.isfinite(values).all():
+            if _is_finite(result):
                 pair.call.put(pair.index, result, now)
             else:
                 self._fail_result(pair.call)
+
+
+def _is_studied(pair: QueuedPair) -> bool:
+    return isinstance(pair.call, AttendPairCall)
+
+
+def _is_finite(result: PairResult) -> bool:
+    if isinstance(result, Attention):
+        return result.is_finite
+    values = result.log_probabilities if isinstance(result, TargetScore) else result
+    return bool(np.isfinite(values).all())

@@ -17,10 +17,13 @@ from attendant_server.security.authentication import RESULTS
 REFUSALS = ("queue_full", "queue_wait", "unavailable", "concurrency", "quota", "memory")
 DROPS = ("cancelled", "expired", "failed")
 METHODS = {
-    "translation": ("Translate", "StreamTranslate", "BulkTranslate", "Score", "Tokenize"),
+    "translation": (
+        *("Translate", "StreamTranslate", "BulkTranslate", "Score"),
+        *("Tokenize", "GetAttention"),
+    ),
     "embedding": (
         *("Embed", "BulkEmbed", "EmbedTokens", "EmbedSparse", "Similarity"),
-        *("FillMask", "Classify", "Rerank", "Tokenize"),
+        *("FillMask", "Classify", "Rerank", "Tokenize", "GetAttention"),
     ),
 }
 CHANGES = ("loaded", "failed", "unloaded")

@@ -7,6 +7,7 @@ from attendant_manifest.sizes import num_layers, sparse_dimension, text_dimensio
 from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
+from attendant_server.engine.attention_calls import Attention
 from attendant_server.engine.calls import TokenIds
 from attendant_server.engine.encoder_calls import (
     LABEL_SCORES,
@@ -14,6 +15,7 @@ from attendant_server.engine.encoder_calls import (
     TOKEN_VECTORS,
     MaskCandidates,
 )
+from attendant_server.runtime.attention_graph import AttentionGraph
 from attendant_server.runtime.model_graphs import (
     MAX_TRIAL_TOKENS,
     NUM_TRIAL_TOKENS,
@@ -71,6 +73,9 @@ class OnnxEmbeddingModel:
             if self._sparse_dimension
             else None
         )
+        self.attention: AttentionGraph | None = None
+        if bundle.has_graph("attention"):
+            self.attention = AttentionGraph(bundle, num_threads, device, run_counter)
         check_interface(self._embedder.shared, bundle.graphs.embedder)
         if self._sparse_head is not None:
             check_interface(self._sparse_head.shared, bundle.graphs.sparse_head)
@@ -185,14 +190,26 @@ class OnnxEmbeddingModel:
             token_ids, probabilities = session.run(names, feeds)
         return MaskCandidates(token_ids, probabilities)
 
+    def attend(self, text: TokenIds) -> Attention:
+        """The attention weights of one text."""
+        assert self.attention is not None, "the application checks it"
+        feeds = {"token_ids": text}
+        if not self.reads_token_types:
+            return self.attention.run(feeds)
+        return self.attention.run(feeds, {"first_lengths": len(text)})
+
     def stop_runs(self) -> None:
         """Let the present runs raise soon. Any thread."""
         for graph in (self._embedder, self.mlm_head, self._sparse_head):
             if graph is not None:
                 graph.stop_runs()
+        if self.attention is not None:
+            self.attention.stop_runs()
 
     def release_memory(self) -> None:
-        """Release the working memory of runs."""
+        """Release the working memory of runs, and close the attention graph."""
+        if self.attention is not None:
+            self.attention.close()
         if not self._embedder.can_shrink:
             return
         self._run_embedder_and_shrink(num_tokens=1)

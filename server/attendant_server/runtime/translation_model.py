@@ -13,10 +13,12 @@ from attendant_manifest.special_tokens import target_tokens
 from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
+from attendant_server.engine.attention_calls import Attention
 from attendant_server.engine.calls import TokenIds
 from attendant_server.engine.models import NO_TOKEN_BIAS, EncodedSource, StepInput
 from attendant_server.engine.pair_calls import AttentionWeights, TargetScore
 from attendant_server.runtime.aligner import ALIGNMENT, Aligner
+from attendant_server.runtime.attention_graph import AttentionGraph
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import cache_sizes
 from attendant_server.runtime.device_cache import DeviceDecoderCache
@@ -102,6 +104,9 @@ class OnnxTranslationModel:
         self.aligner: Aligner | None = None
         if manifest.HasField("alignment"):
             self.aligner = Aligner(CountedGraph(bundle.graph_path("aligner"), *how), bundle)
+        self.attention: AttentionGraph | None = None
+        if bundle.has_graph("attention"):
+            self.attention = AttentionGraph(bundle, *how)
         check_interface(self.encoder.shared, graphs.encoder)
         listed = graphs.shortlist_output if self.uses_shortlists else ""
         check_encoder(self.encoder.shared, general, listed)
@@ -181,9 +186,13 @@ class OnnxTranslationModel:
         for graph in (self.encoder, self.decoder_step, self.greedy_graph, self.scorer, aligner):
             if graph is not None:
                 graph.stop_runs()
+        if self.attention is not None:
+            self.attention.stop_runs()
 
     def release_memory(self) -> None:
-        """Release the working memory of runs."""
+        """Release the working memory of runs, and close the attention graph."""
+        if self.attention is not None:
+            self.attention.close()
         if not self.encoder.can_shrink:
             return
         for graph, run in self._short_runs(num_tokens=1):
@@ -280,6 +289,12 @@ class OnnxTranslationModel:
         weights = self._run_targets(self.aligner.graph, ALIGNMENT, shape, source, feeds)
         sizes = zip(weights, lengths, feeds["source_lengths"].tolist(), strict=True)
         return [self.aligner.of_tokens(each[:n, :m]) for each, n, m in sizes]
+
+    def attend(self, source: TokenIds, target: TokenIds) -> Attention:
+        """The attention weights of one pair."""
+        assert self.attention is not None, "the application checks it"
+        target_in = [self.start_token_id, *target[:-1]]
+        return self.attention.run({"source": source, "target_in": target_in})
 
     def _padded(
         self, pairs: Sequence[tuple[TokenIds, TokenIds]]

@@ -680,6 +680,7 @@ class PrecisionGraphs(google.protobuf.message.Message):
     SHORTLIST_OUTPUT_FIELD_NUMBER: builtins.int
     SPARSE_HEAD_FIELD_NUMBER: builtins.int
     ALIGNER_FIELD_NUMBER: builtins.int
+    ATTENTION_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"fp32", "int8" or "fp16"."""
     shortlist_output: builtins.str
@@ -732,6 +733,16 @@ class PrecisionGraphs(google.protobuf.message.Message):
         multiplied by its head weight. Absent in a bundle that cannot align words.
         """
 
+    @property
+    def attention(self) -> Global___Graph:
+        """The attention weights of all layers and heads, for study. Translation: its inputs are source, (1, source), and
+        target_in, (1, target), which is what the decoder reads of a given target. Embedding: its inputs are token_ids,
+        (1, length), and first_lengths, (1), if the embedder has this input. Its outputs, one for each layer that has the
+        attention, are encoder_attention_<layer>, decoder_attention_<layer> and cross_attention_<layer>: (1, heads, queries,
+        keys), float32. Layers count from 0 in the order in which they run. Absent in older bundles and for an encoder
+        without layers.
+        """
+
     def __init__(
         self,
         *,
@@ -745,9 +756,10 @@ class PrecisionGraphs(google.protobuf.message.Message):
         shortlist_output: builtins.str = ...,
         sparse_head: Global___Graph | None = ...,
         aligner: Global___Graph | None = ...,
+        attention: Global___Graph | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["aligner", b"aligner", "embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "scorer", b"scorer", "sparse_head", b"sparse_head"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aligner", b"aligner", "embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "shortlist_output", b"shortlist_output", "sparse_head", b"sparse_head", "steps", b"steps", "weights", b"weights"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["aligner", b"aligner", "attention", b"attention", "embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "scorer", b"scorer", "sparse_head", b"sparse_head"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["aligner", b"aligner", "attention", b"attention", "embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "shortlist_output", b"shortlist_output", "sparse_head", b"sparse_head", "steps", b"steps", "weights", b"weights"]) -> None: ...
 
 Global___PrecisionGraphs: typing_extensions.TypeAlias = PrecisionGraphs
 
@@ -1534,6 +1546,7 @@ class PrecisionParity(google.protobuf.message.Message):
     TOKEN_VECTORS_FIELD_NUMBER: builtins.int
     SPARSE_VECTORS_FIELD_NUMBER: builtins.int
     MAX_ALIGNMENT_DIFFERENCE_FIELD_NUMBER: builtins.int
+    MAX_ATTENTION_DIFFERENCE_FIELD_NUMBER: builtins.int
     precision: builtins.str
     """The precision compared: "fp32", "int8" or "fp16"."""
     max_log_probability_difference: builtins.float
@@ -1552,6 +1565,10 @@ class PrecisionParity(google.protobuf.message.Message):
     """
     max_alignment_difference: builtins.float
     """Translation: largest difference between weights of the aligner and of the original model. Absent without an aligner."""
+    max_attention_difference: builtins.float
+    """Largest difference between attention weights of the attention graph and of the original model. Absent without this
+    graph.
+    """
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenParity]:
         """Token level, translation: one entry for each combination of search, batching, cache and step graph."""
@@ -1592,13 +1609,16 @@ class PrecisionParity(google.protobuf.message.Message):
         token_vectors: Global___EmbeddingParity | None = ...,
         sparse_vectors: Global___SparseParity | None = ...,
         max_alignment_difference: builtins.float | None = ...,
+        max_attention_difference: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_alignment_difference", b"_max_alignment_difference", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_alignment_difference", b"max_alignment_difference", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus", "sparse_vectors", b"sparse_vectors", "token_vectors", b"token_vectors"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_alignment_difference", b"_max_alignment_difference", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_alignment_difference", b"max_alignment_difference", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "reference_precision", b"reference_precision", "shortlist_corpus", b"shortlist_corpus", "sparse_vectors", b"sparse_vectors", "token_vectors", b"token_vectors", "tokens", b"tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_alignment_difference", b"_max_alignment_difference", "_max_attention_difference", b"_max_attention_difference", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_alignment_difference", b"max_alignment_difference", "max_attention_difference", b"max_attention_difference", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus", "sparse_vectors", b"sparse_vectors", "token_vectors", b"token_vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_alignment_difference", b"_max_alignment_difference", "_max_attention_difference", b"_max_attention_difference", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_alignment_difference", b"max_alignment_difference", "max_attention_difference", b"max_attention_difference", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "reference_precision", b"reference_precision", "shortlist_corpus", b"shortlist_corpus", "sparse_vectors", b"sparse_vectors", "token_vectors", b"token_vectors", "tokens", b"tokens"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_log_probability_bound", b"_log_probability_bound"]) -> typing.Literal["log_probability_bound"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_alignment_difference", b"_max_alignment_difference"]) -> typing.Literal["max_alignment_difference"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_attention_difference", b"_max_attention_difference"]) -> typing.Literal["max_attention_difference"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_label_score_difference", b"_max_label_score_difference"]) -> typing.Literal["max_label_score_difference"] | None: ...
     @typing.overload

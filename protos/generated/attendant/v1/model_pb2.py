@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from attendant.v1 import attention_pb2 as attendant_dot_v1_dot_attention__pb2
 from attendant.v1 import bundle_pb2 as attendant_dot_v1_dot_bundle__pb2
 from attendant.v1 import embedding_pb2 as attendant_dot_v1_dot_embedding__pb2
 from attendant.v1 import text_pb2 as attendant_dot_v1_dot_text__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ttendant/v1/model.proto\x12\x0c\x61ttendant.v1\x1a\x19\x61ttendant/v1/bundle.proto\x1a\x1c\x61ttendant/v1/embedding.proto\x1a\x17\x61ttendant/v1/text.proto\x1a\x17google/rpc/status.proto\"\xcb\x02\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.attendant.v1.ModelKind\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.attendant.v1.ModelState\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x17\n\x0fsource_language\x18\x06 \x01(\t\x12\x17\n\x0ftarget_language\x18\x07 \x01(\t\x12\x11\n\tlanguages\x18\x08 \x03(\t\x12\x11\n\tprecision\x18\t \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12\x18\n\x10source_languages\x18\x0b \x03(\t\x12\x18\n\x10target_languages\x18\x0c \x03(\t\x12\x1a\n\x12is_default_of_kind\x18\r \x01(\x08\"\x13\n\x11ListModelsRequest\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.attendant.v1.ModelInfo\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xb6\x0b\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.attendant.v1.ModelInfo\x12\x1c\n\x14\x61vailable_precisions\x18\x02 \x03(\t\x12$\n\x06limits\x18\x03 \x01(\x0b\x32\x14.attendant.v1.Limits\x12\x33\n\x0erequest_limits\x18\x04 \x01(\x0b\x32\x1b.attendant.v1.RequestLimits\x12;\n\x11translation_sizes\x18\x05 \x01(\x0b\x32\x1e.attendant.v1.TranslationSizesH\x00\x12\x37\n\x0f\x65mbedding_sizes\x18\x06 \x01(\x0b\x32\x1c.attendant.v1.EmbeddingSizesH\x00\x12.\n\x0f\x64\x65\x66\x61ult_pooling\x18\x07 \x01(\x0e\x32\x15.attendant.v1.Pooling\x12\x19\n\x11\x64\x65\x66\x61ult_normalize\x18\x08 \x01(\x08\x12\x0f\n\x07license\x18\t \x01(\t\x12\x0f\n\x07\x63redits\x18\n \x03(\t\x12,\n\nprovenance\x18\x0b \x01(\x0b\x32\x18.attendant.v1.Provenance\x12,\n\x07quality\x18\x0c \x03(\x0b\x32\x1b.attendant.v1.QualityFigure\x12*\n\x06parity\x18\r \x01(\x0b\x32\x1a.attendant.v1.ParityReport\x12\x1e\n\x11\x64\x65\x66\x61ult_beam_size\x18\x0e \x01(\rH\x01\x88\x01\x01\x12#\n\x16\x64\x65\x66\x61ult_length_penalty\x18\x0f \x01(\x01H\x02\x88\x01\x01\x12<\n\x07prompts\x18\x10 \x03(\x0b\x32+.attendant.v1.GetModelResponse.PromptsEntry\x12\x16\n\x0e\x64\x65\x66\x61ult_prompt\x18\x11 \x01(\t\x12\x32\n\x13\x61\x64\x64itional_poolings\x18\x12 \x03(\x0e\x32\x15.attendant.v1.Pooling\x12\x0e\n\x06labels\x18\x13 \x03(\t\x12\x33\n\x0escore_function\x18\x14 \x01(\x0e\x32\x1b.attendant.v1.ScoreFunction\x12!\n\x19\x64\x65\x66\x61ult_min_output_tokens\x18\x15 \x01(\r\x12\x16\n\x0e\x65\x61rly_stopping\x18\x16 \x01(\x08\x12\x1c\n\x14no_repeat_ngram_size\x18\x17 \x01(\r\x12$\n\x17\x64\x65\x66\x61ult_max_active_dims\x18\x18 \x01(\rH\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x19 \x01(\x01H\x04\x88\x01\x01\x12\x43\n\x1a\x64\x65\x66\x61ult_text_normalization\x18\x1a \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\x12\x32\n\x11\x64\x65\x66\x61ult_splitting\x18\x1b \x01(\x0e\x32\x17.attendant.v1.Splitting\x12 \n\x18\x64\x65\x66\x61ult_repetition_guard\x18\x1c \x01(\x08\x12\x1d\n\x10max_query_tokens\x18\x1d \x01(\rH\x05\x88\x01\x01\x12\x17\n\x0f\x65xpands_queries\x18\x1e \x01(\x08\x12\x1a\n\x12trained_dimensions\x18\x1f \x03(\r\x12\x14\n\x0c\x61ligns_words\x18  \x01(\x08\x12+\n\x08\x63ontrols\x18% \x03(\x0b\x32\x19.attendant.v1.ControlInfo\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05sizesB\x14\n\x12_default_beam_sizeB\x19\n\x17_default_length_penaltyB\x1a\n\x18_default_max_active_dimsB\x15\n\x13_repetition_penaltyB\x13\n\x11_max_query_tokens\"W\n\x0b\x43ontrolInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06values\x18\x03 \x03(\t\x12\x15\n\rdefault_value\x18\x04 \x01(\t\"i\n\rRequestLimits\x12\x11\n\tmax_texts\x18\x01 \x01(\r\x12\x1b\n\x13max_text_characters\x18\x02 \x01(\r\x12\x15\n\rmax_beam_size\x18\x03 \x01(\r\x12\x11\n\tmax_top_k\x18\x04 \x01(\r\"\xc1\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12$\n\x04side\x18\x03 \x01(\x0e\x32\x16.attendant.v1.TextSide\x12;\n\x12text_normalization\x18\x04 \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\x12-\n\x0boffset_unit\x18\x05 \x01(\x0e\x32\x18.attendant.v1.OffsetUnit\"P\n\x10TokenizeResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.attendant.v1.TokenizeResult\x12\r\n\x05model\x18\x02 \x01(\t\"X\n\x0eTokenizeResult\x12#\n\x06tokens\x18\x01 \x03(\x0b\x32\x13.attendant.v1.Token\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\xac\x01\n\x10TranslationSizes\x12\x0f\n\x07\x64_model\x18\x01 \x01(\r\x12\x11\n\tnum_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\x12\x16\n\x0e\x64_feed_forward\x18\x04 \x01(\r\x12\x1a\n\x12num_encoder_layers\x18\x05 \x01(\r\x12\x1a\n\x12num_decoder_layers\x18\x06 \x01(\r\x12\x12\n\nvocab_size\x18\x07 \x01(\r\"\x9c\x02\n\x0e\x45mbeddingSizes\x12\x0f\n\x07\x64_model\x18\x01 \x01(\r\x12\x11\n\tnum_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\x12\x16\n\x0e\x64_feed_forward\x18\x04 \x01(\r\x12\x12\n\nnum_layers\x18\x05 \x01(\r\x12\x12\n\nvocab_size\x18\x06 \x01(\r\x12\x1b\n\x0etext_dimension\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0ftoken_dimension\x18\x08 \x01(\rH\x01\x88\x01\x01\x12\x1d\n\x10sparse_dimension\x18\t \x01(\rH\x02\x88\x01\x01\x42\x11\n\x0f_text_dimensionB\x12\n\x10_token_dimensionB\x13\n\x11_sparse_dimension*Y\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02*Q\n\x08TextSide\x12\x19\n\x15TEXT_SIDE_UNSPECIFIED\x10\x00\x12\x14\n\x10TEXT_SIDE_SOURCE\x10\x01\x12\x14\n\x10TEXT_SIDE_TARGET\x10\x02\x32\xf5\x01\n\x0cModelService\x12O\n\nListModels\x12\x1f.attendant.v1.ListModelsRequest\x1a .attendant.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.attendant.v1.GetModelRequest\x1a\x1e.attendant.v1.GetModelResponse\x12I\n\x08Tokenize\x12\x1d.attendant.v1.TokenizeRequest\x1a\x1e.attendant.v1.TokenizeResponseB*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ttendant/v1/model.proto\x12\x0c\x61ttendant.v1\x1a\x1c\x61ttendant/v1/attention.proto\x1a\x19\x61ttendant/v1/bundle.proto\x1a\x1c\x61ttendant/v1/embedding.proto\x1a\x17\x61ttendant/v1/text.proto\x1a\x17google/rpc/status.proto\"\xcb\x02\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.attendant.v1.ModelKind\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.attendant.v1.ModelState\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x17\n\x0fsource_language\x18\x06 \x01(\t\x12\x17\n\x0ftarget_language\x18\x07 \x01(\t\x12\x11\n\tlanguages\x18\x08 \x03(\t\x12\x11\n\tprecision\x18\t \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12\x18\n\x10source_languages\x18\x0b \x03(\t\x12\x18\n\x10target_languages\x18\x0c \x03(\t\x12\x1a\n\x12is_default_of_kind\x18\r \x01(\x08\"\x13\n\x11ListModelsRequest\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.attendant.v1.ModelInfo\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xcd\x0b\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.attendant.v1.ModelInfo\x12\x1c\n\x14\x61vailable_precisions\x18\x02 \x03(\t\x12$\n\x06limits\x18\x03 \x01(\x0b\x32\x14.attendant.v1.Limits\x12\x33\n\x0erequest_limits\x18\x04 \x01(\x0b\x32\x1b.attendant.v1.RequestLimits\x12;\n\x11translation_sizes\x18\x05 \x01(\x0b\x32\x1e.attendant.v1.TranslationSizesH\x00\x12\x37\n\x0f\x65mbedding_sizes\x18\x06 \x01(\x0b\x32\x1c.attendant.v1.EmbeddingSizesH\x00\x12.\n\x0f\x64\x65\x66\x61ult_pooling\x18\x07 \x01(\x0e\x32\x15.attendant.v1.Pooling\x12\x19\n\x11\x64\x65\x66\x61ult_normalize\x18\x08 \x01(\x08\x12\x0f\n\x07license\x18\t \x01(\t\x12\x0f\n\x07\x63redits\x18\n \x03(\t\x12,\n\nprovenance\x18\x0b \x01(\x0b\x32\x18.attendant.v1.Provenance\x12,\n\x07quality\x18\x0c \x03(\x0b\x32\x1b.attendant.v1.QualityFigure\x12*\n\x06parity\x18\r \x01(\x0b\x32\x1a.attendant.v1.ParityReport\x12\x1e\n\x11\x64\x65\x66\x61ult_beam_size\x18\x0e \x01(\rH\x01\x88\x01\x01\x12#\n\x16\x64\x65\x66\x61ult_length_penalty\x18\x0f \x01(\x01H\x02\x88\x01\x01\x12<\n\x07prompts\x18\x10 \x03(\x0b\x32+.attendant.v1.GetModelResponse.PromptsEntry\x12\x16\n\x0e\x64\x65\x66\x61ult_prompt\x18\x11 \x01(\t\x12\x32\n\x13\x61\x64\x64itional_poolings\x18\x12 \x03(\x0e\x32\x15.attendant.v1.Pooling\x12\x0e\n\x06labels\x18\x13 \x03(\t\x12\x33\n\x0escore_function\x18\x14 \x01(\x0e\x32\x1b.attendant.v1.ScoreFunction\x12!\n\x19\x64\x65\x66\x61ult_min_output_tokens\x18\x15 \x01(\r\x12\x16\n\x0e\x65\x61rly_stopping\x18\x16 \x01(\x08\x12\x1c\n\x14no_repeat_ngram_size\x18\x17 \x01(\r\x12$\n\x17\x64\x65\x66\x61ult_max_active_dims\x18\x18 \x01(\rH\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x19 \x01(\x01H\x04\x88\x01\x01\x12\x43\n\x1a\x64\x65\x66\x61ult_text_normalization\x18\x1a \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\x12\x32\n\x11\x64\x65\x66\x61ult_splitting\x18\x1b \x01(\x0e\x32\x17.attendant.v1.Splitting\x12 \n\x18\x64\x65\x66\x61ult_repetition_guard\x18\x1c \x01(\x08\x12\x1d\n\x10max_query_tokens\x18\x1d \x01(\rH\x05\x88\x01\x01\x12\x17\n\x0f\x65xpands_queries\x18\x1e \x01(\x08\x12\x1a\n\x12trained_dimensions\x18\x1f \x03(\r\x12\x14\n\x0c\x61ligns_words\x18  \x01(\x08\x12\x15\n\rhas_attention\x18! \x01(\x08\x12+\n\x08\x63ontrols\x18% \x03(\x0b\x32\x19.attendant.v1.ControlInfo\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05sizesB\x14\n\x12_default_beam_sizeB\x19\n\x17_default_length_penaltyB\x1a\n\x18_default_max_active_dimsB\x15\n\x13_repetition_penaltyB\x13\n\x11_max_query_tokens\"W\n\x0b\x43ontrolInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06values\x18\x03 \x03(\t\x12\x15\n\rdefault_value\x18\x04 \x01(\t\"i\n\rRequestLimits\x12\x11\n\tmax_texts\x18\x01 \x01(\r\x12\x1b\n\x13max_text_characters\x18\x02 \x01(\r\x12\x15\n\rmax_beam_size\x18\x03 \x01(\r\x12\x11\n\tmax_top_k\x18\x04 \x01(\r\"\xc1\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12$\n\x04side\x18\x03 \x01(\x0e\x32\x16.attendant.v1.TextSide\x12;\n\x12text_normalization\x18\x04 \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\x12-\n\x0boffset_unit\x18\x05 \x01(\x0e\x32\x18.attendant.v1.OffsetUnit\"P\n\x10TokenizeResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.attendant.v1.TokenizeResult\x12\r\n\x05model\x18\x02 \x01(\t\"X\n\x0eTokenizeResult\x12#\n\x06tokens\x18\x01 \x03(\x0b\x32\x13.attendant.v1.Token\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\xac\x01\n\x10TranslationSizes\x12\x0f\n\x07\x64_model\x18\x01 \x01(\r\x12\x11\n\tnum_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\x12\x16\n\x0e\x64_feed_forward\x18\x04 \x01(\r\x12\x1a\n\x12num_encoder_layers\x18\x05 \x01(\r\x12\x1a\n\x12num_decoder_layers\x18\x06 \x01(\r\x12\x12\n\nvocab_size\x18\x07 \x01(\r\"\x9c\x02\n\x0e\x45mbeddingSizes\x12\x0f\n\x07\x64_model\x18\x01 \x01(\r\x12\x11\n\tnum_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\x12\x16\n\x0e\x64_feed_forward\x18\x04 \x01(\r\x12\x12\n\nnum_layers\x18\x05 \x01(\r\x12\x12\n\nvocab_size\x18\x06 \x01(\r\x12\x1b\n\x0etext_dimension\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0ftoken_dimension\x18\x08 \x01(\rH\x01\x88\x01\x01\x12\x1d\n\x10sparse_dimension\x18\t \x01(\rH\x02\x88\x01\x01\x42\x11\n\x0f_text_dimensionB\x12\n\x10_token_dimensionB\x13\n\x11_sparse_dimension*Y\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02*Q\n\x08TextSide\x12\x19\n\x15TEXT_SIDE_UNSPECIFIED\x10\x00\x12\x14\n\x10TEXT_SIDE_SOURCE\x10\x01\x12\x14\n\x10TEXT_SIDE_TARGET\x10\x02\x32\xcc\x02\n\x0cModelService\x12O\n\nListModels\x12\x1f.attendant.v1.ListModelsRequest\x1a .attendant.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.attendant.v1.GetModelRequest\x1a\x1e.attendant.v1.GetModelResponse\x12I\n\x08Tokenize\x12\x1d.attendant.v1.TokenizeRequest\x1a\x1e.attendant.v1.TokenizeResponse\x12U\n\x0cGetAttention\x12!.attendant.v1.GetAttentionRequest\x1a\".attendant.v1.GetAttentionResponseB*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,36 +39,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\014attendant.v1P\001Z\030attendant/v1;attendantv1'
   _globals['_GETMODELRESPONSE_PROMPTSENTRY']._loaded_options = None
   _globals['_GETMODELRESPONSE_PROMPTSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELSTATE']._serialized_start=3092
-  _globals['_MODELSTATE']._serialized_end=3181
-  _globals['_TEXTSIDE']._serialized_start=3183
-  _globals['_TEXTSIDE']._serialized_end=3264
-  _globals['_MODELINFO']._serialized_start=150
-  _globals['_MODELINFO']._serialized_end=481
-  _globals['_LISTMODELSREQUEST']._serialized_start=483
-  _globals['_LISTMODELSREQUEST']._serialized_end=502
-  _globals['_LISTMODELSRESPONSE']._serialized_start=504
-  _globals['_LISTMODELSRESPONSE']._serialized_end=565
-  _globals['_GETMODELREQUEST']._serialized_start=567
-  _globals['_GETMODELREQUEST']._serialized_end=599
-  _globals['_GETMODELRESPONSE']._serialized_start=602
-  _globals['_GETMODELRESPONSE']._serialized_end=2064
-  _globals['_GETMODELRESPONSE_PROMPTSENTRY']._serialized_start=1888
-  _globals['_GETMODELRESPONSE_PROMPTSENTRY']._serialized_end=1934
-  _globals['_CONTROLINFO']._serialized_start=2066
-  _globals['_CONTROLINFO']._serialized_end=2153
-  _globals['_REQUESTLIMITS']._serialized_start=2155
-  _globals['_REQUESTLIMITS']._serialized_end=2260
-  _globals['_TOKENIZEREQUEST']._serialized_start=2263
-  _globals['_TOKENIZEREQUEST']._serialized_end=2456
-  _globals['_TOKENIZERESPONSE']._serialized_start=2458
-  _globals['_TOKENIZERESPONSE']._serialized_end=2538
-  _globals['_TOKENIZERESULT']._serialized_start=2540
-  _globals['_TOKENIZERESULT']._serialized_end=2628
-  _globals['_TRANSLATIONSIZES']._serialized_start=2631
-  _globals['_TRANSLATIONSIZES']._serialized_end=2803
-  _globals['_EMBEDDINGSIZES']._serialized_start=2806
-  _globals['_EMBEDDINGSIZES']._serialized_end=3090
-  _globals['_MODELSERVICE']._serialized_start=3267
-  _globals['_MODELSERVICE']._serialized_end=3512
+  _globals['_MODELSTATE']._serialized_start=3145
+  _globals['_MODELSTATE']._serialized_end=3234
+  _globals['_TEXTSIDE']._serialized_start=3236
+  _globals['_TEXTSIDE']._serialized_end=3317
+  _globals['_MODELINFO']._serialized_start=180
+  _globals['_MODELINFO']._serialized_end=511
+  _globals['_LISTMODELSREQUEST']._serialized_start=513
+  _globals['_LISTMODELSREQUEST']._serialized_end=532
+  _globals['_LISTMODELSRESPONSE']._serialized_start=534
+  _globals['_LISTMODELSRESPONSE']._serialized_end=595
+  _globals['_GETMODELREQUEST']._serialized_start=597
+  _globals['_GETMODELREQUEST']._serialized_end=629
+  _globals['_GETMODELRESPONSE']._serialized_start=632
+  _globals['_GETMODELRESPONSE']._serialized_end=2117
+  _globals['_GETMODELRESPONSE_PROMPTSENTRY']._serialized_start=1941
+  _globals['_GETMODELRESPONSE_PROMPTSENTRY']._serialized_end=1987
+  _globals['_CONTROLINFO']._serialized_start=2119
+  _globals['_CONTROLINFO']._serialized_end=2206
+  _globals['_REQUESTLIMITS']._serialized_start=2208
+  _globals['_REQUESTLIMITS']._serialized_end=2313
+  _globals['_TOKENIZEREQUEST']._serialized_start=2316
+  _globals['_TOKENIZEREQUEST']._serialized_end=2509
+  _globals['_TOKENIZERESPONSE']._serialized_start=2511
+  _globals['_TOKENIZERESPONSE']._serialized_end=2591
+  _globals['_TOKENIZERESULT']._serialized_start=2593
+  _globals['_TOKENIZERESULT']._serialized_end=2681
+  _globals['_TRANSLATIONSIZES']._serialized_start=2684
+  _globals['_TRANSLATIONSIZES']._serialized_end=2856
+  _globals['_EMBEDDINGSIZES']._serialized_start=2859
+  _globals['_EMBEDDINGSIZES']._serialized_end=3143
+  _globals['_MODELSERVICE']._serialized_start=3320
+  _globals['_MODELSERVICE']._serialized_end=3652
 # @@protoc_insertion_point(module_scope)

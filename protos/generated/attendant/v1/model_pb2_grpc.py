@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from attendant.v1 import attention_pb2 as attendant_dot_v1_dot_attention__pb2
 from attendant.v1 import model_pb2 as attendant_dot_v1_dot_model__pb2
 
 GRPC_GENERATED_VERSION = '1.78.0'
@@ -26,7 +27,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """ModelService describes the models of the server and tokenizes texts.
+    """ModelService describes the models of the server, and shows how they read texts.
 
     A server with authentication answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
@@ -53,10 +54,15 @@ class ModelServiceStub(object):
                 request_serializer=attendant_dot_v1_dot_model__pb2.TokenizeRequest.SerializeToString,
                 response_deserializer=attendant_dot_v1_dot_model__pb2.TokenizeResponse.FromString,
                 _registered_method=True)
+        self.GetAttention = channel.unary_unary(
+                '/attendant.v1.ModelService/GetAttention',
+                request_serializer=attendant_dot_v1_dot_attention__pb2.GetAttentionRequest.SerializeToString,
+                response_deserializer=attendant_dot_v1_dot_attention__pb2.GetAttentionResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer(object):
-    """ModelService describes the models of the server and tokenizes texts.
+    """ModelService describes the models of the server, and shows how they read texts.
 
     A server with authentication answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
@@ -89,6 +95,19 @@ class ModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAttention(self, request, context):
+        """GetAttention returns the attention weights of all layers and heads for one text, and for its translation by a
+        translation model. It is meant for study: the first call opens a graph, which takes memory until the model has been
+        idle.
+
+        Fails with NOT_FOUND for an unknown model, with INVALID_ARGUMENT for a bad value or an answer of more bytes than the
+        server may send, with FAILED_PRECONDITION for a model whose bundle has no attention graph
+        (GetModelResponse.has_attention), or whose graph cannot be opened, and with UNAVAILABLE while the model is loading.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -107,6 +126,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=attendant_dot_v1_dot_model__pb2.TokenizeRequest.FromString,
                     response_serializer=attendant_dot_v1_dot_model__pb2.TokenizeResponse.SerializeToString,
             ),
+            'GetAttention': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAttention,
+                    request_deserializer=attendant_dot_v1_dot_attention__pb2.GetAttentionRequest.FromString,
+                    response_serializer=attendant_dot_v1_dot_attention__pb2.GetAttentionResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'attendant.v1.ModelService', rpc_method_handlers)
@@ -116,7 +140,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """ModelService describes the models of the server and tokenizes texts.
+    """ModelService describes the models of the server, and shows how they read texts.
 
     A server with authentication answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
@@ -193,6 +217,33 @@ class ModelService(object):
             '/attendant.v1.ModelService/Tokenize',
             attendant_dot_v1_dot_model__pb2.TokenizeRequest.SerializeToString,
             attendant_dot_v1_dot_model__pb2.TokenizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAttention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/attendant.v1.ModelService/GetAttention',
+            attendant_dot_v1_dot_attention__pb2.GetAttentionRequest.SerializeToString,
+            attendant_dot_v1_dot_attention__pb2.GetAttentionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,9 +1,10 @@
-"""ModelService: ListModels, GetModel and Tokenize."""
+"""ModelService: ListModels, GetModel, Tokenize and GetAttention."""
 
 from collections.abc import Sequence
 from typing import cast
 
 from attendant.v1 import (
+    attention_pb2,
     bundle_pb2,
     embedding_pb2,
     model_pb2,
@@ -13,6 +14,7 @@ from attendant.v1 import (
 from google.protobuf import json_format
 
 from attendant_server.application.application import Application
+from attendant_server.application.attention import AttentionRequest
 from attendant_server.application.descriptions import (
     Control,
     ModelDescription,
@@ -26,15 +28,17 @@ from attendant_server.application.tokenization import (
 from attendant_server.application.validation import RequestLimits
 from attendant_server.errors import InvalidRequest
 from attendant_server.grpc.context import Context
-from attendant_server.grpc.services.messages import fault, tokens
+from attendant_server.grpc.services.attention_messages import attention_response
+from attendant_server.grpc.services.messages import fault, given, tokens
 from attendant_server.grpc.services.offset_units import OffsetConverter
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
-    """Describes the models and tokenizes texts."""
+    """Describes the models, and shows how they read texts."""
 
     def __init__(self, application: Application) -> None:
         self._models, self._jobs = application.models, application.jobs
+        self._attention_reader = application.attention_reader
 
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Context
@@ -65,6 +69,26 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             answer.size, lambda: offsets.of_texts(_tokenize_response(answer), request.texts)
         )
 
+    async def GetAttention(
+        self, request: attention_pb2.GetAttentionRequest, context: Context
+    ) -> attention_pb2.GetAttentionResponse:
+        """The attention weights of all layers and heads."""
+        offsets = OffsetConverter(request)
+        answer = await self._attention_reader.read(
+            AttentionRequest(
+                text=request.text,
+                target=given(request, "target"),
+                model=request.model,
+                source_language=request.source_language,
+                target_language=request.target_language,
+                text_normalization=request.text_normalization,
+            ),
+            context.time_remaining(),
+        )
+        return await self._jobs.run_for(
+            answer.size, lambda: offsets.of_attention(attention_response(answer), request.text)
+        )
+
 
 def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.GetModelResponse:
     description = model.description
@@ -88,6 +112,7 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         no_repeat_ngram_size=description.no_repeat_ngram_size,
         aligns_words=description.can_align,
         controls=map(_control, description.controls),
+        has_attention=description.has_attention,
     )
     if description.labels:
         response.labels.extend(description.labels)

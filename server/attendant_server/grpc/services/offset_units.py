@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
+from attendant.v1 import attention_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2
 from google.protobuf.message import Message
 
 from attendant_server.application.offset_units import OffsetUnit, TextOffsets
@@ -85,6 +85,20 @@ class OffsetConverter:
             for score, pair in zip(response.scores, pairs, strict=True):
                 sides = {"source_": pair.source, "target_": pair.target, "": pair.target}
                 self._convert(score, sides)
+        return response
+
+    def of_attention(
+        self, response: attention_pb2.GetAttentionResponse, text: str
+    ) -> attention_pb2.GetAttentionResponse:
+        """A response with the tokens of a text and of its target."""
+        if self._unit is not OffsetUnit.CODE_POINTS:
+            for tokens, of in (
+                (response.source_tokens, text),
+                (response.target_tokens, response.target),
+                (response.decoder_tokens, response.target),
+            ):
+                for token in tokens:
+                    self._convert(token, {"": of})
         return response
 
     def _convert(self, message: Message, texts: dict[str, str]) -> None:
