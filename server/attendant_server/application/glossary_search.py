@@ -165,6 +165,7 @@ class GlossarySearch:
             num_hypotheses=num_words,
             num_alternatives=num_words,
             sampling=None,
+            prefix_bias=None,
             min_output_tokens=0,
             max_output_tokens=min(options.max_output_tokens, most),
             max_output_ratio=None,
@@ -177,7 +178,9 @@ class GlossarySearch:
         next_ids = self._tokenizer.word_continuations if ends_word else ()
         call = TranslateCall(
             [each.draft.source for each in found],
-            self._plan.options._replace(num_hypotheses=1, suppressed_next_ids=next_ids),
+            self._plan.options._replace(
+                num_hypotheses=1, prefix_bias=None, suppressed_next_ids=next_ids
+            ),
             self._deadline,
             seeds=[each.draft.seed for each in found],
             prefixes=[each.token_ids for each in found],

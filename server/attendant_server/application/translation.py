@@ -61,6 +61,11 @@ class TranslationRequest(GlossaryRequest):
     """Whether the texts wait for room in the queue instead of being refused."""
 
     @property
+    def has_prefixes(self) -> bool:
+        """Whether any text has a prefix."""
+        return any(map(str.strip, self.target_prefixes))
+
+    @property
     def whole(self) -> Collection[int]:
         """The numbers of the texts that must not be split."""
         if self.options.return_alternatives:
@@ -77,9 +82,14 @@ class StreamRequest(GlossaryRequest):
     """The beginning of the translation."""
 
     @property
+    def has_prefixes(self) -> bool:
+        """Whether the text has a prefix."""
+        return bool(self.target_prefix.strip())
+
+    @property
     def whole(self) -> Collection[int]:
         """The number of the text, 0, if it must not be split."""
-        return {0} if self.target_prefix.strip() or self.options.return_alternatives else ()
+        return {0} if self.has_prefixes or self.options.return_alternatives else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +209,9 @@ class Translator:
     ) -> TranslationPlan:
         """The plan of a call; also refuses a call whose answer may be too large."""
         plan = await self.planner.plan(request, request.whole)
+        if plan.options.prefix_bias is not None and not request.has_prefixes:
+            problem = "is for texts with target prefixes only"
+            raise InvalidRequest("options.target_prefix_bias", problem)
         if request.glossary or request.glossary_entries:
             plan = await self._with_glossary(plan, request)
         max_tokens = num_texts * plan.options.num_hypotheses * plan.options.max_output_tokens
@@ -228,6 +241,7 @@ class Translator:
             self._limits.max_text_characters,
             plan.options.max_output_tokens,
             plan.options.forced_token_ids,
+            plan.options.prefix_bias is None,
         )
 
     async def _answer(
