@@ -1,6 +1,7 @@
 """Imported models that were trained with tags in their sources translate by controls."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ FORMALITY = (
     ";default=informal"
 )
 OPENING = "opening:see=<2formal>;place=target;description=Whether the opening is fixed."
-LANGUAGES = {"source_language": "en", "target_language": "de"}
+LANGUAGES: dict[str, Any] = {"source_language": "en", "target_language": "de"}
 TAGGED = {
     "formal": "<2formal> ",
     "informal": "<2informal> ",
