@@ -40,7 +40,7 @@ MAX_DIFFERENCE = 1e-3
 
 
 def inserting(character: str) -> Callable[[str], str]:
-    """A spelling with a character inside each word of more than three letters."""
+    """A spelling with a character after the first two letters of each word."""
 
     def spell(text: str) -> str:
         words = text.split(" ")

@@ -19,8 +19,8 @@ ENGLISH = ["The Müllers see the train.", "Where is the station?", "Tell me."]
 GERMAN = ["Können wir gehen?", "Wo ist der Bahnhof?", "Ich höre dich."]
 
 
-def test_a_character_is_inserted_inside_longer_words_only():
-    assert inserting("|")("It is fine here") == "It is fi|ne he|re"
+def test_a_character_is_inserted_into_words_and_not_into_numbers():
+    assert inserting("|")("It costs 1000 euros") == "It| co|sts 1000 eu|ros"
 
 
 def test_all_spellings_but_the_first_change_a_text_and_not_what_it_says():
