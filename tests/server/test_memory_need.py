@@ -42,8 +42,8 @@ def test_an_attention_graph_that_does_not_fit_the_free_memory_is_not_opened(monk
     with pytest.raises(ModelNotLoaded) as refused:
         open_attention(graph)
     assert re.fullmatch(
-        rf"model: its attention graph cannot be opened: {bundle.key}: needs about \d+ MB of memory, "
-        r"but \d+ MB of \d+ MB are free",
+        rf"model: its attention graph cannot be opened: {bundle.key}: "
+        r"needs about \d+ MB of memory, but \d+ MB of \d+ MB are free",
         str(refused.value),
     )
     assert not graph.is_open
