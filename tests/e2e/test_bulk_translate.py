@@ -159,7 +159,7 @@ def test_texts_are_counted_as_they_are_answered_and_the_call_once(
     caplog.set_level("INFO")
     running = start()
     sender = Sender(translate_requests([*TEXTS[:3], ("", " ")]))
-    call = bulk_translate(running, sender)
+    call = bulk_translate(running, sender, metadata=(("x-request-id", "counted"),))
     responses = [next(call) for _ in range(4)]
     labels = {"model": TRANSLATION_MODEL}
     wait_until(lambda: running.metric("attendant_caller_texts_total") == 4)
@@ -174,8 +174,8 @@ def test_texts_are_counted_as_they_are_answered_and_the_call_once(
     wait_until(lambda: running.metric("attendant_calls_total", **labels, **method) == 1)
     assert running.metric("attendant_caller_texts_total") == 4
     assert running.metric("attendant_invalid_texts_total", **labels) == 1
-    wait_until(lambda: "method=attendant.v1.TranslationService/BulkTranslate" in caplog.text)
-    [line] = [r.getMessage() for r in caplog.records if "BulkTranslate" in r.getMessage()]
+    wait_until(lambda: " request_id=counted " in caplog.text)
+    [line] = [r.getMessage() for r in caplog.records if "=counted " in r.getMessage()]
     num_output = sum(response.token_counts.num_output_tokens for response in responses)
     assert f" texts=4 input_tokens={num_tokens} output_tokens={num_output} " in line
     assert f" model={TRANSLATION_MODEL} code=OK " in line
