@@ -8,7 +8,7 @@ from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.finishing import PieceFinisher
-from attendant_server.application.glossaries import GlossaryEntry
+from attendant_server.application.glossaries import Glossary, GlossaryEntry
 from attendant_server.application.glossary_folder import GlossaryFolder
 from attendant_server.application.hypotheses import Joiner, Translation
 from attendant_server.application.jobs import JobRunner
@@ -46,6 +46,8 @@ class GlossaryRequest(PlannedRequest):
     """The name of a stored glossary; "" for none."""
     glossary_entries: Sequence[GlossaryEntry] = ()
     """Further entries."""
+    built_glossary: Glossary | None = None
+    """The glossary of an earlier plan, instead of both; None for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +214,9 @@ class Translator:
         if plan.options.prefix_bias is not None and not request.has_prefixes:
             problem = "is for texts with target prefixes only"
             raise InvalidRequest("options.target_prefix_bias", problem)
-        if request.glossary or request.glossary_entries:
+        if request.built_glossary is not None:
+            plan = plan.with_glossary(request.built_glossary)
+        elif request.glossary or request.glossary_entries:
             plan = await self._with_glossary(plan, request)
         max_tokens = num_texts * plan.options.num_hypotheses * plan.options.max_output_tokens
         token_bytes = TOKEN_BYTES if plan.joiner.return_tokens else TOKEN_TEXT_BYTES
@@ -231,7 +235,7 @@ class Translator:
     def _finisher(self, plan: TranslationPlan, deadline: float) -> PieceFinisher | None:
         if not plan.needs_finishing:
             return None
-        return PieceFinisher(plan, deadline, self._limits.max_beam_size)
+        return PieceFinisher(plan, deadline, self._limits.max_beam_size, self._jobs)
 
     def _prefix_options(self, plan: TranslationPlan, field: str) -> PrefixOptions:
         return PrefixOptions(
