@@ -17,6 +17,7 @@ from attendant.v1.text_pb2 import (
 )
 from attendant.v1.translation_pb2 import (
     FINISH_REASON_LENGTH,
+    GlossaryEntry,
     Sampling,
     ScoreRequest,
     StreamTranslateRequest,
@@ -138,6 +139,16 @@ def test_a_model_that_has_both_languages_is_used_alone(running: Running):
             {"options": TranslateOptions(suppressed_texts=["no such token"])},
             "INVALID_ARGUMENT",
             "options.suppressed_texts",
+        ),
+        (
+            {"glossary": "animals"},
+            "INVALID_ARGUMENT",
+            f"glossary: is for single models only, and {KEY} are two",
+        ),
+        (
+            {"glossary_entries": [GlossaryEntry(source="Hund", targets=["chien"])]},
+            "INVALID_ARGUMENT",
+            f"glossary_entries: is for single models only, and {KEY} are two",
         ),
     ],
 )

@@ -47,6 +47,13 @@ class GlossaryRequest(PlannedRequest):
     glossary_entries: Sequence[GlossaryEntry] = ()
     """Further entries."""
 
+    @property
+    def glossary_field(self) -> str:
+        """The field by which faults name the glossary; "" without one."""
+        if self.glossary:
+            return "glossary"
+        return "glossary_entries" if self.glossary_entries else ""
+
 
 @dataclass(frozen=True, slots=True)
 class TranslationRequest(GlossaryRequest):
@@ -199,7 +206,7 @@ class Translator:
     ) -> TranslationPlan:
         """The plan of a call; also refuses a call whose answer may be too large."""
         plan = await self.planner.plan(request, request.whole)
-        if request.glossary or request.glossary_entries:
+        if request.glossary_field:
             plan = await self._with_glossary(plan, request)
         max_tokens = num_texts * plan.options.num_hypotheses * plan.options.max_output_tokens
         token_bytes = TOKEN_BYTES if plan.joiner.return_tokens else TOKEN_TEXT_BYTES
@@ -210,7 +217,7 @@ class Translator:
         self, plan: TranslationPlan, request: GlossaryRequest
     ) -> TranslationPlan:
         if request.options.return_alternatives:
-            raise InvalidRequest("glossary", "is for calls without alternatives only")
+            raise InvalidRequest(request.glossary_field, "is for calls without alternatives only")
         return plan.with_glossary(
             await self._glossaries.glossary(request.glossary, request.glossary_entries)
         )
