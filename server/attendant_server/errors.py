@@ -90,7 +90,7 @@ class GlossaryNotFound(AttendantError):
 
 
 class GlossaryUnreadable(AttendantError):
-    """The file of a glossary cannot be read; the message names the line."""
+    """The file of a glossary cannot be read, or has a bad line, which the message names."""
 
 
 class NotInstalled(AttendantError):

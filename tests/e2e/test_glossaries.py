@@ -212,6 +212,14 @@ def test_a_translation_without_room_for_a_term_says_so(running: Running):
             grpc.StatusCode.INVALID_ARGUMENT,
             "glossary: is for calls without alternatives only",
         ),
+        (
+            {
+                "glossary_entries": [GlossaryEntry(source="cat", targets=["Kater"])],
+                "options": TranslateOptions(return_alternatives=True),
+            },
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "glossary_entries: is for calls without alternatives only",
+        ),
     ],
 )
 def test_a_bad_glossary_fails_the_call(running: Running, fields, code, message):

@@ -17,6 +17,7 @@ from attendant.v1.text_pb2 import (
 )
 from attendant.v1.translation_pb2 import (
     FINISH_REASON_LENGTH,
+    GlossaryEntry,
     Sampling,
     ScoreRequest,
     StreamTranslateRequest,
@@ -31,6 +32,7 @@ from attendant_server.application.markup_translation import MarkupTranslator
 from attendant_server.application.pivot_places import LEAST_WEIGHT
 
 from tests.recorded.texts import ODD
+from tests.support.bulk import translate_requests
 from tests.support.serving import Running, failure_of, running_server
 
 BUILT_IN = Path(__file__).parents[2] / "bundles"
@@ -138,6 +140,16 @@ def test_a_model_that_has_both_languages_is_used_alone(running: Running):
             {"options": TranslateOptions(suppressed_texts=["no such token"])},
             "INVALID_ARGUMENT",
             "options.suppressed_texts",
+        ),
+        (
+            {"glossary": "animals"},
+            "INVALID_ARGUMENT",
+            f"glossary: is for single models only, and {KEY} are two",
+        ),
+        (
+            {"glossary_entries": [GlossaryEntry(source="Hund", targets=["chien"])]},
+            "INVALID_ARGUMENT",
+            f"glossary_entries: is for single models only, and {KEY} are two",
         ),
     ],
 )
@@ -342,6 +354,25 @@ def test_a_call_counts_for_both_models_and_its_texts_once(running: Running):
     assert after == texts + len(TEXTS)
     read = running.metric("attendant_caller_tokens_total", caller="anonymous") - tokens
     assert read == found.token_counts.num_input_tokens
+
+
+def test_a_text_of_a_bulk_call_counts_for_both_models(running: Running):
+    def figures() -> list[float]:
+        method = {"method": "BulkTranslate"}
+        return [
+            running.metric(name, model=model, **labels)
+            for model in ("de-en/1", "en-fr/1")
+            for name, labels in (
+                ("attendant_decode_seconds_count", method),
+                ("attendant_invalid_texts_total", {}),
+            )
+        ]
+
+    before = figures()
+    texts = [("1", TEXT), ("2", " "), ("3", TEXT)]
+    found = list(running.translation.BulkTranslate(translate_requests(texts, **LANGUAGES)))
+    assert [each.translation.HasField("error") for each in found] == [False, True, False]
+    assert [after - old for after, old in zip(figures(), before, strict=True)] == [2, 1, 2, 1]
 
 
 def test_the_deadline_of_a_call_is_one_for_both_models(

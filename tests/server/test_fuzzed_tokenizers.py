@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attendant_server.bundle_tokenizers import read_tokenizer
 from attendant_server.bundles import Bundle, BundleError, read_bundle
-from attendant_server.loading import _tokenizer
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -90,7 +90,7 @@ def check(folder: Path, content: bytes) -> None:
     path.write_bytes(content)
     refusals = [f"{path}: "]  # and the message, if there is one
     try:
-        tokenizer = _tokenizer(Bundle(folder, MANIFEST, "fp32"), name)
+        tokenizer = read_tokenizer(Bundle(folder, MANIFEST, "fp32"), name)
     except BundleError as error:
         refusals.append(str(error))
     else:

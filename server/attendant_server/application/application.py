@@ -38,7 +38,6 @@ class Application:
     jobs: JobRunner
     """Front doors use it to serialize long answers off the event loop."""
     translator: Translator
-    markup_translator: MarkupTranslator
     routed_translator: RoutedTranslator
     bulk_translator: BulkTranslator
     bulk_embedder: BulkEmbedder
@@ -84,7 +83,6 @@ def new_application(
         admission=admission,
         jobs=jobs,
         translator=translator,
-        markup_translator=markup_translator,
         routed_translator=routed_translator,
         bulk_translator=BulkTranslator(routed_translator, limits, admission),
         bulk_embedder=BulkEmbedder(embedder, limits, admission),

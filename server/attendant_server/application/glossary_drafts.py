@@ -103,8 +103,8 @@ def beginnings(
     """The beginnings up to the first missing term, one for each of the term's translations.
 
     ``weights`` are those of the tokens of the draft, and ``tokenizer`` is that of translations.
-    None for a draft that would be too long. The problem of the draft is set if the model cannot
-    write the term.
+    Beginnings that leave no room for further tokens are left out. If the model cannot write a
+    translation of the term, the problem of the draft is set and there are none.
     """
     translation = tokenizer.decode(draft.hypothesis.token_ids)
     match, place = _first_missing(draft, weights, tokenizer, translation)

@@ -117,9 +117,9 @@ class RoutedTranslator:
         seconds_left: float | None,
     ) -> "_Hops":
         """The models of a call; raises what the second one would refuse before any work."""
-        if request.glossary or request.glossary_entries:
+        if request.glossary_field:
             problem = f"is for single models only, and {route.key} are two"
-            raise InvalidRequest("glossary", problem)
+            raise InvalidRequest(request.glossary_field, problem)
         ends = self._limits.deadline(time.monotonic(), seconds_left)
         hops = _Hops(route, *self._routes.models(route), ends)
         second = replace(request, served=hops.second, source_language=route.read)
@@ -226,8 +226,11 @@ def _first_request(
 
 @contextmanager
 def _one_record() -> Iterator[None]:
-    """The block of the second model: the record counts its texts and its tokenization no second
-    time, and its waiting and encoding as a part of decoding."""
+    """The block of the second model.
+
+    The record does not count its texts and its tokenization again, and counts its waiting and
+    encoding as a part of decoding.
+    """
     record = records.current()
     first = copy(record)
     try:

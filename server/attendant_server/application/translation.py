@@ -49,6 +49,13 @@ class GlossaryRequest(PlannedRequest):
     built_glossary: Glossary | None = None
     """The glossary of an earlier plan, instead of both; None for none."""
 
+    @property
+    def glossary_field(self) -> str:
+        """The field by which faults name the glossary; "" without one."""
+        if self.glossary:
+            return "glossary"
+        return "glossary_entries" if self.glossary_entries else ""
+
 
 @dataclass(frozen=True, slots=True)
 class TranslationRequest(GlossaryRequest):
@@ -216,7 +223,7 @@ class Translator:
             raise InvalidRequest("options.target_prefix_bias", problem)
         if request.built_glossary is not None:
             plan = plan.with_glossary(request.built_glossary)
-        elif request.glossary or request.glossary_entries:
+        elif request.glossary_field:
             plan = await self._with_glossary(plan, request)
         max_tokens = num_texts * plan.options.num_hypotheses * plan.options.max_output_tokens
         token_bytes = TOKEN_BYTES if plan.joiner.return_tokens else TOKEN_TEXT_BYTES
@@ -227,7 +234,7 @@ class Translator:
         self, plan: TranslationPlan, request: GlossaryRequest
     ) -> TranslationPlan:
         if request.options.return_alternatives:
-            raise InvalidRequest("glossary", "is for calls without alternatives only")
+            raise InvalidRequest(request.glossary_field, "is for calls without alternatives only")
         return plan.with_glossary(
             await self._glossaries.glossary(request.glossary, request.glossary_entries)
         )

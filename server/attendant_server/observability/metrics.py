@@ -144,9 +144,8 @@ class Metrics:
         metrics.rpc_seconds.labels(*record.method).observe(seconds, exemplar)
         if record.method.is_own:
             self._count_for_caller(record)
-        for key in record.model.split(BETWEEN_MODELS):
-            if model := self._labels.get(key):  # none was found, or it has just been unloaded
-                self._count_for_model(record, model, seconds, exemplar)
+        for model in self._model_labels(record):
+            self._count_for_model(record, model, seconds, exemplar)
 
     def _count_for_model(
         self,
@@ -166,9 +165,14 @@ class Metrics:
     def on_text_ended(self, record: CallRecord) -> None:
         """A text of a stream has been answered."""
         self._count_texts_of_caller(record)
-        if model := self._labels.get(record.model):
+        for model in self._model_labels(record):
             self._count_bad_texts(record, model)
             self._time(record, (*model, record.method.name), None)
+
+    def _model_labels(self, record: CallRecord) -> list[tuple[str, str]]:
+        """The labels of the models of a call; none if none was found, or it was just unloaded."""
+        found = map(self._labels.get, record.model.split(BETWEEN_MODELS))
+        return [labels for labels in found if labels is not None]
 
     def _count_bad_texts(self, record: CallRecord, model: tuple[str, str]) -> None:
         metrics = self._definitions
@@ -228,12 +232,12 @@ class Metrics:
             self._definitions.dropped_texts.labels(*labels, reason).inc(num_texts)
 
     def _count_texts_of_caller(self, record: CallRecord) -> None:
-        metrics, caller = self._definitions, _label_of(record)
+        metrics, caller = self._definitions, _caller_label(record)
         metrics.caller_texts.labels(caller).inc(record.num_counted_texts)
         metrics.caller_tokens.labels(caller).inc(record.num_counted_tokens)
 
     def _count_for_caller(self, record: CallRecord) -> None:
-        metrics, caller = self._definitions, _label_of(record)
+        metrics, caller = self._definitions, _caller_label(record)
         is_refused = record.code in REFUSING_CODES
         result = "ok" if record.code == "OK" else "refused" if is_refused else "failed"
         metrics.caller_calls.labels(caller, result).inc()
@@ -286,7 +290,7 @@ class Metrics:
             )
 
 
-def _label_of(record: CallRecord) -> str:
+def _caller_label(record: CallRecord) -> str:
     name = record.caller.name
     return name if name == ANONYMOUS.name or name.startswith(KEY) else OTHER
 

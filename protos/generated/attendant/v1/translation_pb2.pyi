@@ -584,7 +584,8 @@ class Hypothesis(google.protobuf.message.Message):
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutputToken]:
         """The output tokens in order, sentence after sentence. Empty unless TranslateOptions.return_tokens is set. The last one
         of each sentence is the end token, unless the sentence reached max_output_tokens. Text that is copied has no tokens.
-        Tokens that the model, its target language, controls or the target prefix demand come first, with a log_probability of 0.
+        Tokens that the model, its target language, controls or the target prefix demand come first, with a log_probability
+        of 0.
         """
 
     @property

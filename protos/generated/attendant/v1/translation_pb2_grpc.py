@@ -94,9 +94,10 @@ class TranslationServiceServicer(object):
         of the server has declared (--pivots) translates over a third language. The best translation of the first model is
         then the text of the second one. Options apply to both models, but these to the second one only: num_hypotheses,
         max_output_tokens, min_output_tokens, return_tokens, suppressed_token_ids, suppressed_texts, sampling,
-        num_beam_groups, diversity_penalty, return_alternatives and target_prefixes. Hypotheses, with their scores and
-        tokens, are those of the second model; their sentences and alignments lead from its translation to the text as
-        sent. A fault of a text in the second model says so. Both models must be permitted to the caller.
+        num_beam_groups, diversity_penalty, coverage_penalty, return_alternatives, target_prefixes and controls. A glossary
+        is INVALID_ARGUMENT. Hypotheses, with their scores and tokens, are those of the second model; their sentences and
+        alignments lead from its translation to the text as sent. A fault of a text in the second model says so. Both models
+        must be permitted to the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,9 +117,10 @@ class TranslationServiceServicer(object):
         """BulkTranslate translates any number of texts in one call, in their order.
 
         The first message has the settings, each later one a text. Faults of the settings end the call before any text is
-        read. Once the settings are accepted, the server sends its initial metadata. Each text gets one response. A fault of one text (those of Translate, DEADLINE_EXCEEDED if it took longer than
-        the server's time limit for a call, INTERNAL if the model failed, RESOURCE_EXHAUSTED if it has more tokens than the
-        caller's quota ever allows) is in its Translation, and the other texts are translated.
+        read. Once the settings are accepted, the server sends its initial metadata. Each text gets one response. A fault of
+        one text (those of Translate, DEADLINE_EXCEEDED if it took longer than the server's time limit for a call, INTERNAL
+        if the model failed, RESOURCE_EXHAUSTED if it has more tokens than the caller's quota ever allows) is in its
+        Translation, and the other texts are translated.
 
         The server reads further texts while it translates, up to RequestLimits.max_texts unanswered ones, at most 256. Texts
         wait where those of other calls are refused: for room in the queue, and for the caller's quotas. The calls have the
