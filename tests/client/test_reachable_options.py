@@ -26,7 +26,7 @@ NOT_SENT = {
     "attendant.v1.RerankRequest.top_k": "documents are ranked over all parts of a large call",
 }
 """Fields that the clients do not send, and why."""
-NOT_IN_SETTINGS = ("texts", "target_prefixes")
+NOT_IN_SETTINGS = ("texts", "target_prefixes", "target_prefix_bias")
 """Fields that the settings of a bulk call must not have."""
 COMMON = {"timeout_seconds", "request_id"}
 TEXTS: dict[str, Any] = {

@@ -46,5 +46,6 @@ def test_a_bulk_call_has_the_options_of_the_call_without_bulk(method):
             set(inspect.signature(getattr(cls, name)).parameters)
             for name in (method, f"bulk_{method}")
         )
-        assert single - bulk <= {"target_prefix"}  # which has a value for each text
+        # A prefix has a value for each text.
+        assert single - bulk <= {"target_prefix", "target_prefix_bias"}
         assert bulk <= single

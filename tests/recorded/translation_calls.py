@@ -226,6 +226,9 @@ def prefix_calls(model: str, texts: Sequence[str], prefix: str) -> Iterator[Call
         prefixes = [prefix, "", "\u72ac"]
         name = f"{model} target prefixes, beam {beam_size}"
         yield translate(name, texts[:3], model, target_prefixes=prefixes, **options)
+        name = f"{model} biased target prefixes, beam {beam_size}"
+        biased = options | {"target_prefix_bias": 2}
+        yield translate(name, texts[:2], model, target_prefixes=prefixes[:2], **biased)
         name = f"{model} target prefix, beam {beam_size}"
         yield stream(name, texts[0], model, target_prefix=prefix, **options)
 
