@@ -218,9 +218,8 @@ class Translator:
     ) -> TranslationPlan:
         if request.options.return_alternatives:
             raise InvalidRequest(request.glossary_field, "is for calls without alternatives only")
-        return plan.with_glossary(
-            await self._glossaries.glossary(request.glossary, request.glossary_entries)
-        )
+        glossary = await self._glossaries.glossary(request.glossary, request.glossary_entries)
+        return plan.with_glossary(glossary, request.glossary_field)
 
     def _finisher(self, plan: TranslationPlan, deadline: float) -> PieceFinisher | None:
         if not plan.needs_finishing:
