@@ -222,6 +222,7 @@ bench: $(BENCH_VENV)/.installed $(BENCH_OTHERS) ## Measure quality and speed fro
 		--model base --loads saturated,single,poisson80,bare
 	$(BENCH) bench.serving.interference --data-dir $(DATA_DIR)
 	$(BENCH) bench.serving.fairness --data-dir $(DATA_DIR)
+	$(BENCH) bench.serving.bulk --data-dir $(DATA_DIR) --pairs $(PAIRS)
 	$(BENCH) bench.serving.overhead --data-dir $(DATA_DIR) --pairs $(PAIRS)
 ifneq ($(EMBEDDING_RIVALS),)
 	$(BENCH) bench.embedding --data-dir $(DATA_DIR) --pairs $(PAIRS) --precision fp32 \

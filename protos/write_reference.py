@@ -202,11 +202,12 @@ def method_section(
 ) -> Iterator[str]:
     """The heading and comment of a method, and the messages that no earlier method has."""
     request, response = messages_of(method)
-    stream = "stream " if method.server_streaming else ""
+    takes = "stream " if method.client_streaming else ""
+    returns = "stream " if method.server_streaming else ""
     yield f"### {method.name}"
     yield (
-        f"`{PACKAGE}.{service}/{method.name}` takes [{request}](#{request.lower()}) and "
-        f"returns {stream}[{response}](#{response.lower()})."
+        f"`{PACKAGE}.{service}/{method.name}` takes {takes}[{request}](#{request.lower()}) and "
+        f"returns {returns}[{response}](#{response.lower()})."
     )
     yield from contract.paragraphs(f"{service}.{method.name}")
     if f"\n### Calls of {method.name}\n" in GALLERY.read_text(encoding="utf-8"):

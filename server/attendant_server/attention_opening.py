@@ -1,6 +1,8 @@
 """Opens the attention graph of a model for its first call, if the memory suffices."""
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 from attendant_server.bundle_faults import without_paths
 from attendant_server.bundles import BundleError
@@ -9,6 +11,11 @@ from attendant_server.memory_need import check_attention_memory
 from attendant_server.runtime.attention_graph import AttentionGraph
 
 logger = logging.getLogger(__name__)
+
+
+def opener(graph: AttentionGraph | None) -> Callable[[], None] | None:
+    """What opens a graph, by `open_attention`; None for a model without one."""
+    return None if graph is None else partial(open_attention, graph)
 
 
 def open_attention(graph: AttentionGraph) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attendant_server.application.catalog import Catalog, ServedModel, version_order
 from attendant_server.application.descriptions import ModelDescription, ModelKind
-from attendant_server.attention_opening import open_attention
+from attendant_server.attention_opening import opener
 from attendant_server.bundle_faults import without_paths
 from attendant_server.bundles import Bundle, BundleError, is_wanted
 from attendant_server.default_versions import read_default_versions
@@ -320,8 +320,7 @@ class ModelLifecycle:
     def _enter(self, model: LoadedModel, description: ModelDescription) -> ServedModel:
         """Let the engine run a loaded model; returns it for the catalog."""
         assert self.engine is not None
-        key, attention = model.bundle.key, model.attention
-        self._num_loads += 1
+        key, self._num_loads = model.bundle.key, self._num_loads + 1
         name = key if self._catalog.ready(key) is None else f"{key}#{self._num_loads}"
         self.engine.add(name, model.schedulers)
         self._max_cache_bytes[key] = model.max_cache_bytes
@@ -334,7 +333,7 @@ class ModelLifecycle:
             engine=self.engine,
             engine_name=name,
             on_refused=self._series.on_refused,
-            open_attention=None if attention is None else partial(open_attention, attention),
+            open_attention=opener(model.attention),
         )
 
     def _num_translation(self) -> int:

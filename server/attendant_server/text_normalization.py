@@ -78,10 +78,13 @@ class TextNormalizer:
         return NormalizedText("".join(characters), starts, ends)
 
     def can_read(self, text: str) -> bool:
-        """Whether the tokenizer knows all characters of a text, or what stands for them."""
-        return all(
+        """Whether the tokenizer knows all characters of a text, or what stands for them.
+
+        The text is composed first, so a mark after its base counts as the composed character.
+        """
+        return not self._unusual(text) or all(
             self._is_plain(each)
-            for character in self._unusual(text)
+            for character in self._unusual(unicodedata.normalize("NFC", text))
             for each in self._replacement(character)
         )
 

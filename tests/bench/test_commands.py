@@ -80,6 +80,7 @@ def test_commands_are_found_in_documents_and_the_makefile():
     assert {module for module, _ in commands_of_makefile()} >= {
         "bench.translation",
         "bench.embedding",
+        "bench.serving.bulk",
         "bench.serving.overhead",
     }
     assert len(flags_beside_a_command()) > 5

@@ -17,7 +17,7 @@ from attendant_client import (
     ServerError,
     UnavailableError,
 )
-from attendant_client.bulk_input import MAX_UNANSWERED_TEXTS
+from attendant_client.bulk_input import MAX_UNANSWERED_TEXTS, AsyncBulkInput, BulkInput
 from google.rpc import code_pb2
 
 from tests.client.script import Fault
@@ -131,6 +131,28 @@ def test_samples_of_later_texts_are_the_same_after_a_break(client, script):
     assert (first.first_index, second.first_index) == (5, 6)
     assert first.HasField("seed")
     assert first.seed == second.seed
+
+
+def taken(texts: BulkInput | AsyncBulkInput) -> str:
+    text = texts.take()
+    assert text is not None
+    return text.text
+
+
+def test_an_input_goes_on_after_all_of_its_texts_were_answered():
+    texts = BulkInput(["a", "b"])
+    reader = AsyncBulkInput(["a", "b"])
+
+    async def read() -> list[str]:
+        found = []
+        while await reader.has_more():
+            found.append(taken(reader))
+        return found
+
+    found = []
+    while texts.has_more():
+        found.append(taken(texts))
+    assert found == asyncio.run(read()) == ["a", "b"]
 
 
 def test_the_input_is_read_no_further_than_there_is_room(client, script):

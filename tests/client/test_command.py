@@ -261,7 +261,7 @@ def test_help_names_every_environment_variable_that_the_command_reads(capsys):
     package = Path(attendant_client.__file__).parent
     code = "".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
     read = set(re.findall(r"environ(?:\.get)?[(\[]\"(\w+)", code))
-    assert read == {"ATTENDANT_TARGET"}
+    assert read == {"ATTENDANT_TARGET", "NO_COLOR"}
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out

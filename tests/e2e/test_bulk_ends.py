@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -277,3 +278,20 @@ def test_an_idle_input_keeps_no_call_and_is_taken_up_again(
         wait_until(lambda: running.metric("attendant_concurrent_calls") == 0)
         may_go_on.set()
         assert [each.text for each in results] == [first]
+
+
+def test_a_call_goes_on_when_its_connection_ends_by_age(start: Callable[..., Running]):
+    running = start(max_connection_age_seconds=0.3, max_request_seconds=1.0)
+    calls = {"grpc_method": "BulkTranslate"}
+
+    def texts() -> Iterator[tuple[str, str]]:
+        for pair in TEXTS:
+            if running.metric("grpc_server_started_total", **calls) > 2:
+                return  # the call has gone on twice
+            time.sleep(0.01)
+            yield pair
+
+    with Client(f"127.0.0.1:{running.server.port}") as client:
+        results = found(client.bulk_translate(texts()))
+    assert [text_id for text_id, _ in results] == [text_id for text_id, _ in TEXTS[: len(results)]]
+    assert running.metric("grpc_server_started_total", **calls) > 2

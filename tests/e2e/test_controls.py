@@ -129,7 +129,7 @@ def test_an_unknown_control_or_value_is_refused_with_those_that_the_model_has(
         assert problem in error.details()
 
 
-def done(answer):
+def done(answer: Any) -> None:
     """Wait for the end of a stream; other answers are complete."""
     if hasattr(answer, "__next__"):
         list(answer)

@@ -199,3 +199,69 @@ def test_a_bad_combination_fails_the_call(running: Running, fields: dict[str, An
     failure = failure_of(running.translation.Translate, request)
     assert failure.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert failure.details() == message
+
+
+@EVERY_SEARCH
+def test_a_bias_decides_how_much_a_prefix_counts(running: Running, beam_size: int):
+    plain = best(translate(running, SENTENCES, [], options={"beam_size": beam_size}))
+    prefixes = beginnings(plain[1:] + plain[:1])  # those of other sentences
+    forced = best(translate(running, SENTENCES, prefixes, options={"beam_size": beam_size}))
+    for bias, expected in ((100, forced), (1e-6, plain)):
+        options = {"beam_size": beam_size, "target_prefix_bias": bias}
+        assert best(translate(running, SENTENCES, prefixes, options=options)) == expected
+    num_followed = [
+        sum(
+            text.startswith(prefix)
+            for text, prefix in zip(
+                best(
+                    translate(
+                        running,
+                        SENTENCES,
+                        prefixes,
+                        options={"beam_size": beam_size, "target_prefix_bias": bias},
+                    )
+                ),
+                prefixes,
+                strict=True,
+            )
+        )
+        for bias in (1e-6, 2, 5, 100)
+    ]
+    assert num_followed == sorted(num_followed)
+    assert num_followed[0] < num_followed[-1] == len(SENTENCES)
+
+
+def test_a_stream_and_samples_follow_the_bias_too(running: Running):
+    prefix = "Der Hund"
+    options: dict[str, Any] = {"target_prefix_bias": 100}
+    [expected] = best(translate(running, SENTENCES[:1], [prefix], options=options))
+    assert expected.startswith(prefix)
+    request = StreamTranslateRequest(
+        text=SENTENCES[0], target_prefix=prefix, options=TranslateOptions(**options)
+    )
+    pieces = list(running.translation.StreamTranslate(request))
+    assert "".join(piece.delta for piece in pieces) == expected
+    options = {"target_prefix_bias": 100, "num_hypotheses": 3, "sampling": Sampling(seed=1)}
+    [samples] = translate(running, SENTENCES[:1], [prefix], options=options).translations
+    assert all(each.text.startswith(prefix) for each in samples.hypotheses)
+
+
+@pytest.mark.parametrize(
+    ("options", "prefixes", "message"),
+    [
+        ({"target_prefix_bias": 0}, ["a"], "must be more than 0 and at most 100"),
+        ({"target_prefix_bias": float("nan")}, ["a"], "must be more than 0 and at most 100"),
+        ({"target_prefix_bias": 101}, ["a"], "must be more than 0 and at most 100"),
+        ({"target_prefix_bias": 1}, [], "is for texts with target prefixes only"),
+        ({"target_prefix_bias": 1}, [" "], "is for texts with target prefixes only"),
+        (
+            {"target_prefix_bias": 1, "return_alternatives": True},
+            ["a"],
+            "is for calls without alternatives only",
+        ),
+    ],
+)
+def test_a_bad_bias_is_refused(running: Running, options, prefixes, message):
+    failure = failure_of(lambda: translate(running, ["a"], prefixes, options=options))
+    assert failure.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.details() == f"options.target_prefix_bias: {message}"

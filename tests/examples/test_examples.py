@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from attendant_server.settings import Settings
 
+from examples.attention_heads import clearest
 from examples.mine_pairs import margins, mine
 from examples.semantic_search import paragraphs
 from examples.translate_subtitles import Subtitle, parse
@@ -129,6 +130,27 @@ def test_a_margin_is_the_cosine_relative_to_those_of_the_nearest_neighbours():
     # Cosines: [[1, 0.6], [0, 0.8]]; means of rows 0.8, 0.4, of columns 0.5, 0.7.
     expected = [[1 / 0.65, 0.6 / 0.75], [0.0, 0.8 / 0.55]]
     np.testing.assert_allclose(margins(first, second), expected)
+
+
+def test_the_clearest_heads_of_both_networks_are_drawn(run):
+    done = run("attention_heads.py", "The cat is sleeping on the sofa.")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("encoder, layer") == done.stdout.count("decoder, layer") == 5
+    assert "translation: Die Katze schläft auf dem Sofa." in done.stdout
+    before = done.stdout.split("the token before (")[1].splitlines()
+    assert before[2].startswith("     ▁cat ██")  # "cat" looks at "The", the first column
+
+
+def test_the_clearest_head_of_a_kind_has_the_greatest_share_at_its_place():
+    uniform = np.full((4, 4), 0.25)
+    shifted = np.eye(4, k=-1)
+    shifted[0, 0] = 1.0
+    weights = np.stack([np.stack([uniform, np.eye(4)]), np.stack([shifted, uniform])])
+    found = {kind: (share, layer, head) for kind, share, layer, head in clearest(weights)}
+    assert found["the token before"] == (1.0, 1, 0)
+    assert found["itself"] == (1.0, 0, 1)
+    assert found["the token after"] == (0.25, 0, 0)
 
 
 def test_a_folder_without_texts_is_named(run, tmp_path):

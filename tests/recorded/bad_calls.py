@@ -14,6 +14,7 @@ from tests.recorded.call import (
     embed,
     embed_tokens,
     fill_mask,
+    get_attention,
     get_model,
     score,
     stream,
@@ -149,6 +150,9 @@ def bad_models(translation: str, embedding: str) -> Iterator[Call]:
     yield score("an embedding model", [PAIR], embedding)
     yield tokenize("an unknown model", [TEXT], "nothing")
     yield tokenize("the target side of an embedding model", [TEXT], embedding, side=2)
+    yield get_attention("an unknown model", TEXT, "nothing")
+    for model in (translation, embedding):
+        yield get_attention(f"{model}, which has no attention graph", TEXT, model)
 
 
 def unnamed_models() -> Iterator[Call]:

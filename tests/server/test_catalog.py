@@ -1,11 +1,19 @@
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from attendant_server.application.catalog import Catalog, ServedModel, version_order
 from attendant_server.application.descriptions import ModelDescription, ModelKind
-from attendant_server.errors import InvalidRequest, ModelNotFound, Unavailable
+from attendant_server.engine.calls import Call
+from attendant_server.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    QueueFull,
+    Unavailable,
+)
 
 TRANSLATION, EMBEDDING = ModelKind.TRANSLATION, ModelKind.EMBEDDING
 
@@ -166,3 +174,41 @@ def test_a_model_is_in_use_until_the_tasks_that_asked_for_it_end(refusals: list[
         await unused
 
     asyncio.run(scenario())
+
+
+class Full:
+    """An engine whose queue has room after some attempts only."""
+
+    clock = staticmethod(time.monotonic)
+
+    def __init__(self, num_refusals: int) -> None:
+        self.num_refusals = num_refusals
+
+    def submit(self, _: str, call: Call[str]) -> None:
+        if self.num_refusals:
+            self.num_refusals -= 1
+            raise QueueFull("full", retry_after_seconds=0.01)
+        call.put(0, "answer", 0.0)
+
+
+def answer(engine: Full, seconds: float, may_wait: bool, refusals: list[str]) -> list[str]:
+    """The answer to a call of one text with this time."""
+    tokenizer: Any = None
+    served = ServedModel(
+        model("en-de", "1"), tokenizer, tokenizer, None, engine, "en-de/1", refusals.append
+    )
+    call = Call[str](1, time.monotonic() + seconds)
+    return asyncio.run(served.answer(call, may_wait))
+
+
+def test_a_call_that_may_wait_gets_room_later(refusals: list[str]):
+    assert answer(Full(3), 60.0, True, refusals) == ["answer"]
+    with pytest.raises(QueueFull):
+        answer(Full(1), 60.0, False, refusals)
+    assert refusals == ["queue_full"]
+
+
+def test_a_call_that_may_wait_does_not_wait_beyond_its_deadline(refusals: list[str]):
+    with pytest.raises(DeadlineExceeded, match="before the queue had room"):
+        answer(Full(10**6), 0.03, True, refusals)
+    assert refusals == []

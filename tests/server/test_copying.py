@@ -1,9 +1,11 @@
 """Addresses, unknown characters and parts without letters are copied, not translated."""
 
 import string
+import unicodedata
 
 import pytest
 from attendant_server.application.copying import Piece, piece
+from attendant_server.text_normalization import TextNormalizer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +37,21 @@ def test_a_copied_part_is_put_at_about_the_same_place(text: str, to_translate: s
 @pytest.mark.parametrize("text", ["25", "-----", "😀", "https://a.b", "3:45 - 10%", "日本", "…"])
 def test_a_part_without_anything_to_translate_is_no_piece(text: str):
     assert whole(text) is None
+
+
+def test_marks_that_compose_known_characters_with_their_bases_are_not_copied():
+    normalizer = TextNormalizer((KNOWN | set("éÜ")).__contains__)
+    for text in ("Une idée", "Übung 😀 é"):
+        decomposed = unicodedata.normalize("NFD", text)
+        found = piece(decomposed, (0, len(decomposed)), normalizer.can_read)
+        composed = piece(text, (0, len(text)), normalizer.can_read)
+        assert found is not None
+        assert composed is not None
+        assert unicodedata.normalize("NFC", found.text) == composed.text
+        assert [copy.text for copy in found.copies] == [copy.text for copy in composed.copies]
+    lone = piece("a \u0308b", (0, 4), normalizer.can_read)
+    assert lone is not None
+    assert "\u0308" in [copy.text.strip() for copy in lone.copies]
 
 
 def test_copied_parts_at_the_ends_lie_outside_of_the_piece():

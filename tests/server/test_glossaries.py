@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from attendant_server.application import glossaries, term_placement
 from attendant_server.application.alignment import WordLink
 from attendant_server.application.glossaries import Glossary, GlossaryEntry
 from attendant_server.application.glossary_folder import GlossaryFolder
@@ -80,6 +81,48 @@ def test_no_occurrence_of_a_single_term_is_missed(words, term):
         expected += is_here
         position += len(term) if is_here else 1
     assert num_found == expected
+
+
+def test_of_terms_with_the_same_words_the_last_one_counts():
+    assert found("an e-mail", "e - mail", "e-mail") == [("e-mail", "e-mail")]
+
+
+class CountedWord(str):
+    """A word that counts how often it is compared or looked up."""
+
+    num_uses = 0
+
+    def __hash__(self):
+        CountedWord.num_uses += 1
+        return super().__hash__()
+
+    def __eq__(self, other):
+        CountedWord.num_uses += 1
+        return super().__eq__(other)
+
+
+def test_a_word_that_begins_many_terms_is_not_compared_with_each(monkeypatch):
+    glossary = Glossary([entry(f"a {number}") for number in range(1000)])
+    monkeypatch.setattr(glossaries, "_folded", lambda words: tuple(map(CountedWord, words)))
+    CountedWord.num_uses = 0
+    assert glossary.matches("a " * 100) == []
+    assert 0 < CountedWord.num_uses < 1000
+
+
+def test_occurrences_that_were_taken_are_not_tried_again(monkeypatch):
+    matches = Glossary([entry("a", "b")]).matches("a " * 300)
+    num_tried = 0
+    overlap = term_placement._overlap
+
+    def counted(one, two):
+        nonlocal num_tried
+        num_tried += 1
+        return overlap(one, two)
+
+    monkeypatch.setattr(term_placement, "_overlap", counted)
+    terms = placed_terms(matches, "b " * 299)
+    assert [term.target for term in terms] == [(2 * i, 2 * i + 1) for i in range(299)] + [None]
+    assert num_tried < 3000
 
 
 @pytest.mark.parametrize(

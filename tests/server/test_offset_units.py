@@ -62,4 +62,7 @@ def test_requests_choose_the_unit_if_they_or_their_answers_have_offsets(method):
         if field.name.endswith(("start", "end"))
     }
     assert names <= {"start", "end", "source_start", "source_end", "target_start", "target_end"}
-    assert ("offset_unit" in method.input_type.fields_by_name) == bool(names)
+    request = method.input_type
+    if method.client_streaming:
+        request = request.fields_by_name["settings"].message_type
+    assert ("offset_unit" in request.fields_by_name) == bool(names)

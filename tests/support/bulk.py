@@ -8,6 +8,12 @@ from attendant.v1 import embedding_pb2, text_pb2, translation_pb2
 
 from tests.support.serving import TIMEOUT_SECONDS, Running
 
+WORDS = ("the dog sees the king", "a cat", "the king", "the bird sees a dog and a cat")
+TEXTS = [(str(i), f"{WORDS[i % len(WORDS)]} {i % 7}") for i in range(600)]
+"""Pairs of an id and a text for the tiny translation model."""
+READS_NOTHING_UNASKED = [("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
+"""Options of a client that leaves messages on the server until it reads them."""
+
 
 def translate_requests(pairs: Iterable[tuple[str, str]] = (), **settings: Any) -> Iterator[Any]:
     """The messages for pairs of id and text; ``settings`` are fields of TranslateRequest."""
@@ -56,3 +62,15 @@ def num_unanswered(running: Running) -> int:
     """Texts that all streams of a server have read and not answered."""
     calls = running.server._drain._calls.copy()
     return sum(call.record.num_unanswered_texts for call in calls)
+
+
+def bulk_translate(running: Running, requests: Any, **options: Any) -> Any:
+    """A BulkTranslate call in progress."""
+    options = {"timeout": TIMEOUT_SECONDS} | options
+    return running.translation.BulkTranslate(iter(requests), **options)
+
+
+def translations(running: Running, texts: list[str], **fields: Any) -> Any:
+    """The translations of Translate, by distinct texts."""
+    request = translation_pb2.TranslateRequest(texts=texts, **fields)
+    return running.translation.Translate(request, timeout=TIMEOUT_SECONDS).translations

@@ -28,6 +28,7 @@ environment variables:
   ATTENDANT_TARGET    the server or servers, as for --target, if it is not given
 {connection_flags.ENVIRONMENT}  http_proxy, https_proxy, grpc_proxy, no_proxy, no_grpc_proxy
                       the proxy to servers on other machines, as gRPC reads them
+  NO_COLOR            if set, attention has no colours
 
 attendant COMMAND --help lists the options of a command.
 """
@@ -205,9 +206,8 @@ def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> Non
         subparsers, "attention", attention_command.attention, "draw the attention for a text"
     )
     attention_command.add_attention_flags(attention)
-    _add_model(attention)
-    add_language_flags(attention)
-    _add_normalization(attention)
+    for add_flags in (_add_model, add_language_flags, _add_normalization):
+        add_flags(attention)
 
     models = _add(subparsers, "models", commands.models, "list the models, or describe one")
     models.add_argument(

@@ -53,6 +53,7 @@ class AsyncTranslationCalls(ABC):
         sampling: Sampling | None = None,
         patience: float | None = None,
         coverage_penalty: float | None = None,
+        target_prefix_bias: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -93,6 +94,7 @@ class AsyncTranslationCalls(ABC):
         sampling: Sampling | None = None,
         patience: float | None = None,
         coverage_penalty: float | None = None,
+        target_prefix_bias: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -132,6 +134,7 @@ class AsyncTranslationCalls(ABC):
         sampling: Sampling | None = None,
         patience: float | None = None,
         coverage_penalty: float | None = None,
+        target_prefix_bias: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -187,6 +190,8 @@ class AsyncTranslationCalls(ABC):
         prefix, each with its best continuation. Such texts are not split into sentences.
         `target_prefix`: the beginning of the translation, which the model continues; for several
         texts as many, "" for none. Such a text is not split into sentences.
+        `target_prefix_bias`: makes the tokens of the prefix only likelier, by this much in their
+        log-probabilities, as long as a translation follows it.
         `return_tokens`: whether hypotheses have their tokens with log-probabilities.
         `splitting`: whether each of the "sentences" of a text, each of its "lines", or the text as
         a whole ("none") is translated alone; the model's default if absent, mostly "sentences".
@@ -212,6 +217,7 @@ class AsyncTranslationCalls(ABC):
             sampling=messages.sampling(sampling),
             patience=patience,
             coverage_penalty=coverage_penalty,
+            target_prefix_bias=target_prefix_bias,
             num_beam_groups=num_beam_groups,
             diversity_penalty=diversity_penalty,
             return_alternatives=return_alternatives,
@@ -262,6 +268,7 @@ class AsyncTranslationCalls(ABC):
         sampling: Sampling | None = None,
         patience: float | None = None,
         coverage_penalty: float | None = None,
+        target_prefix_bias: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -295,6 +302,7 @@ class AsyncTranslationCalls(ABC):
             sampling=messages.sampling(sampling),
             patience=patience,
             coverage_penalty=coverage_penalty,
+            target_prefix_bias=target_prefix_bias,
             num_beam_groups=num_beam_groups,
             diversity_penalty=diversity_penalty,
             return_alternatives=return_alternatives,

@@ -83,7 +83,7 @@ class BulkInput(_Unanswered):
     def has_more(self) -> bool:
         """Whether there is a text without an answer; reads one if there is none."""
         while not self._texts and not self._has_ended:
-            self._read(self._attempt, 0)
+            self._read(self._attempt, self._num_read)
         return bool(self._texts)
 
     def messages(self, call: BulkCall[Any]) -> Iterator[Message]:

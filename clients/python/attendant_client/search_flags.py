@@ -24,6 +24,12 @@ def add_search_flags(parser: ArgumentParser) -> None:
         help="whether the unknown token may come; default: the model's",
     )
     parser.add_argument("--target-prefix", metavar="TEXT", help="the beginning of each translation")
+    parser.add_argument(
+        "--target-prefix-bias",
+        type=float,
+        metavar="X",
+        help="make that beginning only likelier, by X in the log-probabilities of its tokens",
+    )
     parser.add_argument("--repetition-penalty", type=float, metavar="X", help="1 for none")
     parser.add_argument("--patience", type=float, metavar="X", help="of a beam search; default 1")
     parser.add_argument(

@@ -54,6 +54,7 @@ class TranslationCalls(ABC):
         sampling: Sampling | None = None,
         patience: float | None = None,
         coverage_penalty: float | None = None,
+        target_prefix_bias: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -94,6 +95,7 @@ class TranslationCalls(ABC):
         sampling: Sampling | None = None,
         patience: float | None = None,
         coverage_penalty: float | None = None,
+        target_prefix_bias: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -133,6 +135,7 @@ class TranslationCalls(ABC):
         sampling: Sampling | None = None,
         patience: float | None = None,
         coverage_penalty: float | None = None,
+        target_prefix_bias: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -188,6 +191,8 @@ class TranslationCalls(ABC):
         prefix, each with its best continuation. Such texts are not split into sentences.
         `target_prefix`: the beginning of the translation, which the model continues; for several
         texts as many, "" for none. Such a text is not split into sentences.
+        `target_prefix_bias`: makes the tokens of the prefix only likelier, by this much in their
+        log-probabilities, as long as a translation follows it.
         `return_tokens`: whether hypotheses have their tokens with log-probabilities.
         `splitting`: whether each of the "sentences" of a text, each of its "lines", or the text as
         a whole ("none") is translated alone; the model's default if absent, mostly "sentences".
@@ -213,6 +218,7 @@ class TranslationCalls(ABC):
             sampling=messages.sampling(sampling),
             patience=patience,
             coverage_penalty=coverage_penalty,
+            target_prefix_bias=target_prefix_bias,
             num_beam_groups=num_beam_groups,
             diversity_penalty=diversity_penalty,
             return_alternatives=return_alternatives,
@@ -263,6 +269,7 @@ class TranslationCalls(ABC):
         sampling: Sampling | None = None,
         patience: float | None = None,
         coverage_penalty: float | None = None,
+        target_prefix_bias: float | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
         return_alternatives: bool = False,
@@ -296,6 +303,7 @@ class TranslationCalls(ABC):
             sampling=messages.sampling(sampling),
             patience=patience,
             coverage_penalty=coverage_penalty,
+            target_prefix_bias=target_prefix_bias,
             num_beam_groups=num_beam_groups,
             diversity_penalty=diversity_penalty,
             return_alternatives=return_alternatives,

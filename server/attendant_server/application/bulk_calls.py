@@ -48,6 +48,8 @@ class BulkTranslator:
         plan = await _in_a_task(self._translator.check(request, markup))
         time_limit = StreamTime(seconds_left)
         request = _with_seed(request, plan.seed)
+        if (glossary := plan.joiner.glossary) is not None:  # built once, not for each text
+            request = replace(request, glossary="", glossary_entries=(), built_glossary=glossary)
         if BETWEEN_MODELS not in (model := records.current().model):
             request = replace(request, model=model)
 

@@ -15,6 +15,7 @@ from attendant_server.application.descriptions import ModelDescription, ModelKin
 from attendant_server.application.model_usage import ModelUsage
 from attendant_server.engine.calls import Call, Result
 from attendant_server.errors import (
+    DeadlineExceeded,
     InvalidRequest,
     ModelNotFound,
     PermissionDenied,
@@ -23,6 +24,9 @@ from attendant_server.errors import (
     WaitTooLong,
 )
 from attendant_server.tokenizer import TextTokenizer
+
+MAX_PAUSE_SECONDS = 1.0
+"""Longest time after which a call that waits for room looks for it again."""
 
 
 class Submitting(Protocol):
@@ -75,7 +79,8 @@ class ServedModel:
         """Let the engine answer a call; cancelling the coroutine abandons the call.
 
         ``may_wait``: a call for which the queue has no room waits for it instead of being refused,
-        and is admitted however long its texts wait.
+        and is admitted however long its texts wait. Raises DeadlineExceeded once its deadline has
+        passed without room.
         """
         if not call.num_texts:
             return []
@@ -91,7 +96,11 @@ class ServedModel:
                     is_wait = isinstance(error, WaitTooLong)
                     self.on_refused("queue_wait" if is_wait else "queue_full")
                     raise
-                await asyncio.sleep(error.retry_after_seconds)
+                if call.is_expired(self.engine.clock()):
+                    raise DeadlineExceeded(
+                        "the deadline passed before the queue had room for the call"
+                    ) from None
+                await asyncio.sleep(min(error.retry_after_seconds, MAX_PAUSE_SECONDS))
             except Unavailable:
                 self.on_refused("unavailable")
                 raise

@@ -148,13 +148,23 @@ def _unreadable(text: str, span: Span, can_read: Callable[[str], bool]) -> Itera
         return
     last = start
     for i in range(start, end):
-        if i < last or text[i].isspace() or can_read(text[i]):
+        if i < last or text[i].isspace() or _is_read(text, i, can_read):
             continue
         begin = _cluster_start(text, i, last)
         last = i + 1
         while last < end and _continues(text, last, can_read):
             last += 1
         yield begin, last
+
+
+def _is_read(text: str, i: int, can_read: Callable[[str], bool]) -> bool:
+    """Whether the model can read a character, or what a mark and its base compose."""
+    if can_read(text[i]):
+        return True
+    base = i
+    while base and unicodedata.combining(text[base]):
+        base -= 1
+    return base < i and can_read(text[base : i + 1])
 
 
 def _cluster_start(text: str, i: int, least: int) -> int:
@@ -166,5 +176,5 @@ def _cluster_start(text: str, i: int, least: int) -> int:
 
 def _continues(text: str, i: int, can_read: Callable[[str], bool]) -> bool:
     """Whether the character belongs to the characters before it, which are copied."""
-    is_unreadable = not (text[i].isspace() or can_read(text[i]))
+    is_unreadable = not (text[i].isspace() or _is_read(text, i, can_read))
     return is_unreadable or text[i] in _JOINERS or text[i - 1] == "\u200d"

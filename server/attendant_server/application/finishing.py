@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from attendant_server.application.coverage import ranked_by_coverage
 from attendant_server.application.glossary_search import GlossarySearch
+from attendant_server.application.jobs import JobRunner
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.tokenization import good
 from attendant_server.application.translation_plans import TranslationPlan
@@ -14,12 +15,14 @@ from attendant_server.errors import InvalidRequest
 class PieceFinisher:
     """Finishes the hypotheses of one call."""
 
-    def __init__(self, plan: TranslationPlan, deadline: float, max_width: int) -> None:
+    def __init__(
+        self, plan: TranslationPlan, deadline: float, max_width: int, jobs: JobRunner
+    ) -> None:
         """``deadline`` is on the engine's clock. ``max_width`` limits the rows of a search."""
         self._plan, self._deadline, glossary = plan, deadline, plan.joiner.glossary
         self._search = None
         if glossary is not None:
-            self._search = GlossarySearch(plan, glossary, deadline, max_width)
+            self._search = GlossarySearch(plan, glossary, deadline, max_width, jobs)
 
     def may_change(self, text: PiecedText, number: int) -> bool:
         """Whether another hypothesis of a piece than the best one of its search may be the best."""

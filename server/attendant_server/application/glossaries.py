@@ -60,17 +60,18 @@ class Glossary:
         Raises InvalidRequest for a term without words.
         """
         self.entries = list({entry.source: entry for entry in entries}.values())
-        self._by_first_word: dict[str, list[tuple[Words, bool, GlossaryEntry]]] = {}
+        self._exact: dict[Words, GlossaryEntry] = {}
+        self._any_case: dict[Words, GlossaryEntry] = {}
+        lengths: dict[str, set[int]] = {}
         for entry in self.entries:
             words = _words(entry.source)
             if not words:
                 raise InvalidRequest(f"{entry.field}.source", "has no words")
-            is_exact = words != _folded(words)
-            terms = self._by_first_word.setdefault(_folded(words)[0], [])
-            terms.append((words, is_exact, entry))
-        for terms in self._by_first_word.values():
-            # Longest terms first; of equally long ones, the one with upper-case letters.
-            terms.sort(key=lambda term: (-len(term[0]), not term[1]))
+            folded = _folded(words)
+            (self._any_case if words == folded else self._exact)[words] = entry
+            lengths.setdefault(folded[0], set()).add(len(words))
+        # Not the terms themselves: thousands of them may begin with the same word.
+        self._lengths = {word: sorted(own, reverse=True) for word, own in lengths.items()}
 
     def matches(self, text: str) -> list[TermMatch]:
         """The terms in a text, in order and without overlaps; longer ones win over shorter ones."""
@@ -90,11 +91,17 @@ class Glossary:
     def _term_at(
         self, words: Words, folded: Words, position: int
     ) -> tuple[GlossaryEntry | None, int]:
-        """The longest term at a word, and its number of words; None and 1 if there is none."""
-        for term, is_exact, entry in self._by_first_word.get(folded[position], ()):
-            part = slice(position, position + len(term))
-            if (words if is_exact else folded)[part] == term:
-                return entry, len(term)
+        """The longest term at a word, and its number of words; None and 1 if there is none.
+
+        Of equally long ones, the one with upper-case letters.
+        """
+        for length in self._lengths.get(folded[position], ()):
+            if position + length > len(words):
+                continue
+            part = slice(position, position + length)
+            entry = self._exact.get(words[part]) or self._any_case.get(folded[part])
+            if entry is not None:
+                return entry, length
         return None, 1
 
 

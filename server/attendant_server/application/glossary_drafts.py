@@ -149,7 +149,9 @@ def _first_missing(
 def first_free(draft: Draft) -> int:
     """The first character of a translation that further searches may change."""
     prefix = draft.text.prefix
-    return draft.num_kept if prefix is None else max(draft.num_kept, len(prefix.decoded))
+    if prefix is None or not prefix.is_forced:
+        return draft.num_kept
+    return max(draft.num_kept, len(prefix.decoded))
 
 
 def new_beginning(draft: Draft, kept: str, term: str, tokenizer: TextTokenizer) -> Beginning | None:

@@ -44,9 +44,14 @@ class GlossaryFolder:
         """
         if len(entries) > MAX_ENTRIES:
             raise InvalidRequest("glossary_entries", f"at most {MAX_ENTRIES}, got {len(entries)}")
+        if not (name or entries):
+            return None
+        return await self._jobs.run(lambda: self._built(name, entries))
+
+    def _built(self, name: str, entries: Sequence[GlossaryEntry]) -> Glossary:
         if not name:
-            return Glossary(entries) if entries else None
-        stored = await self._jobs.run(lambda: self._read(name))
+            return Glossary(entries)
+        stored = self._read(name)
         return Glossary([*stored.entries, *entries]) if entries else stored
 
     def _read(self, name: str) -> Glossary:

@@ -7,6 +7,7 @@ the earlier terms, so a translation is decoded at most once more than it has ter
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from math import inf
 
@@ -18,10 +19,11 @@ from attendant_server.application.glossary_drafts import (
     beginnings,
     text_tokens,
 )
+from attendant_server.application.jobs import JobRunner
 from attendant_server.application.piece_searches import with_faults
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.sampling import seeds_of
-from attendant_server.application.tokenization import good
+from attendant_server.application.tokenization import good, num_tokens
 from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.engine.calls import (
     Call,
@@ -32,8 +34,9 @@ from attendant_server.engine.calls import (
     TranslateCall,
     joined_timings,
 )
-from attendant_server.engine.pair_calls import AlignCall, ScoreCall
+from attendant_server.engine.pair_calls import AlignCall, AttentionWeights, ScoreCall
 from attendant_server.errors import InvalidRequest
+from attendant_server.tokenizer import TextTokenizer
 
 NUM_WORDS_BEFORE = 4
 """Words that are tried before a term, such as articles of other genders."""
@@ -41,17 +44,24 @@ MAX_WORD_TOKENS = 6
 """Tokens of such a word at most."""
 MAX_DRAFTS = 64
 """Translations of one call that are decoded again at the same time."""
+TOKENS_DECODED_FOR_ONE = 8
+"""Tokens that are decoded to text in the time in which one is written into an answer."""
 
 
 class GlossarySearch:
     """The searches of one call with a glossary."""
 
     def __init__(
-        self, plan: TranslationPlan, glossary: Glossary, deadline: float, max_width: int
+        self,
+        plan: TranslationPlan,
+        glossary: Glossary,
+        deadline: float,
+        max_width: int,
+        jobs: JobRunner,
     ) -> None:
         """``deadline`` is on the engine's clock. ``max_width`` limits the rows of a search."""
         self._plan, self._glossary, self._deadline = plan, glossary, deadline
-        self._max_width = max_width
+        self._max_width, self._jobs = max_width, jobs
         self._tokenizer = plan.model.target_tokenizer
 
     def matches(self, text: PiecedText, number: int) -> list[TermMatch]:
@@ -72,10 +82,13 @@ class GlossarySearch:
         num_samples = self._plan.num_samples
         seeds = iter(seeds_of(self._plan.seed, places, texts, num_samples))
         pieces = [(text, number) for text in good(texts) for number in range(len(text.pieces))]
-        drafts = [
-            self._drafts(text, number, hypotheses, list(islice(seeds, num_samples)))
-            for (text, number), hypotheses in zip(pieces, results, strict=True)
-        ]
+        drafts = await self._jobs.run_for(
+            num_tokens(texts),
+            lambda: [
+                self._drafts(text, number, hypotheses, list(islice(seeds, num_samples)))
+                for (text, number), hypotheses in zip(pieces, results, strict=True)
+            ],
+        )
         await self._add_all_terms(drafts)
         problems = {i: d.problem for i, own in enumerate(drafts) for d in own if d.problem}
         answered = with_faults(texts, problems)
@@ -117,7 +130,10 @@ class GlossarySearch:
     async def _add_all_terms(self, drafts: Sequence[Sequence[Draft]]) -> None:
         """Decode the drafts of pieces again until they lack no terms."""
         open_drafts = [draft for own in drafts for draft in own if draft.matches]
-        while open_drafts := [d for d in open_drafts if d.lacks_terms(self._tokenizer)]:
+        while open_drafts := await self._jobs.run_for(
+            sum(len(draft.hypothesis.token_ids) for draft in open_drafts),
+            partial(_lacking, open_drafts, self._tokenizer),
+        ):
             for first in range(0, len(open_drafts), MAX_DRAFTS):
                 await self._add_terms(open_drafts[first : first + MAX_DRAFTS])
 
@@ -125,14 +141,24 @@ class GlossarySearch:
         """Decode drafts again, each with one more term."""
         pairs = [(draft.source, draft.hypothesis.token_ids) for draft in drafts]
         weights = await self._answer(AlignCall(pairs, self._deadline))
-        found: list[Beginning] = []
-        for draft, own in zip(drafts, weights, strict=True):
-            draft.is_ended, draft.num_searches = True, draft.num_searches + 1
-            found += beginnings(draft, own, self._tokenizer, self._plan.options)
+        # The places of tokens take time that grows with the square of their number.
+        found = await self._jobs.run_for(
+            sum(len(token_ids) ** 2 for _, token_ids in pairs) // TOKENS_DECODED_FOR_ONE,
+            lambda: self._beginnings(drafts, weights),
+        )
         found += await self._with_other_words(found)
         # Both groups have options of their own.
         for ends_word in (True, False):
             await self._decode([each for each in found if each.ends_word is ends_word], ends_word)
+
+    def _beginnings(
+        self, drafts: Sequence[Draft], weights: Sequence[AttentionWeights]
+    ) -> list[Beginning]:
+        found: list[Beginning] = []
+        for draft, own in zip(drafts, weights, strict=True):
+            draft.is_ended, draft.num_searches = True, draft.num_searches + 1
+            found += beginnings(draft, own, self._tokenizer, self._plan.options)
+        return found
 
     async def _with_other_words(self, found: Sequence[Beginning]) -> list[Beginning]:
         """The beginnings with other words before their terms, which may suit the terms better."""
@@ -165,6 +191,7 @@ class GlossarySearch:
             num_hypotheses=num_words,
             num_alternatives=num_words,
             sampling=None,
+            prefix_bias=None,
             min_output_tokens=0,
             max_output_tokens=min(options.max_output_tokens, most),
             max_output_ratio=None,
@@ -177,7 +204,9 @@ class GlossarySearch:
         next_ids = self._tokenizer.word_continuations if ends_word else ()
         call = TranslateCall(
             [each.draft.source for each in found],
-            self._plan.options._replace(num_hypotheses=1, suppressed_next_ids=next_ids),
+            self._plan.options._replace(
+                num_hypotheses=1, prefix_bias=None, suppressed_next_ids=next_ids
+            ),
             self._deadline,
             seeds=[each.draft.seed for each in found],
             prefixes=[each.token_ids for each in found],
@@ -221,3 +250,7 @@ class GlossarySearch:
             return found
         different = {each.token_ids: each for each in reversed(found)}
         return sorted(different.values(), key=lambda each: -each.score)
+
+
+def _lacking(drafts: Sequence[Draft], tokenizer: TextTokenizer) -> list[Draft]:
+    return [draft for draft in drafts if draft.lacks_terms(tokenizer)]

@@ -80,7 +80,8 @@ def source_spans(text: PiecedText, number: int) -> list[Span]:
 
 def as_sent(text: PiecedText, span: Span) -> Span:
     """The place of a word after a prefix, which the answer has as it was sent."""
-    if text.prefix is None or span[1] <= len(text.prefix.decoded):
+    prefix = text.prefix
+    if prefix is None or not prefix.is_forced or span[1] <= len(prefix.decoded):
         return span
-    moved = len(text.prefix.text) - len(text.prefix.decoded)
+    moved = len(prefix.text) - len(prefix.decoded)
     return max(0, span[0] + moved), span[1] + moved

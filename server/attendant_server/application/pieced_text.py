@@ -41,6 +41,8 @@ class TargetPrefix:
     """Number of tokens before the first one that the model chooses."""
     decoded: str
     """The text of these tokens, which may differ from the prefix as it was sent."""
+    is_forced: bool = True
+    """Whether all hypotheses begin with it."""
 
     def continued_by(self, words: str) -> str | None:
         """The prefix as sent and the rest of decoded words; None unless they begin with it."""
@@ -72,7 +74,7 @@ class PiecedText:
     def decoded(self, tokenizer: TextTokenizer, token_ids: Sequence[int]) -> str:
         """The translation of a piece, without its copies."""
         whole = tokenizer.decode(token_ids)
-        if self.prefix is None:
+        if self.prefix is None or not self.prefix.is_forced:
             return whole
         continued = self.prefix.continued_by(whole)
         if continued is None:  # later bytes can change the text of bytes before them
@@ -84,7 +86,9 @@ class PiecedText:
     def words(self, tokenizer: TextTokenizer, token_ids: Sequence[int]) -> str:
         """The complete words of the translation of a piece that begins with these tokens."""
         words = tokenizer.decode_words(token_ids)
-        return words if self.prefix is None else self.prefix.continued_by(words) or ""
+        if self.prefix is None or not self.prefix.is_forced:
+            return words
+        return self.prefix.continued_by(words) or ""
 
     def __len__(self) -> int:
         """Number of tokens that the model reads."""

@@ -18,6 +18,14 @@ _MAY_END_SENTENCE = re.compile(r"[^\w\s,;:'\"\u2019()/-]")
 _WORD = re.compile(r"\w")
 _CLAUSE_ENDS = re.compile(r"[,;:\u2013\u2014)\]]\s+|[\u3001\uff0c\uff1b\uff1a\u060c\u061b]")
 _SPACES = re.compile(r"\s+")
+_ENDS_AFTER_WORDS = {
+    language: re.compile(rf"\b(?:{words})\.[\"'\u201c\u201d\u2019)]*\s+(?=\W*[A-Z\u00c0-\u00de])")
+    for language, words in {"en": "me|no|ill|art|miss|OK", "de": "mich|mag|OK"}.items()
+}
+"""Ends of sentences after words that the library takes for abbreviations, such as "Me." for Maine.
+
+One in forty English sentences of Tatoeba ends with such a word.
+"""
 
 
 def spans(text: str, splitting: Splitting, language: str) -> list[Span]:
@@ -87,9 +95,11 @@ def _sentences(text: str, line: Span, language: str) -> Iterator[Span]:
         return
     first_subtag = re.split("[-_]", language, maxsplit=1)[0].lower()
     found = sentencex.get_sentence_boundaries(first_subtag, content)
+    candidates = {boundary["start_index"] for boundary in found}
+    if ends := _ENDS_AFTER_WORDS.get(first_subtag):
+        candidates |= {end.end() for end in ends.finditer(content)}
     starts = [0]
-    for boundary in found:
-        start = boundary["start_index"]
+    for start in sorted(candidates):
         if not _NO_SENTENCE.fullmatch(content, starts[-1], start):
             starts.append(start)
     for start, end in pairwise([*starts, len(content)]):

@@ -24,6 +24,8 @@ class PrefixOptions(NamedTuple):
     max_output_tokens: int
     forced_token_ids: tuple[int, ...]
     """Tokens that come before the prefix."""
+    are_forced: bool = True
+    """Whether all hypotheses begin with the prefixes."""
 
 
 async def with_prefixes(
@@ -83,4 +85,4 @@ def _read(options: PrefixOptions, text: str, number: int) -> TargetPrefix:
         )
     num_forced = len(options.forced_token_ids) + len(token_ids)
     decoded = tokenizer.decode((*options.forced_token_ids, *token_ids))
-    return TargetPrefix(text, token_ids, num_forced, decoded)
+    return TargetPrefix(text, token_ids, num_forced, decoded, options.are_forced)

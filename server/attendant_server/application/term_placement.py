@@ -1,6 +1,6 @@
 """Where the terms of a glossary stand in a translation, and where missing ones belong."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -34,21 +34,29 @@ def placed_terms(
     placed where they lead.
     """
     found: list[tuple[Span, str] | None] = [None] * len(matches)
-    taken: list[Span] = []
-    for wants_link in (True, False) if links else (False,):
+    occurrences = _occurrences_of_entries(translation, matches)
+    is_taken = bytearray(len(translation))
+
+    def place(number: int, candidates: Iterable[tuple[Span, str]]) -> None:
+        for (start, end), target in candidates:
+            if not any(is_taken[start:end]):
+                found[number] = (start, end), target
+                is_taken[start:end] = b"\1" * (end - start)
+                return
+
+    if links:
         for number, match in enumerate(matches):
-            if found[number] is not None:
-                continue
             linked = _linked(match.span, links)
-            for span, target in _occurrences(translation, match.entry.targets):
-                is_linked = any(_overlap(span, each) for each in linked)
-                if (is_linked or not wants_link) and not any(_overlap(span, t) for t in taken):
-                    found[number] = span, target
-                    taken.append(span)
-                    break
+            own = occurrences[match.entry.source]
+            place(number, (o for o in own if any(_overlap(o[0], each) for each in linked)))
+    # An occurrence that was passed over is taken, and stays so: no later match tries it again.
+    left = {source: iter(own) for source, own in occurrences.items()}
+    for number, match in enumerate(matches):
+        if found[number] is None:
+            place(number, left[match.entry.source])
     return [
-        PlacedTerm(match.span, match.entry.source, *(place or (None, "")))
-        for match, place in zip(matches, found, strict=True)
+        PlacedTerm(match.span, match.entry.source, *(own_place or (None, "")))
+        for match, own_place in zip(matches, found, strict=True)
     ]
 
 
@@ -103,12 +111,28 @@ def word_start(translation: str, place: int) -> int:
     return place
 
 
-def _occurrences(translation: str, targets: Sequence[str]) -> list[tuple[Span, str]]:
-    """Where the translation has one of the terms as whole words, in order; longer terms first."""
+def _occurrences_of_entries(
+    translation: str, matches: Sequence[TermMatch]
+) -> dict[str, list[tuple[Span, str]]]:
+    """Where the translation has the targets of each entry, by the term of the entry."""
     spans = word_spans(translation)
     starts, ends = {start for start, _ in spans}, {end for _, end in spans}
+    entries = {match.entry.source: match.entry for match in matches}
+    return {
+        source: _occurrences(translation, starts, ends, entry.targets)
+        for source, entry in entries.items()
+    }
+
+
+def _occurrences(
+    translation: str, starts: Set[int], ends: Set[int], targets: Sequence[str]
+) -> list[tuple[Span, str]]:
+    """Where the translation has one of the terms as whole words, in order; longer terms first.
+
+    ``starts`` and ``ends`` are those of the words of the translation.
+    """
     found: list[tuple[Span, str]] = []
-    for target in targets:
+    for target in dict.fromkeys(targets):
         for variant in {target, target[:1].upper() + target[1:]}:
             start = translation.find(variant)
             while start >= 0:

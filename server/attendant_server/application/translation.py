@@ -8,7 +8,7 @@ from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.finishing import PieceFinisher
-from attendant_server.application.glossaries import GlossaryEntry
+from attendant_server.application.glossaries import Glossary, GlossaryEntry
 from attendant_server.application.glossary_folder import GlossaryFolder
 from attendant_server.application.hypotheses import Joiner, Translation
 from attendant_server.application.jobs import JobRunner
@@ -46,6 +46,8 @@ class GlossaryRequest(PlannedRequest):
     """The name of a stored glossary; "" for none."""
     glossary_entries: Sequence[GlossaryEntry] = ()
     """Further entries."""
+    built_glossary: Glossary | None = None
+    """The glossary of an earlier plan, instead of both; None for none."""
 
     @property
     def glossary_field(self) -> str:
@@ -68,6 +70,11 @@ class TranslationRequest(GlossaryRequest):
     """Whether the texts wait for room in the queue instead of being refused."""
 
     @property
+    def has_prefixes(self) -> bool:
+        """Whether any text has a prefix."""
+        return any(map(str.strip, self.target_prefixes))
+
+    @property
     def whole(self) -> Collection[int]:
         """The numbers of the texts that must not be split."""
         if self.options.return_alternatives:
@@ -84,9 +91,14 @@ class StreamRequest(GlossaryRequest):
     """The beginning of the translation."""
 
     @property
+    def has_prefixes(self) -> bool:
+        """Whether the text has a prefix."""
+        return bool(self.target_prefix.strip())
+
+    @property
     def whole(self) -> Collection[int]:
         """The number of the text, 0, if it must not be split."""
-        return {0} if self.target_prefix.strip() or self.options.return_alternatives else ()
+        return {0} if self.has_prefixes or self.options.return_alternatives else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +218,12 @@ class Translator:
     ) -> TranslationPlan:
         """The plan of a call; also refuses a call whose answer may be too large."""
         plan = await self.planner.plan(request, request.whole)
-        if request.glossary_field:
+        if plan.options.prefix_bias is not None and not request.has_prefixes:
+            problem = "is for texts with target prefixes only"
+            raise InvalidRequest("options.target_prefix_bias", problem)
+        if request.built_glossary is not None:
+            plan = plan.with_glossary(request.built_glossary)
+        elif request.glossary_field:
             plan = await self._with_glossary(plan, request)
         max_tokens = num_texts * plan.options.num_hypotheses * plan.options.max_output_tokens
         token_bytes = TOKEN_BYTES if plan.joiner.return_tokens else TOKEN_TEXT_BYTES
@@ -224,7 +241,7 @@ class Translator:
     def _finisher(self, plan: TranslationPlan, deadline: float) -> PieceFinisher | None:
         if not plan.needs_finishing:
             return None
-        return PieceFinisher(plan, deadline, self._limits.max_beam_size)
+        return PieceFinisher(plan, deadline, self._limits.max_beam_size, self._jobs)
 
     def _prefix_options(self, plan: TranslationPlan, field: str) -> PrefixOptions:
         return PrefixOptions(
@@ -234,6 +251,7 @@ class Translator:
             self._limits.max_text_characters,
             plan.options.max_output_tokens,
             plan.options.forced_token_ids,
+            plan.options.prefix_bias is None,
         )
 
     async def _answer(

@@ -18,6 +18,7 @@ from attendant_server.errors import InvalidRequest
 MAX_LENGTH_PENALTY = 10.0
 MAX_PATIENCE = 10.0
 MAX_COVERAGE_PENALTY = 10.0
+MAX_PREFIX_BIAS = 100.0
 MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100.0
 MAX_OUTPUT_RATIO, EXTRA_OUTPUT_TOKENS = 3, 16
 """By default, a translation has at most 3 tokens for each source token, plus 16. A longer one most
@@ -46,6 +47,8 @@ class TranslationOptions:
     repetition_penalty: float | None = None
     patience: float | None = None
     coverage_penalty: float | None = None
+    target_prefix_bias: float | None = None
+    """What makes the tokens of target prefixes likelier; None if translations begin with them."""
     num_beam_groups: int | None = None
     diversity_penalty: float | None = None
     return_alternatives: bool = False
@@ -99,6 +102,7 @@ def search_options(
             else suppressed_token_ids
         ),
         forced_token_ids=forced_token_ids,
+        prefix_bias=_prefix_bias(options),
         early_stopping=model.early_stopping,
         patience=_patience(options.patience, beam_size),
         num_beam_groups=(num_beam_groups := checked_beam_groups(options, beam_size)),
@@ -153,6 +157,17 @@ def checked_coverage_penalty(options: TranslationOptions, search: SearchOptions)
     if search.beam_size == 1 or options.return_alternatives:
         raise InvalidRequest(field, "is for beam searches without alternatives only")
     return penalty
+
+
+def _prefix_bias(options: TranslationOptions) -> float | None:
+    bias, field = options.target_prefix_bias, "options.target_prefix_bias"
+    if bias is None:
+        return None
+    if not 0 < bias <= MAX_PREFIX_BIAS:
+        raise InvalidRequest(field, f"must be more than 0 and at most {MAX_PREFIX_BIAS:g}")
+    if options.return_alternatives:
+        raise InvalidRequest(field, "is for calls without alternatives only")
+    return bias
 
 
 def _patience(patience: float | None, beam_size: int) -> float:

@@ -181,6 +181,11 @@ class SearchOptions(NamedTuple):
     """Ids of tokens that no hypothesis may contain."""
     forced_token_ids: tuple[int, ...] = ()
     """Tokens that every hypothesis begins with. Their log-probability is 0."""
+    prefix_bias: float | None = None
+    """What the next token of the prefix of a source gains in its log-probability over others, as
+    long as a hypothesis follows the prefix; None if all hypotheses begin with the prefix."""
+    biased_token_ids: tuple[int, ...] = ()
+    """The prefix with this bias, after the forced tokens."""
     suppressed_next_ids: tuple[int, ...] = ()
     """Tokens that must not come right after the forced ones."""
     early_stopping: bool = False
@@ -211,13 +216,18 @@ class SearchOptions(NamedTuple):
         return self.beam_size * self.num_alternatives
 
     def for_source(self, num_source_tokens: int, prefix: tuple[int, ...] = ()) -> "SearchOptions":
-        """These options with the output limit of one text and the prefix of its hypotheses."""
+        """These options with the output limit of one text and the prefix of its hypotheses.
+
+        The prefix is forced or, with `prefix_bias`, made likelier.
+        """
         options = self
         if self.max_output_ratio is not None:
             limit = self.max_output_ratio * num_source_tokens + self.extra_output_tokens
             limit = min(self.max_output_tokens, max(limit + len(prefix), self.min_output_tokens))
             options = self._replace(max_output_tokens=limit, max_output_ratio=None)
-        if prefix:
+        if prefix and self.prefix_bias is not None:
+            options = options._replace(biased_token_ids=prefix)
+        elif prefix:
             options = options._replace(forced_token_ids=(*self.forced_token_ids, *prefix))
         return options
 

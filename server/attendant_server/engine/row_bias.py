@@ -26,6 +26,6 @@ class RowBias:
         )
 
     @classmethod
-    def favouring(cls, token_id: int) -> "RowBias":
-        """A bias that makes this token likelier than all others."""
-        return cls(np.array([token_id]), np.array([_FAVOUR], np.float32))
+    def favouring(cls, token_id: int, value: float = _FAVOUR) -> "RowBias":
+        """A bias for this token, which by default makes it likelier than all others."""
+        return cls(np.array([token_id]), np.array([value], np.float32))

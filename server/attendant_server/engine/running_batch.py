@@ -193,6 +193,10 @@ class RunningBatch:
             if sentence in without_result:
                 continue
             rows, search = self._rows[slot], sentence.search
+            if sentence.call.options.prefix_bias is not None:
+                log_probabilities[rows] = _at_most_certain(log_probabilities[rows])
+                if scores is not None:
+                    scores[rows] = _at_most_certain(scores[rows])
             if scores is None:
                 own_copies = search.advance(token_ids[rows], log_probabilities[rows])
             else:
@@ -233,3 +237,12 @@ class RunningBatch:
     def _release_if_empty(self) -> None:
         if not self.sentences:
             self._cache.release()
+
+
+def _at_most_certain(rows: list[list[float]]) -> list[list[float]]:
+    """Log-probabilities with a bias, of which those of a row are lowered until none is above 0.
+
+    Otherwise, each biased token would add to the mean log-probability of a hypothesis, and a search
+    would prefer to end right after a prefix.
+    """
+    return [[value - excess for value in row] if (excess := max(row)) > 0 else row for row in rows]

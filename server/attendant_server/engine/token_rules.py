@@ -98,11 +98,33 @@ class ForcedTokens:
         return self._biases[num_tokens] if num_tokens < len(self._biases) else None
 
 
+class BiasedPrefix:
+    """Makes the next token of a prefix likelier as long as a hypothesis follows the prefix."""
+
+    needs_tokens: ClassVar[bool] = True
+
+    def __init__(self, token_ids: tuple[int, ...], bias: float, num_forced: int) -> None:
+        """The prefix comes after ``num_forced`` tokens."""
+        self._token_ids, self._num_forced = token_ids, num_forced
+        self._biases = [_favouring(token_id, bias) for token_id in token_ids]
+
+    def row_bias(self, num_tokens: int, token_ids: Sequence[int]) -> RowBias | None:
+        """The bias for the next token of the prefix."""
+        position = num_tokens - self._num_forced
+        if not 0 <= position < len(self._token_ids):
+            return None
+        follows = tuple(token_ids[self._num_forced :]) == self._token_ids[:position]
+        return self._biases[position] if follows else None
+
+
 def rules_of(options: SearchOptions, start_token_id: int, eos_id: int) -> tuple[TokenRule, ...]:
     """The rules that ``options`` require."""
     rules: list[TokenRule] = []
     if options.forced_token_ids and options.width == 1:
         rules.append(ForcedTokens(options.forced_token_ids))
+    if options.biased_token_ids:
+        num_forced, bias = len(options.forced_token_ids), options.prefix_bias or 0.0
+        rules.append(BiasedPrefix(options.biased_token_ids, bias, num_forced))
     if options.min_output_tokens:
         rules.append(MinimumLength(options.min_output_tokens, eos_id))
     if options.suppressed_token_ids:

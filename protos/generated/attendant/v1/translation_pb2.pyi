@@ -77,6 +77,7 @@ class TranslateOptions(google.protobuf.message.Message):
     DIVERSITY_PENALTY_FIELD_NUMBER: builtins.int
     RETURN_ALTERNATIVES_FIELD_NUMBER: builtins.int
     COVERAGE_PENALTY_FIELD_NUMBER: builtins.int
+    TARGET_PREFIX_BIAS_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
     """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
     (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
@@ -158,6 +159,12 @@ class TranslateOptions(google.protobuf.message.Message):
     A sentence of a stream is sent when it is complete. Default 0: none. Must be between 0 and 10. With a beam_size of 1
     or alternatives: INVALID_ARGUMENT. A model without an aligner (GetModelResponse.aligns_words) is FAILED_PRECONDITION.
     """
+    target_prefix_bias: builtins.float
+    """Bias towards target prefixes, instead of forcing them: the next token of the prefix gains this much in its
+    log-probability over all other tokens, as long as a hypothesis follows the prefix; what would be more than 0 is taken
+    from the other tokens instead. It counts in the ranking, in log_probability and in score. A translation that leaves the prefix goes on freely. Default: absent, every hypothesis begins with the prefix. Must be
+    more than 0 and at most 100. Without target prefixes, or with alternatives: INVALID_ARGUMENT.
+    """
     @property
     def suppressed_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Target tokens that no hypothesis may contain, in addition to those that the model never generates. If the end token
@@ -199,9 +206,10 @@ class TranslateOptions(google.protobuf.message.Message):
         diversity_penalty: builtins.float | None = ...,
         return_alternatives: builtins.bool = ...,
         coverage_penalty: builtins.float | None = ...,
+        target_prefix_bias: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_coverage_penalty", b"_coverage_penalty", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "coverage_penalty", b"coverage_penalty", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_coverage_penalty", b"_coverage_penalty", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "coverage_penalty", b"coverage_penalty", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_coverage_penalty", b"_coverage_penalty", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "_target_prefix_bias", b"_target_prefix_bias", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "coverage_penalty", b"coverage_penalty", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling", "target_prefix_bias", b"target_prefix_bias"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_coverage_penalty", b"_coverage_penalty", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "_target_prefix_bias", b"_target_prefix_bias", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "coverage_penalty", b"coverage_penalty", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids", "target_prefix_bias", b"target_prefix_bias"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_allow_unknown", b"_allow_unknown"]) -> typing.Literal["allow_unknown"] | None: ...
     @typing.overload
@@ -228,6 +236,8 @@ class TranslateOptions(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_repetition_guard", b"_repetition_guard"]) -> typing.Literal["repetition_guard"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_target_prefix_bias", b"_target_prefix_bias"]) -> typing.Literal["target_prefix_bias"] | None: ...
 
 Global___TranslateOptions: typing_extensions.TypeAlias = TranslateOptions
 

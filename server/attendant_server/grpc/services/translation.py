@@ -197,6 +197,7 @@ def _options(
         repetition_penalty=given(options, "repetition_penalty"),
         patience=given(options, "patience"),
         coverage_penalty=given(options, "coverage_penalty"),
+        target_prefix_bias=given(options, "target_prefix_bias"),
         num_beam_groups=given(options, "num_beam_groups"),
         diversity_penalty=given(options, "diversity_penalty"),
         return_alternatives=options.return_alternatives,
