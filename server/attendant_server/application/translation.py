@@ -222,7 +222,7 @@ class Translator:
             problem = "is for texts with target prefixes only"
             raise InvalidRequest("options.target_prefix_bias", problem)
         if request.built_glossary is not None:
-            plan = plan.with_glossary(request.built_glossary)
+            plan = plan.with_glossary(request.built_glossary, request.glossary_field)
         elif request.glossary_field:
             plan = await self._with_glossary(plan, request)
         max_tokens = num_texts * plan.options.num_hypotheses * plan.options.max_output_tokens
