@@ -52,7 +52,7 @@ class GlossaryRequest(PlannedRequest):
     @property
     def glossary_field(self) -> str:
         """The field by which faults name the glossary; "" without one."""
-        if self.glossary:
+        if self.glossary or self.built_glossary is not None:
             return "glossary"
         return "glossary_entries" if self.glossary_entries else ""
 
