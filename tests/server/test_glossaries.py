@@ -211,6 +211,14 @@ def test_a_stored_glossary_is_read_from_its_file(folder):
     ]
 
 
+def test_only_line_ends_separate_the_entries_of_a_file(folder):
+    (folder / "spaces.tsv").write_bytes("big\x0ccat\tgroßer\u2028Kater\r\ndog\tHund".encode())
+    assert [(each.source, list(each.targets)) for each in glossary(folder, "spaces").entries] == [
+        ("big cat", ["großer Kater"]),
+        ("dog", ["Hund"]),
+    ]
+
+
 def test_entries_of_a_request_replace_stored_ones_of_the_same_term(folder):
     entries = glossary(folder, "animals", [entry("dog", "Köter"), entry("cow", "Kuh")]).entries
     assert {each.source: each.targets[0] for each in entries} == {
@@ -239,6 +247,7 @@ def test_without_a_folder_no_glossary_is_found():
     [
         (b"cat\n", r"the glossary broken: line 1\.targets: must have between 1"),
         (b"cat\tKater\n\tHund\n", r"the glossary broken: line 2\.source: must not be empty"),
+        ("cat\tKa\u2028ter\x0c\r\ndog\n".encode(), r"the glossary broken: line 2\.targets: must"),
         (b"cat\tK\xff", "the glossary broken is not UTF-8"),
         (b"cat\tx\n" * 10_001, "the glossary broken has more than 10000 entries"),
     ],

@@ -154,7 +154,7 @@ class AsyncTranslationCalls(ABC):
 
         `source_language`, `target_language`: BCP 47 tags, such as "de". Each may be left out if the
         model has only one. Without a model, they choose it among the server's models, or two models
-        that translate over a third language, if the server has such a pair for both languages.
+        that translate over a pivot language, if the server has such a pair for both languages.
         `controls`: values of controls of the model by name, such as {"formality": "formal"}; its
         defaults if absent.
         `glossary`: the name of a glossary that the server has, whose terms translations must have;

@@ -25,10 +25,10 @@ def add_glossary_flags(parser: ArgumentParser) -> None:
 def _entries(name: str) -> dict[str, list[str]]:
     """The entries of a file, in the format of the server's glossaries."""
     try:
-        text = Path(name).read_text(encoding="utf-8-sig")
+        with Path(name).open(encoding="utf-8-sig") as file:
+            lines = [line.rstrip() for line in file if not line.startswith("#")]
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentTypeError(f"{name} cannot be read: {error}") from None
-    lines = [line.rstrip() for line in text.splitlines() if not line.startswith("#")]
     columns = [line.split("\t") for line in lines if line]
     for source, *targets in columns:
         if not targets:

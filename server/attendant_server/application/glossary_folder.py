@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,8 +94,9 @@ def _parsed(name: str, content: bytes) -> Glossary:
 
 
 def _entries(text: str) -> Iterator[GlossaryEntry]:
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines, which would end lines at form feeds and other separators within terms.
+    for number, line in enumerate(StringIO(text, newline=None), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        source, *targets = line.rstrip("\t").split("\t")
+        source, *targets = line.rstrip("\t\n").split("\t")
         yield GlossaryEntry.of(source, targets, f"line {number}")

@@ -52,7 +52,7 @@ class GlossaryRequest(PlannedRequest):
     @property
     def glossary_field(self) -> str:
         """The field by which faults name the glossary; "" without one."""
-        if self.glossary:
+        if self.glossary or self.built_glossary is not None:
             return "glossary"
         return "glossary_entries" if self.glossary_entries else ""
 
@@ -222,7 +222,7 @@ class Translator:
             problem = "is for texts with target prefixes only"
             raise InvalidRequest("options.target_prefix_bias", problem)
         if request.built_glossary is not None:
-            plan = plan.with_glossary(request.built_glossary)
+            plan = plan.with_glossary(request.built_glossary, request.glossary_field)
         elif request.glossary_field:
             plan = await self._with_glossary(plan, request)
         max_tokens = num_texts * plan.options.num_hypotheses * plan.options.max_output_tokens
@@ -235,9 +235,8 @@ class Translator:
     ) -> TranslationPlan:
         if request.options.return_alternatives:
             raise InvalidRequest(request.glossary_field, "is for calls without alternatives only")
-        return plan.with_glossary(
-            await self._glossaries.glossary(request.glossary, request.glossary_entries)
-        )
+        glossary = await self._glossaries.glossary(request.glossary, request.glossary_entries)
+        return plan.with_glossary(glossary, request.glossary_field)
 
     def _finisher(self, plan: TranslationPlan, deadline: float) -> PieceFinisher | None:
         if not plan.needs_finishing:

@@ -99,11 +99,11 @@ class TranslationPlan(NamedTuple):
             coverage=Coverage(penalty, self.options.num_hypotheses),
         )
 
-    def with_glossary(self, glossary: Glossary | None) -> "TranslationPlan":
-        """The plan of a call with a glossary; raises ModelWithoutHead."""
+    def with_glossary(self, glossary: Glossary | None, field: str) -> "TranslationPlan":
+        """The plan of a call with a glossary, from this field; raises ModelWithoutHead."""
         if glossary is None:
             return self
-        check_aligner(self.model.description, "glossary")
+        check_aligner(self.model.description, field)
         return self._replace(
             read_pieces=replace(self.read_pieces, keeps_tokens=True),
             joiner=replace(self.joiner, glossary=glossary),

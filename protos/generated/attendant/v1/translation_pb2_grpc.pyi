@@ -152,7 +152,7 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
     Translation and does not affect the other texts.
 
     If the request names both languages and no model, and no single model has both, a pair of models that the operator
-    of the server has declared (--pivots) translates over a third language. The best translation of the first model is
+    of the server has declared (--pivots) translates over a pivot language. The best translation of the first model is
     then the text of the second one. Options apply to both models, but these to the second one only: num_hypotheses,
     max_output_tokens, min_output_tokens, return_tokens, suppressed_token_ids, suppressed_texts, sampling,
     num_beam_groups, diversity_penalty, coverage_penalty, return_alternatives, target_prefixes and controls. A glossary
@@ -164,7 +164,7 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
     StreamTranslate: _TranslationServiceStreamTranslateType
     """StreamTranslate translates one text and sends the translation in pieces while it is being decoded.
 
-    There is only one text, so its faults fail the call, with the codes that Translate puts into a result. Over a third
+    There is only one text, so its faults fail the call, with the codes that Translate puts into a result. Over a pivot
     language (see Translate), the pieces are those of the second model, which begins when the first one has ended.
     """
 
@@ -242,7 +242,7 @@ class TranslationServiceServicer(metaclass=abc.ABCMeta):
         Translation and does not affect the other texts.
 
         If the request names both languages and no model, and no single model has both, a pair of models that the operator
-        of the server has declared (--pivots) translates over a third language. The best translation of the first model is
+        of the server has declared (--pivots) translates over a pivot language. The best translation of the first model is
         then the text of the second one. Options apply to both models, but these to the second one only: num_hypotheses,
         max_output_tokens, min_output_tokens, return_tokens, suppressed_token_ids, suppressed_texts, sampling,
         num_beam_groups, diversity_penalty, coverage_penalty, return_alternatives, target_prefixes and controls. A glossary
@@ -259,7 +259,7 @@ class TranslationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[attendant.v1.translation_pb2.StreamTranslateResponse], collections.abc.AsyncIterator[attendant.v1.translation_pb2.StreamTranslateResponse]]:
         """StreamTranslate translates one text and sends the translation in pieces while it is being decoded.
 
-        There is only one text, so its faults fail the call, with the codes that Translate puts into a result. Over a third
+        There is only one text, so its faults fail the call, with the codes that Translate puts into a result. Over a pivot
         language (see Translate), the pieces are those of the second model, which begins when the first one has ended.
         """
 
