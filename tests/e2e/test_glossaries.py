@@ -245,3 +245,17 @@ def test_the_client_takes_glossaries_and_returns_the_terms(running: Running):
         [term] = found.hypotheses[0].glossary_terms
         assert (term.source, term.target, term.target_start) == ("cat", "Kater", 4)
         assert client.translate("The cat is sleeping.", glossary="animals").text == found.text
+
+
+def test_a_decomposed_translation_is_written_as_the_composed_one(running: Running):
+    composed, decomposed = (
+        best(running, "The cat sleeps.", {"cat": [term]}) for term in ("Café", "Cafe\u0301")
+    )
+    assert "Café" in composed.text
+    assert decomposed == composed
+
+
+def test_too_many_entries_are_refused(running: Running):
+    request = TranslateRequest(texts=["cat"], glossary_entries=entries({"cat": ["x"]}) * 10_001)
+    problem = "glossary_entries: at most 10000, got 10001"
+    assert problem in failure_of(running.translation.Translate, request).details()
