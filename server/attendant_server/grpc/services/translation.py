@@ -47,11 +47,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
     ) -> translation_pb2.TranslateResponse:
         """Translate all texts and answer when all are done."""
         offsets = OffsetConverter(request)
-        answer = await self._translator.translate(
-            _translation_request(request, await self._glossary_entries(request)),
-            request.markup,
-            context.time_remaining(),
-        )
+        asked = _translation_request(request, await self._glossary_entries(request))
+        answer = await self._translator.translate(asked, request.markup, context.time_remaining())
         return await self._jobs.run_for(
             answer.size, lambda: offsets.of_translations(_translate_response(answer), request.texts)
         )
@@ -130,13 +127,11 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         self, request: translation_pb2.TranslateRequest | translation_pb2.StreamTranslateRequest
     ) -> list[GlossaryEntry]:
         """The entries of a request; raises InvalidRequest."""
-        check_num_entries(len(request.glossary_entries))
+        entries, name = request.glossary_entries, "glossary_entries[{}]".format
+        check_num_entries(len(entries))
         return await self._jobs.run_for(
-            len(request.glossary_entries),
-            lambda: [
-                GlossaryEntry.of(entry.source, entry.targets, f"glossary_entries[{number}]")
-                for number, entry in enumerate(request.glossary_entries)
-            ],
+            len(entries),
+            lambda: [GlossaryEntry.of(e.source, e.targets, name(i)) for i, e in enumerate(entries)],
         )
 
     async def _bulk_response(
