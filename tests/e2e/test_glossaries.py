@@ -9,6 +9,7 @@ import grpc
 import pytest
 from attendant.v1 import text_pb2
 from attendant.v1.translation_pb2 import (
+    BulkTranslateRequest,
     GlossaryEntry,
     Hypothesis,
     Sampling,
@@ -18,6 +19,8 @@ from attendant.v1.translation_pb2 import (
     Translation,
 )
 from attendant_client import Client
+from attendant_server.application import glossary_folder
+from attendant_server.application.glossaries import Glossary
 
 from tests.support.application import TINY_BUNDLES
 from tests.support.serving import Running, failure_of, running_server
@@ -253,3 +256,36 @@ def test_the_client_takes_glossaries_and_returns_the_terms(running: Running):
         [term] = found.hypotheses[0].glossary_terms
         assert (term.source, term.target, term.target_start) == ("cat", "Kater", 4)
         assert client.translate("The cat is sleeping.", glossary="animals").text == found.text
+
+
+def test_a_decomposed_translation_is_written_as_the_composed_one(running: Running):
+    composed, decomposed = (
+        best(running, "The cat sleeps.", {"cat": [term]}) for term in ("Café", "Cafe\u0301")
+    )
+    assert "Café" in composed.text
+    assert decomposed == composed
+
+
+def test_too_many_entries_are_refused(running: Running):
+    request = TranslateRequest(texts=["cat"], glossary_entries=entries({"cat": ["x"]}) * 10_001)
+    problem = "glossary_entries: at most 10000, got 10001"
+    assert problem in failure_of(running.translation.Translate, request).details()
+
+
+def test_a_bulk_call_builds_its_glossary_once(running: Running, monkeypatch):
+    built = []
+
+    def counted(read: Any) -> Glossary:
+        built.append(Glossary(read))
+        return built[-1]
+
+    monkeypatch.setattr(glossary_folder, "Glossary", counted)
+    settings = TranslateRequest(glossary_entries=entries({"cat": ["Kater"]}))
+    texts = [text_pb2.BulkText(text="The cat is sleeping.")] * 3
+    requests = [
+        BulkTranslateRequest(settings=settings),
+        *(BulkTranslateRequest(text=text) for text in texts),
+    ]
+    responses = list(running.translation.BulkTranslate(iter(requests)))
+    assert [each.translation.hypotheses[0].text[:9] for each in responses] == ["Der Kater"] * 3
+    assert len(built) == 1

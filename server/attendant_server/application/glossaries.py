@@ -28,8 +28,12 @@ class GlossaryEntry(NamedTuple):
 
     @classmethod
     def of(cls, source: str, targets: Iterable[str], field: str) -> "GlossaryEntry":
-        """An entry with single spaces between words; raises InvalidRequest for a bad one."""
-        entry = cls(_spaced(source), list(map(_spaced, targets)), field)
+        """An entry with single spaces between words; raises InvalidRequest for a bad one.
+
+        Its translations are composed (NFC), as models write them.
+        """
+        composed = [_normalized(_spaced(target)) for target in targets]
+        entry = cls(_spaced(source), composed, field)
         _check_term(f"{field}.source", entry.source)
         if not 1 <= len(entry.targets) <= MAX_TARGETS:
             problem = f"must have between 1 and {MAX_TARGETS} values, got {len(entry.targets)}"
@@ -103,6 +107,12 @@ class Glossary:
             if entry is not None:
                 return entry, length
         return None, 1
+
+
+def check_num_entries(num_entries: int) -> None:
+    """Raise InvalidRequest for too many entries of a request."""
+    if num_entries > MAX_ENTRIES:
+        raise InvalidRequest("glossary_entries", f"at most {MAX_ENTRIES}, got {num_entries}")
 
 
 def _spaced(term: str) -> str:

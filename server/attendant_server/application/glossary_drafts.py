@@ -110,6 +110,8 @@ def beginnings(
     match, place = _first_missing(draft, weights, tokenizer, translation)
     found: list[Beginning] = []
     for number, term in enumerate(match.entry.targets):
+        if term in match.entry.targets[:number]:
+            continue
         beginning = new_beginning(draft, translation[:place], term, tokenizer)
         if beginning is None:
             field = f"{match.entry.field}.targets[{number}]"

@@ -42,8 +42,6 @@ class GlossaryFolder:
         Entries of the request replace stored ones with the same term. Raises InvalidRequest,
         GlossaryNotFound or GlossaryUnreadable.
         """
-        if len(entries) > MAX_ENTRIES:
-            raise InvalidRequest("glossary_entries", f"at most {MAX_ENTRIES}, got {len(entries)}")
         if not (name or entries):
             return None
         return await self._jobs.run(lambda: self._built(name, entries))

@@ -1,6 +1,6 @@
 """TranslationService: Translate, StreamTranslate, BulkTranslate and Score."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -9,7 +9,7 @@ from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
 from attendant_server.application.alignment import WordLink
 from attendant_server.application.application import Application
 from attendant_server.application.bulk_stream import BulkResult
-from attendant_server.application.glossaries import GlossaryEntry
+from attendant_server.application.glossaries import GlossaryEntry, check_num_entries
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
 from attendant_server.application.sampling import SamplingOptions
 from attendant_server.application.scoring import PairScore, ScoringAnswer, ScoringRequest
@@ -47,9 +47,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
     ) -> translation_pb2.TranslateResponse:
         """Translate all texts and answer when all are done."""
         offsets = OffsetConverter(request)
-        answer = await self._translator.translate(
-            _translation_request(request), request.markup, context.time_remaining()
-        )
+        asked = _translation_request(request, await self._glossary_entries(request))
+        answer = await self._translator.translate(asked, request.markup, context.time_remaining())
         return await self._jobs.run_for(
             answer.size, lambda: offsets.of_translations(_translate_response(answer), request.texts)
         )
@@ -73,7 +72,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 target_prefix=request.target_prefix,
                 return_alignments=request.return_alignments,
                 glossary=request.glossary,
-                glossary_entries=_glossary_entries(request),
+                glossary_entries=await self._glossary_entries(request),
                 controls=dict(request.controls),
             ),
             context.time_remaining(),
@@ -89,7 +88,9 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         settings = await bulk_settings(requests)
         offsets = OffsetConverter(settings)
         stream = await self._bulk_translator.begin(
-            _translation_request(settings), settings.markup, context.time_remaining()
+            _translation_request(settings, await self._glossary_entries(settings)),
+            settings.markup,
+            context.time_remaining(),
         )
         await context.send_initial_metadata(())
         async with aclosing(stream.results(bulk_texts(requests))) as results:
@@ -122,6 +123,17 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             answer.size, lambda: offsets.of_scores(_score_response(answer), request.pairs)
         )
 
+    async def _glossary_entries(
+        self, request: translation_pb2.TranslateRequest | translation_pb2.StreamTranslateRequest
+    ) -> list[GlossaryEntry]:
+        """The entries of a request; raises InvalidRequest."""
+        entries, name = request.glossary_entries, "glossary_entries[{}]".format
+        check_num_entries(len(entries))
+        return await self._jobs.run_for(
+            len(entries),
+            lambda: [GlossaryEntry.of(e.source, e.targets, name(i)) for i, e in enumerate(entries)],
+        )
+
     async def _bulk_response(
         self, result: BulkResult[TranslationAnswer], offsets: OffsetConverter
     ) -> translation_pb2.BulkTranslateResponse:
@@ -148,16 +160,9 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         )
 
 
-def _glossary_entries(
-    request: translation_pb2.TranslateRequest | translation_pb2.StreamTranslateRequest,
-) -> list[GlossaryEntry]:
-    return [
-        GlossaryEntry.of(entry.source, entry.targets, f"glossary_entries[{number}]")
-        for number, entry in enumerate(request.glossary_entries)
-    ]
-
-
-def _translation_request(request: translation_pb2.TranslateRequest) -> TranslationRequest:
+def _translation_request(
+    request: translation_pb2.TranslateRequest, glossary_entries: Sequence[GlossaryEntry]
+) -> TranslationRequest:
     return TranslationRequest(
         texts=list(request.texts),
         model=request.model,
@@ -171,7 +176,7 @@ def _translation_request(request: translation_pb2.TranslateRequest) -> Translati
         target_prefixes=request.target_prefixes,
         return_alignments=request.return_alignments,
         glossary=request.glossary,
-        glossary_entries=_glossary_entries(request),
+        glossary_entries=glossary_entries,
         controls=dict(request.controls),
     )
 
