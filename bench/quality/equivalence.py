@@ -11,6 +11,7 @@ log-probabilities are closer than the bound of the precision allows.
 Starts a server of the built-in bundles in int8 if there is no ``--target``.
 """
 
+import argparse
 import random
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -167,11 +168,16 @@ def difference(one: Sequence[tuple[int, float]], other: Sequence[tuple[int, floa
     return "same" if len(one) == len(other) else "different"
 
 
-def main() -> None:
-    """Run the bench, and print tables."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
     parser.add_argument("--target", help="address of a running server; default: start one")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the bench, and print tables."""
+    options = build_parser().parse_args()
     references = tatoeba_sentences(options.data_dir)
     english = list(references)[:NUM_TEXTS]
     texts = {"English": english, "German": [references[source][0] for source in english]}

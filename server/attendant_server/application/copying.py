@@ -20,6 +20,8 @@ _SIGNS_OF_ADDRESSES = ("://", "www.", "@")
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f\u20e3")
 """Characters that join emoji, or change the way they look."""
 _WORD_END = re.compile(r"(?<=\S)(?!\S)|(?<=\w)(?!\w)|(?<=[(\[{])|(?<=[\u2e80-\ua4cf])")
+MAX_MARKS = 8
+"""Marks after a base that may compose with it."""
 _LAST_MARKS = re.compile(r"[^\w\s]*+\Z")
 
 
@@ -158,11 +160,15 @@ def _unreadable(text: str, span: Span, can_read: Callable[[str], bool]) -> Itera
 
 
 def _is_read(text: str, i: int, can_read: Callable[[str], bool]) -> bool:
-    """Whether the model can read a character, or what a mark and its base compose."""
+    """Whether the model can read a character, or what a mark and its base compose.
+
+    No letter has more than `MAX_MARKS` marks; without this limit, a run of marks would take
+    quadratic time.
+    """
     if can_read(text[i]):
         return True
-    base = i
-    while base and unicodedata.combining(text[base]):
+    base, least = i, max(0, i - MAX_MARKS)
+    while base > least and unicodedata.combining(text[base]):
         base -= 1
     return base < i and can_read(text[base : i + 1])
 

@@ -162,8 +162,9 @@ class TranslateOptions(google.protobuf.message.Message):
     target_prefix_bias: builtins.float
     """Bias towards target prefixes, instead of forcing them: the next token of the prefix gains this much in its
     log-probability over all other tokens, as long as a hypothesis follows the prefix; what would be more than 0 is taken
-    from the other tokens instead. It counts in the ranking, in log_probability and in score. A translation that leaves the prefix goes on freely. Default: absent, every hypothesis begins with the prefix. Must be
-    more than 0 and at most 100. Without target prefixes, or with alternatives: INVALID_ARGUMENT.
+    from the other tokens instead. It counts in the ranking, in log_probability and in score. A translation that leaves
+    the prefix goes on freely. Default: absent, every hypothesis begins with the prefix. Must be more than 0 and at most
+    100. Without target prefixes, or with alternatives: INVALID_ARGUMENT.
     """
     @property
     def suppressed_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
