@@ -215,11 +215,11 @@ def model(request, bundle):
     return translation_model(bundle, uses_shortlists=request.param)
 
 
-def assert_close(found, expected):
+def assert_close(found, expected, atol=2e-2):
     for one, two in zip(found, expected, strict=True):
         assert [h.token_ids for h in one] == [h.token_ids for h in two]
         for a, b in zip(one, two, strict=True):
-            np.testing.assert_allclose(a.log_probabilities, b.log_probabilities, atol=4e-2)
+            np.testing.assert_allclose(a.log_probabilities, b.log_probabilities, atol=atol)
 
 
 @pytest.mark.parametrize("beam_size", [1, 4])
@@ -254,7 +254,7 @@ class NoRule:
         return None
 
 
-def test_steps_of_one_token_find_what_quicker_graphs_find(model, monkeypatch):
+def test_steps_of_one_token_find_what_quicker_graphs_find(model, bundle, monkeypatch):
     quick, slow = (model.step_for(1, one_token_steps) for one_token_steps in (False, True))
     pool = CachePool(model.cache_sizes)
     assert model.new_cache(quick, 1, 1, pool).num_step_tokens > 1
@@ -262,7 +262,9 @@ def test_steps_of_one_token_find_what_quicker_graphs_find(model, monkeypatch):
     wanted = [(source, SearchOptions(12)) for source in SOURCES]
     expected = search_together(model, wanted)
     monkeypatch.setattr(RULES, lambda options, start_token_id, eos_id: (NoRule(),))
-    assert_close(search_together(model, wanted), expected)
+    # Rounding of int8 depends on the processor; 0.023 was measured on an AMD EPYC.
+    atol = 4e-2 if bundle.precision == "int8" else 2e-2
+    assert_close(search_together(model, wanted), expected, atol)
 
 
 @pytest.mark.parametrize("beam_size", [1, 4])
