@@ -103,6 +103,11 @@ class TextTokenizer:
         source = self._input((text,) if pair is None else (text, pair), normalizes)
         return self._tokenized(self._encode(*source.texts), source)
 
+    def plain_ids(self, text: str, normalizes: bool | None = None) -> tuple[int, ...]:
+        """The ids of the tokens of a text, without special tokens; otherwise like `encode`."""
+        tokens = self.encode(text, normalizes=normalizes)
+        return tuple(token.id for token in tokens if not token.is_special)
+
     def encode_all(
         self, texts: Sequence[str | tuple[str, str]], normalizes: bool | None = None
     ) -> list[TokenizedText | TokenizerError]:

@@ -22,7 +22,7 @@ from attendant_server.application.translation_plans import (
 )
 from attendant_server.application.validation import RequestLimits
 from attendant_server.engine.attention_calls import AttendPairCall, AttendTextCall, Attention
-from attendant_server.engine.calls import TranslateCall, joined_timings
+from attendant_server.engine.calls import TranslateCall
 from attendant_server.errors import InvalidRequest, ModelWithoutHead
 from attendant_server.tokenized_text import Token, TokenizedText
 from attendant_server.tokenizer import TextTokenizer
@@ -128,15 +128,12 @@ class AttentionReader:
             replace(plan.tokenization, max_tokens=most), "text", request.text
         )
         if request.target is None:
-            target = await self._translated(plan, source, deadline)
-            translated = records.current().engine
+            target, answer = await self._translated(plan, source, deadline), model.answer_further
         else:
-            target, translated = await self._given(plan, request.target), None
+            target, answer = await self._given(plan, request.target), model.answer
         await self._jobs.run(open_graph)
         call = AttendPairCall([(source.token_ids, target.token_ids)], deadline)
-        (attention,) = await model.answer(call, may_wait=translated is not None)
-        if translated is not None:
-            records.current().engine = joined_timings([translated, call.timings])
+        (attention,) = await answer(call)
         return self._answer(model, attention, source, target)
 
     async def _tokens(self, options: TokenizationOptions, field: str, text: str) -> TokenizedText:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from attendant_server import records
 from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.application.model_usage import ModelUsage
-from attendant_server.engine.calls import Call, Result
+from attendant_server.engine.calls import Call, Result, joined_timings
 from attendant_server.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -105,6 +105,17 @@ class ServedModel:
                 self.on_refused("unavailable")
                 raise
         return await asyncio.wrap_future(call.future)
+
+    async def answer_further(self, call: Call[Result]) -> list[Result]:
+        """Like `answer` for a further call of the same request, which waits for room.
+
+        The record then has the times of all calls so far, as of one.
+        """
+        record = records.current()
+        before = record.engine
+        found = await self.answer(call, may_wait=True)
+        record.engine = joined_timings([before, call.timings])
+        return found
 
 
 class Catalog:

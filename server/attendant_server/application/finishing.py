@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from attendant_server.application.coverage import ranked_by_coverage
 from attendant_server.application.glossary_search import GlossarySearch
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.piece_searches import numbered_pieces
 from attendant_server.application.pieced_text import PiecedText
-from attendant_server.application.tokenization import good
 from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.engine.calls import Hypothesis
 from attendant_server.errors import InvalidRequest
@@ -41,8 +41,9 @@ class PieceFinisher:
         ``places`` are those of the texts, for seeds. A text may become a fault.
         """
         if self._plan.coverage is not None:
-            pieces = [(text, number) for text in good(texts) for number in range(len(text.pieces))]
-            results = await ranked_by_coverage(self._plan, pieces, results, self._deadline)
+            results = await ranked_by_coverage(
+                self._plan, numbered_pieces(texts), results, self._deadline
+            )
         if self._search is not None:
             texts, results = await self._search.of_texts(texts, results, places)
         return texts, results

@@ -172,7 +172,6 @@ def new_beginning(draft: Draft, kept: str, term: str, tokenizer: TextTokenizer) 
 def text_tokens(tokenizer: TextTokenizer, text: str) -> tuple[int, ...]:
     """The tokens of a part of a translation, without special ones; none if it cannot be read."""
     try:
-        tokens = tokenizer.encode(text, normalizes=False)
+        return tokenizer.plain_ids(text, normalizes=False)
     except TokenizerError:
         return ()
-    return tuple(token.id for token in tokens if not token.is_special)

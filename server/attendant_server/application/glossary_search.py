@@ -11,7 +11,6 @@ from functools import partial
 from itertools import islice
 from math import inf
 
-from attendant_server import records
 from attendant_server.application.glossaries import Glossary, TermMatch
 from attendant_server.application.glossary_drafts import (
     Beginning,
@@ -19,20 +18,17 @@ from attendant_server.application.glossary_drafts import (
     beginnings,
     text_tokens,
 )
-from attendant_server.application.jobs import JobRunner
-from attendant_server.application.piece_searches import with_faults
+from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE, JobRunner
+from attendant_server.application.piece_searches import numbered_pieces, with_faults
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.sampling import seeds_of
-from attendant_server.application.tokenization import good, num_tokens
+from attendant_server.application.tokenization import num_tokens
 from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.engine.calls import (
-    Call,
     Hypothesis,
-    Result,
     SearchOptions,
     SearchTooLarge,
     TranslateCall,
-    joined_timings,
 )
 from attendant_server.engine.pair_calls import AlignCall, AttentionWeights, ScoreCall
 from attendant_server.errors import InvalidRequest
@@ -44,8 +40,6 @@ MAX_WORD_TOKENS = 6
 """Tokens of such a word at most."""
 MAX_DRAFTS = 64
 """Translations of one call that are decoded again at the same time."""
-TOKENS_DECODED_FOR_ONE = 8
-"""Tokens that are decoded to text in the time in which one is written into an answer."""
 
 
 class GlossarySearch:
@@ -81,7 +75,7 @@ class GlossarySearch:
         """
         num_samples = self._plan.num_samples
         seeds = iter(seeds_of(self._plan.seed, places, texts, num_samples))
-        pieces = [(text, number) for text in good(texts) for number in range(len(text.pieces))]
+        pieces = numbered_pieces(texts)
         drafts = await self._jobs.run_for(
             num_tokens(texts),
             lambda: [
@@ -140,7 +134,7 @@ class GlossarySearch:
     async def _add_terms(self, drafts: Sequence[Draft]) -> None:
         """Decode drafts again, each with one more term."""
         pairs = [(draft.source, draft.hypothesis.token_ids) for draft in drafts]
-        weights = await self._answer(AlignCall(pairs, self._deadline))
+        weights = await self._plan.model.answer_further(AlignCall(pairs, self._deadline))
         # The places of tokens take time that grows with the square of their number.
         found = await self._jobs.run_for(
             sum(len(token_ids) ** 2 for _, token_ids in pairs) // TOKENS_DECODED_FOR_ONE,
@@ -171,7 +165,7 @@ class GlossarySearch:
         sources = [each.draft.source for each, _ in changeable]
         call = TranslateCall(sources, options, self._deadline, prefixes=prefixes)
         try:
-            answers = await self._answer(call)
+            answers = await self._plan.model.answer_further(call)
         except SearchTooLarge:  # the words of the draft do as well
             return []
         others = (
@@ -212,7 +206,7 @@ class GlossarySearch:
             prefixes=[each.token_ids for each in found],
         )
         try:
-            answers = await self._answer(call)
+            answers = await self._plan.model.answer_further(call)
         except SearchTooLarge as error:
             for i, problem in error.problems.items():
                 found[i].draft.problem = problem
@@ -235,14 +229,8 @@ class GlossarySearch:
         if len({each.draft for each, _ in results}) == len(results):
             return [0.0] * len(results)  # nothing to compare
         pairs = [(each.draft.source, hypothesis.token_ids) for each, hypothesis in results]
-        scores = await self._answer(ScoreCall(pairs, self._deadline))
+        scores = await self._plan.model.answer_further(ScoreCall(pairs, self._deadline))
         return [float(score.log_probabilities.sum()) for score in scores]
-
-    async def _answer(self, call: Call[Result]) -> list[Result]:
-        timings = records.current().engine
-        found = await self._plan.model.answer(call, may_wait=True)
-        records.current().engine = joined_timings([timings, call.timings])
-        return found
 
     def _ranked(self, drafts: Sequence[Draft]) -> list[Hypothesis]:
         found = [draft.hypothesis for draft in drafts]

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 MAX_INLINE_TOKENS = 300
 """Tokens of an answer that takes about a millisecond to build."""
+TOKENS_DECODED_FOR_ONE = 8
+"""Tokens that are decoded to text in the time in which one is written into an answer."""
 
 Value = TypeVar("Value")
 

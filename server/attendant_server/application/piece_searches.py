@@ -1,6 +1,6 @@
 """The searches of a call: one for each piece of its texts, or one for each sample of a piece."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 
 from attendant_server import records
@@ -22,6 +22,13 @@ from attendant_server.errors import InvalidRequest
 MAX_RUNNING_SENTENCES = 256
 """Sentences of one call that the engine has at the same time, unless the call has more texts. A
 long text must not need more places in the queue than there are."""
+
+
+def numbered_pieces(
+    texts: Iterable[PiecedText | InvalidRequest],
+) -> list[tuple[PiecedText, int]]:
+    """Each piece of the good texts, as its text and its number in the text."""
+    return [(text, number) for text in good(texts) for number in range(len(text.pieces))]
 
 
 async def search_pieces(
@@ -95,12 +102,9 @@ async def align_hypotheses(
         for hypothesis in hypotheses
     ]
     found: list[AttentionWeights] = []
-    timings = records.current().engine
     for first in range(0, len(pairs), MAX_RUNNING_SENTENCES):
         call = AlignCall(pairs[first : first + MAX_RUNNING_SENTENCES], deadline)
-        found += await plan.model.answer(call, may_wait=True)
-        timings = joined_timings([timings, call.timings])
-    records.current().engine = timings
+        found += await plan.model.answer_further(call)
     weights = iter(found)
     return [list(islice(weights, len(hypotheses))) for hypotheses in results]
 

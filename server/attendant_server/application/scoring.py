@@ -28,7 +28,6 @@ from attendant_server.application.tokenization_options import (
 from attendant_server.application.translation_options import checked_length_penalty
 from attendant_server.application.validation import TOKEN_BYTES, RequestLimits
 from attendant_server.application.words import word_spans
-from attendant_server.engine.calls import joined_timings
 from attendant_server.engine.pair_calls import (
     AlignCall,
     AttentionWeights,
@@ -146,9 +145,7 @@ class Scorer:
         build = partial(_score, penalty, source_options, request.return_tokens)
         scores = await self._jobs.run_for(size, lambda: merged(pairs, results, build))
         if request.return_alignments:
-            scored = records.current().engine
-            weights = await model.answer(AlignCall(token_ids, deadline), may_wait=True)
-            records.current().engine = joined_timings([scored, records.current().engine])
+            weights = await model.answer_further(AlignCall(token_ids, deadline))
             aligned = zip(scores, request.sources, request.targets, pairs, strict=True)
             scores = await self._jobs.run_for(size, lambda: _with_links(aligned, weights))
         return ScoringAnswer(

@@ -72,10 +72,9 @@ def _read(options: PrefixOptions, text: str, number: int) -> TargetPrefix:
         problem = f"at most {options.max_characters} characters, got {len(text)}"
         raise InvalidRequest(field, problem)
     try:
-        tokens = tokenizer.encode(text, normalizes=options.normalizes)
+        token_ids = tokenizer.plain_ids(text, options.normalizes)
     except TokenizerError:
         raise InvalidRequest(field, "cannot be tokenized") from None
-    token_ids = tuple(token.id for token in tokens if not token.is_special)
     if not token_ids or tokenizer.num_unknown(token_ids):
         raise InvalidRequest(field, "has text that the vocabulary of the model lacks")
     room = options.max_output_tokens - len(options.forced_token_ids) - 1

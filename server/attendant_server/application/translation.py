@@ -11,7 +11,7 @@ from attendant_server.application.finishing import PieceFinisher
 from attendant_server.application.glossaries import Glossary, GlossaryEntry
 from attendant_server.application.glossary_folder import GlossaryFolder
 from attendant_server.application.hypotheses import Joiner, Translation
-from attendant_server.application.jobs import JobRunner
+from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE, JobRunner
 from attendant_server.application.piece_searches import align_pieces, search_pieces, with_faults
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.sampling import places_of, seeds_of
@@ -34,8 +34,6 @@ from attendant_server.errors import InvalidRequest
 
 HYPOTHESIS_SIZE = 10
 """The work of writing a hypothesis without its tokens, as a number of tokens in an answer."""
-TOKENS_DECODED_FOR_ONE = 8
-"""Tokens that are decoded to text in the time in which one is written into an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
