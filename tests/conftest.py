@@ -54,9 +54,7 @@ def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def few_texts() -> Iterator[None]:
     """Imports compare 16 instead of 64 sample texts, in a quarter of the time."""
-    from attendant_export.bundle import importing
+    from tests.support.imports import few_sample_texts
 
-    texts = importing.sample_texts()[::4]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importing, "sample_texts", lambda: texts)
+    with few_sample_texts():
         yield

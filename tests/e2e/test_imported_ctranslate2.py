@@ -20,6 +20,8 @@ from tests.support.ctranslate2_folders import (
 from tests.support.imports import import_characters
 from tests.support.serving import running_server
 
+pytestmark = pytest.mark.usefixtures("few_texts")
+
 TEXTS = ["abc", "a cab", "ponml", "zz", "d"]
 MAX_TOKENS = 12
 

@@ -2,8 +2,21 @@
 
 import pytest
 from attendant_export.__main__ import main
+from hypothesis import settings
 
+from tests.support.architectures import THOROUGH
 from tests.support.bundles import one_thread
+from tests.support.imports import few_sample_texts
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sample_texts_of_imports():
+    """Imports compare a quarter of the sample texts; in `make test-all`, all of them."""
+    if settings.get_current_profile_name() == THOROUGH:
+        yield
+    else:
+        with few_sample_texts():
+            yield
 
 
 @pytest.fixture

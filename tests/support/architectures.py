@@ -42,7 +42,7 @@ THOROUGH = "thorough"
 """The Hypothesis profile of ``make test-all``."""
 random_parts = settings(
     deadline=None,
-    max_examples=300 if settings.get_current_profile_name() == THOROUGH else 25,
+    max_examples=300 if settings.get_current_profile_name() == THOROUGH else 12,
 )
 """Number of random networks per test."""
 

@@ -1,14 +1,27 @@
 """Imports of checkpoints: models alone, and bundles by the real command."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from attendant_export.__main__ import main
+from attendant_export.bundle import importing
 from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.families import read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 
 from tests.support.bundles import one_thread
+
+
+@contextmanager
+def few_sample_texts() -> Iterator[None]:
+    """Imports compare every fourth of the 64 sample texts, in a quarter of the time."""
+    texts = importing.sample_texts()[::4]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importing, "sample_texts", lambda: texts)
+        yield
 
 
 def read_encoder(folder: Path) -> ImportedEncoder:
