@@ -89,7 +89,7 @@ def bulk_translate(
         "attendant.v1.TranslationService/BulkTranslate",
         translation_pb2.BulkTranslateRequest(settings=settings),
         further=tuple(
-            translation_pb2.BulkTranslateRequest(text=text_pb2.BulkText(id=text_id, text=text))
+            translation_pb2.BulkTranslateRequest(texts=[text_pb2.BulkText(id=text_id, text=text)])
             for text_id, text in pairs
         ),
     )
@@ -118,7 +118,7 @@ def bulk_embed(name: str, pairs: Iterable[tuple[str, str]], model: str = "", **f
         "attendant.v1.EmbeddingService/BulkEmbed",
         embedding_pb2.BulkEmbedRequest(settings=settings),
         further=tuple(
-            embedding_pb2.BulkEmbedRequest(text=text_pb2.BulkText(id=text_id, text=text))
+            embedding_pb2.BulkEmbedRequest(texts=[text_pb2.BulkText(id=text_id, text=text)])
             for text_id, text in pairs
         ),
     )
