@@ -1,4 +1,4 @@
-"""`attendant translate --from auto`: lines in several languages, each by the model that reads it."""
+"""`attendant translate --from auto`: lines in several languages, each by its own model."""
 
 import json
 from collections.abc import Callable, Iterator

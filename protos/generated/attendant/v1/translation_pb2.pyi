@@ -934,7 +934,7 @@ class BulkTranslateRequest(google.protobuf.message.Message):
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.BulkText]:
         """Texts, at least 1 in each message but the first, which has none; otherwise the call fails with INVALID_ARGUMENT, after
-        the texts before were answered. Their number is limited only by the size of a message, RequestLimits.max_request_bytes.
+        the texts before were answered. Only the size of a message (4 MiB by default) limits their number.
         """
 
     def __init__(
