@@ -114,6 +114,10 @@ def test_an_unknown_model_is_not_found(running: Running):
         (translate_requests(), "settings: must be in the first message only"),
         ([BulkTranslateRequest()], "texts: must be in each message but the first, at least 1"),
         (
+            [BulkTranslateRequest(texts=bulk_texts(*[("", "a")] * 1025))],
+            "texts: at most 1024 in a message, got 1025",
+        ),
+        (
             [BulkTranslateRequest(texts=bulk_texts(("3", "a"), ("i" * 129, "a"), ("", "a")))],
             "texts[1].id: at most 128 characters, got 129",
         ),

@@ -6,7 +6,7 @@ model that reads it. A line whose language no model translates fails alone.
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import grpc
 
@@ -19,6 +19,13 @@ from attendant_client.results import Translation
 Translate = Callable[[Client, argparse.Namespace, Sequence[Line]], Sequence[Translation]]
 _OF_LANGUAGE = ("source_language: ", "model: no translation model for source_language ")
 """Beginnings of the messages of calls that fail because of the language of their texts."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DetectedTranslation(Translation):
+    """The result of a line, with the tag of the language that was detected."""
+
+    source_language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,8 @@ def translate_by_language(
     for language, group in groups.items():
         results: Sequence[Translation | Untranslated]
         try:
-            results = translate(client, _in(language, arguments), group)
+            translations = translate(client, _in(language, arguments), group)
+            results = [_with_language(language, each) for each in translations]
         except (InvalidRequestError, NotFoundError) as error:
             results = [Untranslated(fault_of(language, error))] * len(group)
         found |= {line.number: each for line, each in zip(group, results, strict=True)}
@@ -87,6 +95,11 @@ def _detected(
         request_id=arguments.request_id,
     )
     return [each.error or each.language or _unknown() for each in found]
+
+
+def _with_language(language: str, result: Translation) -> DetectedTranslation:
+    values = {each.name: getattr(result, each.name) for each in fields(result)}
+    return DetectedTranslation(**values, source_language=language)
 
 
 def _unknown() -> TextError:

@@ -310,13 +310,14 @@ translate = LineCommand(
     _translate,
     _translation_text,
     ("hypotheses", "num_source_tokens", "truncation"),
+    further_keys=lambda arguments: ("source_language",) if detects(arguments) else (),
     fields=_translation_fields,
 )
 score = LineCommand(
     _score,
     lambda result, _: f"{result.score:.4f}",
     ("score", "log_probability", "num_source_tokens", "truncation"),
-    token_keys=("log_probabilities", "tokens"),
+    further_keys=lambda arguments: ("log_probabilities", "tokens") if arguments.tokens else (),
     columns=lambda _: ("source", "target"),
 )
 detect = LineCommand(

@@ -538,7 +538,7 @@ class BulkEmbedRequest(google.protobuf.message.Message):
 
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.BulkText]:
-        """Texts, at least 1 in each message but the first, as in BulkTranslateRequest."""
+        """Texts, at least 1 and at most 1024 in each message but the first, as in BulkTranslateRequest."""
 
     def __init__(
         self,

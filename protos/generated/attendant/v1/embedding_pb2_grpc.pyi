@@ -256,7 +256,7 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     BulkEmbed: _EmbeddingServiceBulkEmbedType
     """BulkEmbed embeds any number of texts in one call, in their order.
 
-    The first message has the settings, each later one any number of texts. Each text gets one result, with its vector or
+    The first message has the settings, each later one up to 1024 texts. Each text gets one result, with its vector or
     its fault, in a response with as many texts as the server has answered together. Everything else is as in
     TranslationService.BulkTranslate.
     """
@@ -380,7 +380,7 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[attendant.v1.embedding_pb2.BulkEmbedResponse], collections.abc.AsyncIterator[attendant.v1.embedding_pb2.BulkEmbedResponse]]:
         """BulkEmbed embeds any number of texts in one call, in their order.
 
-        The first message has the settings, each later one any number of texts. Each text gets one result, with its vector or
+        The first message has the settings, each later one up to 1024 texts. Each text gets one result, with its vector or
         its fault, in a response with as many texts as the server has answered together. Everything else is as in
         TranslationService.BulkTranslate.
         """

@@ -933,8 +933,8 @@ class BulkTranslateRequest(google.protobuf.message.Message):
 
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.BulkText]:
-        """Texts, at least 1 in each message but the first, which has none; otherwise the call fails with INVALID_ARGUMENT, after
-        the texts before were answered. Only the size of a message (4 MiB by default) limits their number.
+        """Texts, at least 1 and at most 1024 in each message but the first, which has none; otherwise the call fails with
+        INVALID_ARGUMENT, after the texts of earlier messages were answered.
         """
 
     def __init__(

@@ -171,7 +171,7 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
     BulkTranslate: _TranslationServiceBulkTranslateType
     """BulkTranslate translates any number of texts in one call, in their order.
 
-    The first message has the settings, each later one any number of texts: about 32 cost the least time, and a message
+    The first message has the settings, each later one up to 1024 texts: about 32 cost the least time, and a message
     need not wait for further ones. Faults of the settings end the call before any text is read. Once the settings are
     accepted, the server sends its initial metadata. Each text gets one result, in a response with as many texts as the
     server has answered together. A fault of one text (those of Translate, DEADLINE_EXCEEDED if it took longer than the
@@ -272,7 +272,7 @@ class TranslationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[attendant.v1.translation_pb2.BulkTranslateResponse], collections.abc.AsyncIterator[attendant.v1.translation_pb2.BulkTranslateResponse]]:
         """BulkTranslate translates any number of texts in one call, in their order.
 
-        The first message has the settings, each later one any number of texts: about 32 cost the least time, and a message
+        The first message has the settings, each later one up to 1024 texts: about 32 cost the least time, and a message
         need not wait for further ones. Faults of the settings end the call before any text is read. Once the settings are
         accepted, the server sends its initial metadata. Each text gets one result, in a response with as many texts as the
         server has answered together. A fault of one text (those of Translate, DEADLINE_EXCEEDED if it took longer than the

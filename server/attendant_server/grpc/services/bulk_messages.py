@@ -11,6 +11,8 @@ from attendant_server.errors import InvalidRequest, Unavailable
 from attendant_server.grpc.context import Context
 
 MAX_ID_CHARACTERS = 128
+MAX_MESSAGE_TEXTS = 1024
+"""Texts of one message. It bounds the work on the event loop for a message of tiny texts."""
 Request = embedding_pb2.BulkEmbedRequest | translation_pb2.BulkTranslateRequest
 
 
@@ -31,6 +33,9 @@ async def bulk_texts(requests: AsyncIterator[Request]) -> AsyncIterator[Sequence
             raise InvalidRequest("settings", "must be in the first message only")
         if not request.texts:
             raise InvalidRequest("texts", "must be in each message but the first, at least 1")
+        if len(request.texts) > MAX_MESSAGE_TEXTS:
+            problem = f"at most {MAX_MESSAGE_TEXTS} in a message, got {len(request.texts)}"
+            raise InvalidRequest("texts", problem)
         fault = _fault_of_ids(request)
         texts = request.texts if fault is None else request.texts[: fault[0]]
         yield [BulkText(text.id, text.text, text.ByteSize()) for text in texts]
