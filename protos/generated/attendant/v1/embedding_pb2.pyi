@@ -533,7 +533,7 @@ class BulkEmbedRequest(google.protobuf.message.Message):
     @property
     def settings(self) -> Global___EmbedRequest:
         """The options for all texts, in the first message only; otherwise the call fails with INVALID_ARGUMENT. The field texts
-        must be empty; otherwise the call fails with INVALID_ARGUMENT.
+        must be empty; otherwise the call fails with INVALID_ARGUMENT. Absent: a message with texts.
         """
 
     @property

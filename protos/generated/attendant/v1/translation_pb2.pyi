@@ -928,7 +928,7 @@ class BulkTranslateRequest(google.protobuf.message.Message):
     def settings(self) -> Global___TranslateRequest:
         """The options for all texts, in the first message only; otherwise the call fails with INVALID_ARGUMENT. The fields with
         a value for each text, texts and target_prefixes, must be empty; otherwise the call fails with INVALID_ARGUMENT.
-        Text i of the call, from 0, has the samples of text options.sampling.first_index + i.
+        Text i of the call, from 0, has the samples of text options.sampling.first_index + i. Absent: a message with texts.
         """
 
     @property
