@@ -167,7 +167,7 @@ def test_the_client_sends_and_lists_controls(server, start, translation_bundle):
         )
         assert score.tokens[0].id == B
     plain = start(bundles=translation_bundle.parent.parent)
-    problem = "controls: tiny-en-de/1 has none, not 'tone'"
+    problem = "controls: has an unknown name; those of tiny-en-de/1 are: none"
     with Client(f"127.0.0.1:{plain.server.port}") as client:
         with pytest.raises(InvalidRequestError, match=problem):
             client.translate(TEXT, controls={"tone": "warm"})
