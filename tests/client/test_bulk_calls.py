@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attendant.v1.embedding_pb2 import EmbedRequest, EmbedResponse
 from attendant_client import (
     AsyncClient,
     CallCancelledError,
@@ -25,7 +26,7 @@ from attendant_client.bulk_input import (
     AsyncBulkInput,
     BulkInput,
 )
-from attendant_client.embedding_messages import embed
+from attendant_client.calls import TextCall
 from google.rpc import code_pb2
 
 from tests.client.script import Fault
@@ -33,22 +34,6 @@ from tests.client.test_several_servers import Pair
 
 UNAVAILABLE = Fault(code_pb2.UNAVAILABLE)
 WORDS = [f"word {i}" for i in range(2000)]
-EMBED_OPTIONS: dict[str, Any] = {
-    "model": "",
-    "pooling": None,
-    "normalize": None,
-    "dimensions": None,
-    "force_dimensions": False,
-    "prompt_name": None,
-    "prompt": None,
-    "data_type": "float32",
-    "chunking": None,
-    "max_chunk_tokens": None,
-    "average_chunks": False,
-    "text_normalization": None,
-    "offset_unit": "code_points",
-    "truncation": "refuse",
-}
 
 
 def sent_texts(script: Any) -> list[str]:
@@ -306,7 +291,8 @@ def test_a_text_that_is_too_large_for_a_message_fails_alone(client):
 
 def messages_of(texts: list[str], is_blocking: bool = True) -> list[list[str]]:
     """The texts of each message of a call whose texts are all there."""
-    call = bulk_calls.bulk_embed(embed("", **EMBED_OPTIONS))
+    template: TextCall[Any] = TextCall("Embed", EmbedRequest(), EmbedResponse, lambda *_: [])
+    call = bulk_calls.bulk_embed(template)
 
     async def found() -> list[Any]:
         reader = AsyncBulkInput(texts)
