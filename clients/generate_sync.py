@@ -28,7 +28,7 @@ CODE = {
     r"\bawait ": "",
     r"\b__a(?=(enter|exit|next)__)": "__",
     r"\ba(?=(close|next)\()": "",
-    r"\bAsyncGenerator\[(\w+), None\]": r"Generator[\1, None, None]",
+    r"\bAsyncGenerator\[([\w\[\]]+), None\]": r"Generator[\1, None, None]",
     r"\bAsync(?=[A-Z])": "",
     r"\basyncio_(?=streams|bulk|comparison|detection|embedding|prediction|scoring|translation)": "",
     r"\bgrpc\.aio\b": "grpc",

@@ -23,8 +23,9 @@ AttendantError
 class AttendantError(Exception):
     """Base of all errors whose message may be shown to the caller, and is logged.
 
-    A message holds numbers, and names of fields, limits and existing models. It never repeats text
-    of the request.
+    A message holds numbers, and names of fields, limits, and existing models, controls and other
+    things of the server. Of the request, it repeats language tags at most, which
+    `language_tags.check_tag` has bounded.
     """
 
     @property

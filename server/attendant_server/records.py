@@ -24,7 +24,7 @@ ones."""
 _NO_TIMINGS = CallTimings()
 
 
-def _ignore(text: "CallRecord") -> None:
+def _ignore(part: "CallRecord") -> None:
     pass
 
 
@@ -81,8 +81,8 @@ class CallRecord:
     code: str = "OK"
     """Name of the status; valid once the call has ended."""
     reason: str = ""
-    """The reason of a refusal or failure, such as a field and its limit. It holds numbers and names
-    of fields and models, but no other content of the request."""
+    """The reason of a refusal or failure, such as a field and its limit: the message of an
+    `AttendantError`, which repeats language tags of the request at most."""
     model: str = ""
     """``<name>/<version>``, or two with `BETWEEN_MODELS`; empty before the model is found."""
     num_texts: int = 0
@@ -107,10 +107,10 @@ class CallRecord:
     """The caller's trace context, from the call's metadata."""
     num_unanswered_texts: int = 0
     """Texts of a stream that were read and whose answers were not sent yet."""
-    has_text_records: bool = False
-    """Whether the texts of the call were reported one by one."""
-    on_text_ended: Callable[["CallRecord"], None] = _ignore
-    """Receives the record of each text of a stream."""
+    has_part_records: bool = False
+    """Whether the texts of the call were reported in parts."""
+    on_part_ended: Callable[["CallRecord"], None] = _ignore
+    """Receives the record of each part of a stream."""
     trace_id: str = ""
     """32 hexadecimal digits if the call is traced; set once the call has ended."""
     _phases: tuple[Phase, ...] = ()
@@ -126,22 +126,22 @@ class CallRecord:
         weight = self.caller.weight * (BULK_WEIGHT if is_bulk else 1)
         return calls.Caller(name, is_bulk, weight)
 
-    def of_text(self) -> "CallRecord":
-        """A new record, for one text of this call, which is a stream."""
+    def of_part(self) -> "CallRecord":
+        """A new record, for texts of this call, which is a stream, that are answered together."""
         return CallRecord(self.method, self.request_id, self.peer, self.caller, self.is_bulk)
 
-    def add(self, text: "CallRecord") -> None:
-        """Count and report a text of this call, by its own record."""
-        self.has_text_records = True
-        self.num_texts += text.num_texts
-        self.num_truncated_texts += text.num_truncated_texts
-        self.num_invalid_texts += text.num_invalid_texts
-        self.num_counted_texts += text.num_counted_texts
-        self.num_counted_tokens += text.num_counted_tokens
-        self.num_input_tokens += text.num_input_tokens
-        self.num_output_tokens += text.num_output_tokens
-        self.longest_output = max(self.longest_output, text.longest_output)
-        self.on_text_ended(text)
+    def add(self, part: "CallRecord") -> None:
+        """Count and report texts of this call, by their own record."""
+        self.has_part_records = True
+        self.num_texts += part.num_texts
+        self.num_truncated_texts += part.num_truncated_texts
+        self.num_invalid_texts += part.num_invalid_texts
+        self.num_counted_texts += part.num_counted_texts
+        self.num_counted_tokens += part.num_counted_tokens
+        self.num_input_tokens += part.num_input_tokens
+        self.num_output_tokens += part.num_output_tokens
+        self.longest_output = max(self.longest_output, part.longest_output)
+        self.on_part_ended(part)
 
     def phases(self) -> tuple[Phase, ...]:
         """The phases of the call, in order.
@@ -177,8 +177,8 @@ class CallObserver(Protocol):
     def on_call_started(self, record: CallRecord) -> None:
         """A call has started. Called on the event loop."""
 
-    def on_text_ended(self, record: CallRecord) -> None:
-        """A text of a stream has been answered; the record is that of the text.
+    def on_part_ended(self, record: CallRecord) -> None:
+        """Texts of a stream have been answered; the record is theirs.
 
         The counts in the record of the call include it. Never called concurrently.
         """

@@ -1,8 +1,9 @@
 """The script of a server for tests of the client: its faults, and the requests that it received."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import grpc
@@ -69,11 +70,20 @@ class Script:
             self.change(response)
         return response
 
-    def answer_text(self, request: Any, response: Any, context: grpc.ServicerContext) -> Any:
-        """The answer to one text of a bulk call."""
-        if request.text.text in self.breaks:
-            self.breaks.pop(request.text.text).abort(context)
-        return self.answer(request, response, context)
+    def answered_together(self, texts: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        """The texts of a message of a bulk call, at most 5 together, until the call breaks.
+
+        A slow text is answered alone.
+        """
+
+        def is_usual(each: Any) -> bool:
+            return each.text not in self.breaks and "slow" not in each.text
+
+        while texts:
+            if texts[0].text in self.breaks:
+                self.breaks.pop(texts[0].text).abort(context)
+            yield (part := list(takewhile(is_usual, texts[:5])) or [texts[0]])
+            texts = texts[len(part) :]
 
     def _check_count(self, request: Any, context: grpc.ServicerContext) -> None:
         names = ("queries", "texts", "pairs", "documents")

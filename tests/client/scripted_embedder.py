@@ -1,5 +1,6 @@
 """The embedding service of the scripted server: vectors of letters, without models."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,38 +27,38 @@ def cosine_of(*texts: str) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
+def embed_response(texts: Sequence[str]) -> embedding_pb2.EmbedResponse:
+    results = [
+        embedding_pb2.EmbedResult(error=error)
+        if (error := error_of(text))
+        else embedding_pb2.EmbedResult(num_tokens=len(tokens_of(text)))
+        for text in texts
+    ]
+    vectors = [vector_of(text) if text.strip() else [0.0] * 3 for text in texts]
+    return embedding_pb2.EmbedResponse(
+        embeddings=tensor_of(vectors), results=results, model="vectors/1"
+    )
+
+
 class Embedder(embedding_pb2_grpc.EmbeddingServiceServicer):
     def __init__(self, script: Script) -> None:
         self._script = script
 
     def Embed(self, request, context):
-        results = [
-            embedding_pb2.EmbedResult(error=error)
-            if (error := error_of(text))
-            else embedding_pb2.EmbedResult(num_tokens=len(tokens_of(text)))
-            for text in request.texts
-        ]
-        vectors = [vector_of(text) if text.strip() else [0.0] * 3 for text in request.texts]
-        response = embedding_pb2.EmbedResponse(
-            embeddings=tensor_of(vectors), results=results, model="vectors/1"
-        )
-        return self._script.answer(request, response, context)
+        return self._script.answer(request, embed_response(request.texts), context)
 
     def BulkEmbed(self, requests, context):
         self._script.requests.append(next(requests))
         context.send_initial_metadata(())
         for request in requests:
-            text = request.text.text
-            response = embedding_pb2.BulkEmbedResponse(
-                id=request.text.id,
-                result=embedding_pb2.EmbedResult(num_tokens=len(tokens_of(text))),
-                embeddings=tensor_of([vector_of(text)]),
-                model="vectors/1",
-            )
-            if error := error_of(text):
-                response.result.error.CopyFrom(error)
-                response.ClearField("embeddings")
-            yield self._script.answer_text(request, response, context)
+            for texts in self._script.answered_together(request.texts, context):
+                response = embedding_pb2.BulkEmbedResponse(
+                    ids=[each.id for each in texts],
+                    answer=embed_response([each.text for each in texts]),
+                )
+                yield self._script.answer(
+                    embedding_pb2.BulkEmbedRequest(texts=texts), response, context
+                )
 
     def EmbedTokens(self, request, context):
         results = []

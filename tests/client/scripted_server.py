@@ -99,12 +99,18 @@ class Translator(translation_pb2_grpc.TranslationServiceServicer):
         options = first.settings.options
         context.send_initial_metadata(())
         for request in requests:
-            response = translation_pb2.BulkTranslateResponse(
-                id=request.text.id,
-                translation=translation_of(request.text.text, options),
-                model="upper/1",
-            )
-            yield self._script.answer_text(request, response, context)
+            for texts in self._script.answered_together(request.texts, context):
+                answer = translation_pb2.TranslateResponse(
+                    translations=[translation_of(each.text, options) for each in texts],
+                    model="upper/1",
+                )
+                yield self._script.answer(
+                    translation_pb2.BulkTranslateRequest(texts=texts),
+                    translation_pb2.BulkTranslateResponse(
+                        ids=[each.id for each in texts], answer=answer
+                    ),
+                    context,
+                )
 
     def Score(self, request, context):
         scores = [

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attendant.v1.embedding_pb2 import EmbedRequest, EmbedResponse
 from attendant_client import (
     AsyncClient,
     CallCancelledError,
@@ -16,8 +17,16 @@ from attendant_client import (
     Sampling,
     ServerError,
     UnavailableError,
+    bulk_calls,
 )
-from attendant_client.bulk_input import MAX_UNANSWERED_TEXTS, AsyncBulkInput, BulkInput
+from attendant_client.bulk_input import (
+    MAX_MESSAGE_CHARACTERS,
+    MAX_MESSAGE_TEXTS,
+    MAX_UNANSWERED_TEXTS,
+    AsyncBulkInput,
+    BulkInput,
+)
+from attendant_client.calls import TextCall
 from google.rpc import code_pb2
 
 from tests.client.script import Fault
@@ -28,11 +37,15 @@ WORDS = [f"word {i}" for i in range(2000)]
 
 
 def sent_texts(script: Any) -> list[str]:
-    return [r.text.text for r in script.requests if r.WhichOneof("content") == "text"]
+    return [text.text for r in script.requests for text in getattr(r, "texts", ())]
 
 
 def first_messages(script: Any) -> list[Any]:
-    return [r.settings for r in script.requests if r.WhichOneof("content") == "settings"]
+    return [
+        r.settings
+        for r in script.requests
+        if getattr(r, "HasField", None) and r.HasField("settings")
+    ]
 
 
 def test_results_are_in_the_order_of_the_texts_with_their_ids(client, script):
@@ -134,8 +147,7 @@ def test_samples_of_later_texts_are_the_same_after_a_break(client, script):
 
 
 def taken(texts: BulkInput | AsyncBulkInput) -> str:
-    text = texts.take()
-    assert text is not None
+    [text] = texts.take(1)
     return text.text
 
 
@@ -168,7 +180,7 @@ def test_the_input_is_read_no_further_than_there_is_room(client, script):
     assert num_read == 0
     for i in range(20):
         assert next(results).text == f"TEXT {i}"
-        assert num_read <= MAX_UNANSWERED_TEXTS + i + 1
+        assert num_read <= MAX_UNANSWERED_TEXTS + 5 + i + 1  # answers come in fives
     results.close()
     assert script.ended.wait(30)
     assert list(results) == []
@@ -250,7 +262,7 @@ def test_closing_a_client_cancels_its_bulk_calls(connect, script):
 
 
 def test_responses_to_other_texts_are_an_error(client, script):
-    script.change = lambda response: setattr(response, "id", "other")
+    script.change = lambda response: response.ids.__setitem__(0, "other")
     with pytest.raises(ServerError, match="the id of another text"):
         list(client.bulk_translate([("mine", "a")]))
 
@@ -275,3 +287,53 @@ def test_a_text_that_is_too_large_for_a_message_fails_alone(client):
     found = list(client.bulk_translate(["a", large, "b"]))
     assert [each.error is None for each in found] == [True, False, True]
     assert "too many for a message" in str(found[1].error)
+
+
+def messages_of(texts: list[str], is_blocking: bool = True) -> list[list[str]]:
+    """The texts of each message of a call whose texts are all there."""
+    template: TextCall[Any] = TextCall("Embed", EmbedRequest(), EmbedResponse, lambda *_: [])
+    call = bulk_calls.bulk_embed(template)
+
+    async def found() -> list[Any]:
+        reader = AsyncBulkInput(texts)
+        sent = reader.messages(call)
+        reader.release()
+        return [each async for each in sent]
+
+    if is_blocking:
+        reader = BulkInput(texts)
+        sent = reader.messages(call)
+        reader.release()
+        assert reader.has_more()
+        with reader._changed:
+            reader._changed.wait_for(lambda: reader._has_ended, 30)
+        messages: list[Any] = list(sent)
+    else:
+        messages = asyncio.run(found())
+    assert messages[0].HasField("settings")
+    return [[text.text for text in message.texts] for message in messages[1:]]
+
+
+@pytest.mark.parametrize("is_blocking", [True, False])
+def test_a_message_has_the_texts_that_are_there_as_far_as_they_are_short(is_blocking: bool):
+    short, long_text = WORDS[:70], "x" * MAX_MESSAGE_CHARACTERS
+    sizes = [len(each) for each in messages_of(short, is_blocking)]
+    assert sizes == [MAX_MESSAGE_TEXTS, MAX_MESSAGE_TEXTS, 6]
+    texts = ["a", long_text, long_text + "x", "b", "c"]
+    assert messages_of(texts, is_blocking) == [["a"], [long_text], [long_text + "x"], ["b", "c"]]
+
+
+def test_a_message_that_the_server_refuses_as_too_large_is_sent_text_by_text(client, script):
+    script.breaks["c"] = Fault(
+        code_pb2.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 8)"
+    )
+    found = list(client.bulk_translate(["a", "b", "c", "d"]))
+    assert [each.text for each in found] == ["A", "B", "C", "D"]
+    assert [each.error for each in found] == [None] * 4
+    assert [len(r.texts) for r in script.requests if not r.HasField("settings")][-2:] == [1, 1]
+
+
+def test_the_vectors_of_texts_that_failed_are_empty_beside_good_ones(client):
+    good, bad, other = client.bulk_embed(["ab", " ", "b"])
+    assert (good.vector.shape, bad.vector.shape, other.vector.shape) == ((3,), (0,), (3,))
+    assert good.call.model == "vectors/1"

@@ -121,7 +121,7 @@ def calls_of(client: Any) -> Iterator[Any]:
 def requests_of(call: Any) -> list[Any]:
     """The messages of a call."""
     if isinstance(call, BulkCall):
-        return [call.request, call.message(BulkText(0, "id", "a"))]
+        return [call.request, call.message([BulkText(0, "id", "a")])]
     return [call.request]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import pytest
 from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
 
 from tests.support.bulk import (
@@ -12,6 +13,7 @@ from tests.support.bulk import (
     TEXTS,
     Sender,
     bulk_translate,
+    each_result,
     num_unanswered,
     translate_requests,
     translate_text,
@@ -20,19 +22,20 @@ from tests.support.bulk import (
 from tests.support.serving import TRANSLATION_MODEL, Running, failure_of, wait_until
 
 
-def test_no_more_texts_than_one_call_may_have_are_read_while_none_is_answered(
-    start: Callable[..., Running],
+@pytest.mark.parametrize("together", [1, 3, 600])
+def test_no_more_texts_than_one_call_may_have_are_begun_while_none_is_answered(
+    start: Callable[..., Running], together: int
 ):
     running = start(max_texts=8)
     with running.held_engine():
-        call = bulk_translate(running, translate_requests(TEXTS))
+        call = bulk_translate(running, translate_requests(TEXTS, together))
         running.wait_for_queued(8)
         assert num_unanswered(running) == 8
         other = running.translation.Translate.future(TranslateRequest(texts=["a cat"]))
         running.wait_for_queued(9)  # the stream has not gone on meanwhile
         assert num_unanswered(running) == 8
     assert other.result().translations
-    assert [response.id for response in call] == [text_id for text_id, _ in TEXTS]
+    assert [each.id for each in each_result(call)] == [text_id for text_id, _ in TEXTS]
     assert running.metric("attendant_held_bytes") == 0
 
 
@@ -72,7 +75,7 @@ def test_a_caller_that_does_not_read_holds_little_and_delays_nobody(
         assert num_taken < 10_000
         assert len(translations(running, ["a cat"])) == 1
         assert sender.num_taken == num_taken
-        assert [next(call).id for _ in range(1000)] == [text_id for text_id, _ in texts[:1000]]
+        assert [next(call).ids[0] for _ in range(1000)] == [text_id for text_id, _ in texts[:1000]]
         call.cancel()
     wait_until(lambda: num_unanswered(running) == 0)
     wait_until(lambda: running.metric("attendant_held_bytes") == 0)
@@ -105,7 +108,7 @@ def test_a_call_may_take_longer_than_one_text_may(start: Callable[..., Running])
     give_up = time.monotonic() + 1.5
     while time.monotonic() < give_up:
         sender.send(translate_text("a", "a cat"))
-        assert next(call).translation.hypotheses
+        assert next(call).answer.translations[0].hypotheses
     sender.end()
     assert list(call) == []
 
@@ -116,13 +119,13 @@ def test_a_text_that_takes_too_long_fails_alone(start: Callable[..., Running]):
     slow_text = "the dog sees the king. " * 800
     sender = Sender(translate_requests([TEXTS[0], ("slow", slow_text)], options=options))
     call = bulk_translate(running, sender)
-    assert next(call).translation.hypotheses
+    assert next(call).answer.translations[0].hypotheses
     response = next(call)
-    assert response.id == "slow"
-    assert response.translation.error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+    assert response.ids == ["slow"]
+    assert response.answer.translations[0].error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
     sender.send(translate_text("later", "a cat"))
     sender.end()
-    assert [bool(response.translation.hypotheses) for response in call] == [True]
+    assert [bool(each.result.hypotheses) for each in each_result(call)] == [True]
 
 
 def test_a_call_without_texts_or_readers_ends_with_unavailable(start: Callable[..., Running]):
@@ -146,9 +149,9 @@ def test_texts_wait_for_room_in_the_queue(start: Callable[..., Running]):
     running = start(max_texts=4, max_queued_texts=4)
 
     def ids(_: int) -> list[str]:
-        responses = list(bulk_translate(running, translate_requests(TEXTS[:200])))
-        assert all(response.translation.hypotheses for response in responses)
-        return [response.id for response in responses]
+        results = list(each_result(bulk_translate(running, translate_requests(TEXTS[:200], 40))))
+        assert all(each.result.hypotheses for each in results)
+        return [each.id for each in results]
 
     with ThreadPoolExecutor(4) as callers:
         for found in callers.map(ids, range(4)):

@@ -8,7 +8,7 @@ import pytest
 from attendant.v1 import embedding_pb2, text_pb2
 from attendant.v1.embedding_pb2 import EmbedRequest
 
-from tests.support.bulk import embed_requests
+from tests.support.bulk import each_result, embed_requests
 from tests.support.serving import TIMEOUT_SECONDS, Running, failure_of
 
 MODEL = "tiny-bert/1"
@@ -21,9 +21,9 @@ def bulk(running: Running, requests: Any) -> Any:
     return running.embedding.BulkEmbed(iter(requests), timeout=TIMEOUT_SECONDS)
 
 
-def single(running: Running, text: str, **fields: Any) -> embedding_pb2.EmbedResponse:
+def embedded(running: Running, texts: list[str], **fields: Any) -> embedding_pb2.EmbedResponse:
     response: embedding_pb2.EmbedResponse = running.embedding.Embed(
-        EmbedRequest(texts=[text], **fields)
+        EmbedRequest(texts=texts, **fields)
     )
     return response
 
@@ -32,18 +32,22 @@ def array(tensor: embedding_pb2.Tensor) -> Any:
     return np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)
 
 
-def test_each_text_has_its_vector_in_order_with_its_id(running: Running):
-    responses = list(bulk(running, embed_requests(TEXTS)))
-    assert [response.id for response in responses] == [text_id for text_id, _ in TEXTS]
-    assert {response.model for response in responses} == {MODEL}
-    for response, (_, text) in list(zip(responses, TEXTS, strict=True))[:40]:
-        expected = single(running, text)
+@pytest.mark.parametrize("together", [1, 20, 500])
+def test_each_text_has_its_vector_in_order_with_its_id(running: Running, together: int):
+    responses = list(bulk(running, embed_requests(TEXTS, together)))
+    ids = [text_id for response in responses for text_id in response.ids]
+    assert ids == [text_id for text_id, _ in TEXTS]
+    assert max(len(response.ids) for response in responses) == min(together, 32)
+    assert {response.answer.model for response in responses} == {MODEL}
+    for response in responses[:40:together]:
+        texts = [text for text_id, text in TEXTS if text_id in response.ids]
+        expected = embedded(running, texts)
         np.testing.assert_allclose(
-            array(response.embeddings), array(expected.embeddings), atol=BOUND
+            array(response.answer.embeddings), array(expected.embeddings), atol=BOUND
         )
-        assert response.result == expected.results[0]
-        assert response.token_counts == expected.token_counts
-        assert response.timings.HasField("encode")
+        assert response.answer.results == expected.results
+        assert response.answer.token_counts == expected.token_counts
+        assert response.answer.timings.HasField("encode")
 
 
 @pytest.mark.parametrize("averages", [False, True])
@@ -55,25 +59,26 @@ def test_chunks_and_their_offsets_are_those_of_embed(running: Running, averages:
         "dimensions": None,
         "normalize": False,
     }
-    for response, (_, text) in zip(
-        bulk(running, embed_requests(TEXTS[:8], **fields)), TEXTS, strict=False
-    ):
-        expected = single(running, text, **fields)
-        assert len(response.result.chunks) == 3
-        assert response.result == expected.results[0]
-        assert response.embeddings.shape == expected.embeddings.shape
+    responses = list(bulk(running, embed_requests(TEXTS[:8], together=2, **fields)))
+    assert len(responses) == 4
+    for number, response in enumerate(responses):
+        texts = [text for _, text in TEXTS[2 * number : 2 * number + 2]]
+        expected = embedded(running, texts, **fields)
+        assert [len(result.chunks) for result in response.answer.results] == [3, 3]
+        assert response.answer.results == expected.results
+        assert response.answer.embeddings.shape == expected.embeddings.shape
         np.testing.assert_allclose(
-            array(response.embeddings), array(expected.embeddings), atol=BOUND
+            array(response.answer.embeddings), array(expected.embeddings), atol=BOUND
         )
 
 
-def test_faults_between_good_texts_are_in_their_results_without_vectors(running: Running):
+def test_faults_between_good_texts_are_in_their_results(running: Running):
     texts = [("a", "the dog"), ("b", ""), ("c", "x" * 20_001), ("d", "the king")]
-    responses = list(bulk(running, embed_requests(texts)))
-    assert [response.result.error.code for response in responses] == [0, 3, 3, 0]
-    assert [response.HasField("embeddings") for response in responses] == [True, False, False, True]
-    assert responses[2].result.error.message == "text: at most 20000 characters, got 20001"
-    assert {response.model for response in responses} == {MODEL}
+    results = list(each_result(bulk(running, embed_requests(texts, together=3))))
+    assert [result.id for result in results] == ["a", "b", "c", "d"]
+    assert [result.result.error.code for result in results] == [0, 3, 3, 0]
+    assert results[2].result.error.message == "text: at most 20000 characters, got 20001"
+    assert {result.answer.model for result in results} == {MODEL}
 
 
 @pytest.mark.parametrize(

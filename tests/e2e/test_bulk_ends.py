@@ -59,7 +59,7 @@ def test_a_stopping_server_answers_what_it_has_read_and_reads_no_more(
             wait_until(running.server._admission._is_stopping.is_set)
             sender.send(translate_text("d", TEXT))
             wait_until(lambda: sender.num_taken == 5)
-        assert [next(call).id for _ in range(3)] == ["a", "b", "c"]
+        assert [next(call).ids[0] for _ in range(3)] == ["a", "b", "c"]
         error = failure_of(next, call)
         assert (error.code(), error.details()) == (
             grpc.StatusCode.UNAVAILABLE,
@@ -74,7 +74,7 @@ def test_a_stopping_server_does_not_wait_for_a_call_without_texts(
     with stoppable_server(loop, settings(drain_seconds=3600)) as running:
         sender = Sender(translate_requests([("a", TEXT)]))
         call = begin(running, sender)
-        assert next(call).id == "a"
+        assert next(call).ids == ["a"]
         loop.run(running.server.stop())
         assert failure_of(next, call).code() in (
             grpc.StatusCode.UNAVAILABLE,
@@ -88,7 +88,7 @@ def test_a_text_that_waits_for_its_quota_does_not_delay_a_stopping_server(
     limits = settings(drain_seconds=3600, caller_max_texts_per_minute=2)
     with stoppable_server(loop, limits) as running:
         call = begin(running, Sender(translate_requests([(str(i), TEXT) for i in range(9)])))
-        assert [next(call).id for _ in range(2)] == ["0", "1"]
+        assert [next(call).ids[0] for _ in range(2)] == ["0", "1"]
         wait_until(lambda: num_unanswered(running) == 1)
         loop.run(running.server.stop())
         error = failure_of(next, call)
@@ -114,7 +114,7 @@ def test_an_open_call_does_not_keep_a_model_and_ends_when_it_is_unloaded(
     running = start(bundles=root, model_control="on")
     sender = Sender(translate_requests([("a", TEXT)]))
     call = begin(running, sender)
-    assert next(call).id == "a"
+    assert next(call).ids == ["a"]
     unload(running)
     sender.send(translate_text("b", TEXT))
     error = failure_of(next, call)
@@ -134,7 +134,7 @@ def test_texts_that_were_read_before_their_model_is_unloaded_are_answered(
         unloading.start()
         catalog = running.server._catalog
         wait_until(lambda: catalog.ready(TRANSLATION_MODEL) is None)
-    assert [next(call).id for _ in range(20)] == [str(i) for i in range(20)]
+    assert [next(call).ids[0] for _ in range(20)] == [str(i) for i in range(20)]
     unloading.join()
     sender.send(translate_text("b", TEXT))
     assert failure_of(next, call).code() == grpc.StatusCode.UNAVAILABLE
@@ -147,7 +147,7 @@ def test_texts_that_are_read_after_their_model_is_replaced_get_the_new_one(
     sender = Sender(translate_requests([("a", TEXT)], options=WITH_TOKENS))
     call = begin(running, sender)
     before = next(call)
-    tokens = before.translation.hypotheses[0].tokens
+    tokens = before.answer.translations[0].hypotheses[0].tokens
     token_ids = sorted({token.id for token in tokens[:-1]})  # without EOS
 
     def change(manifest: Any) -> None:
@@ -158,8 +158,8 @@ def test_texts_that_are_read_after_their_model_is_replaced_get_the_new_one(
     sender.send(translate_text("b", TEXT))
     after = next(call)
     sender.end()
-    assert after.model == before.model
-    assert not {t.id for t in after.translation.hypotheses[0].tokens} & set(token_ids)
+    assert after.answer.model == before.answer.model
+    assert not {t.id for t in after.answer.translations[0].hypotheses[0].tokens} & set(token_ids)
     assert list(call) == []
 
 
@@ -169,12 +169,12 @@ def test_a_new_version_of_a_model_does_not_change_the_model_of_a_call(
     running = start(bundles=root)
     sender = Sender(translate_requests([("a", TEXT)], model="tiny-en-de"))
     call = begin(running, sender)
-    assert next(call).model == TRANSLATION_MODEL
+    assert next(call).answer.model == TRANSLATION_MODEL
     add_version(translation_bundle, root, "2")
     running.loop.run(running.server.lifecycle.refresh())
     sender.send(translate_text("b", TEXT))
     sender.end()
-    assert [response.model for response in call] == [TRANSLATION_MODEL]
+    assert [response.answer.model for response in call] == [TRANSLATION_MODEL]
 
 
 TEXTS = [(f"id {i}", f"The dog sees the king {i % 50} times.") for i in range(3000)]

@@ -23,6 +23,7 @@ from attendant_server.application import glossary_folder
 from attendant_server.application.glossaries import Glossary
 
 from tests.support.application import TINY_BUNDLES
+from tests.support.bulk import each_result
 from tests.support.serving import Running, failure_of, running_server
 
 BUILT_IN = Path(__file__).parents[2] / "bundles"
@@ -281,11 +282,8 @@ def test_a_bulk_call_builds_its_glossary_once(running: Running, monkeypatch):
 
     monkeypatch.setattr(glossary_folder, "Glossary", counted)
     settings = TranslateRequest(glossary_entries=entries({"cat": ["Kater"]}))
-    texts = [text_pb2.BulkText(text="The cat is sleeping.")] * 3
-    requests = [
-        BulkTranslateRequest(settings=settings),
-        *(BulkTranslateRequest(text=text) for text in texts),
-    ]
-    responses = list(running.translation.BulkTranslate(iter(requests)))
-    assert [each.translation.hypotheses[0].text[:9] for each in responses] == ["Der Kater"] * 3
+    text = text_pb2.BulkText(text="The cat is sleeping.")
+    requests = [BulkTranslateRequest(settings=settings), *[BulkTranslateRequest(texts=[text])] * 3]
+    results = list(each_result(running.translation.BulkTranslate(iter(requests))))
+    assert [each.result.hypotheses[0].text[:9] for each in results] == ["Der Kater"] * 3
     assert len(built) == 1

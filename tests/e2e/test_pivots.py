@@ -32,7 +32,7 @@ from attendant_server.application.markup_translation import MarkupTranslator
 from attendant_server.application.pivot_places import LEAST_WEIGHT
 
 from tests.recorded.texts import ODD
-from tests.support.bulk import translate_requests
+from tests.support.bulk import each_result, translate_requests
 from tests.support.serving import Running, failure_of, running_server
 
 BUILT_IN = Path(__file__).parents[2] / "bundles"
@@ -370,8 +370,9 @@ def test_a_text_of_a_bulk_call_counts_for_both_models(running: Running):
 
     before = figures()
     texts = [("1", TEXT), ("2", " "), ("3", TEXT)]
-    found = list(running.translation.BulkTranslate(translate_requests(texts, **LANGUAGES)))
-    assert [each.translation.HasField("error") for each in found] == [False, True, False]
+    requests = translate_requests(texts, **LANGUAGES)
+    found = list(each_result(running.translation.BulkTranslate(requests)))
+    assert [each.result.HasField("error") for each in found] == [False, True, False]
     assert [after - old for after, old in zip(figures(), before, strict=True)] == [2, 1, 2, 1]
 
 

@@ -81,7 +81,8 @@ def bulk_translate(
 ) -> Call:
     """A BulkTranslate call for pairs of id and text; ``fields`` as for `translate`.
 
-    Only one of the texts may be good, because the last bits depend on the batch.
+    Only one of the texts may be good, because the last bits depend on the batch. The first text has
+    a message of its own, the others come together.
     """
     settings = translation_pb2.TranslateRequest(model=model, **_with_options(fields))
     return Call(
@@ -89,8 +90,7 @@ def bulk_translate(
         "attendant.v1.TranslationService/BulkTranslate",
         translation_pb2.BulkTranslateRequest(settings=settings),
         further=tuple(
-            translation_pb2.BulkTranslateRequest(text=text_pb2.BulkText(id=text_id, text=text))
-            for text_id, text in pairs
+            translation_pb2.BulkTranslateRequest(texts=texts) for texts in _bulk_texts(pairs)
         ),
     )
 
@@ -111,17 +111,20 @@ def embed(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Ca
 
 
 def bulk_embed(name: str, pairs: Iterable[tuple[str, str]], model: str = "", **fields: Any) -> Call:
-    """A BulkEmbed call for pairs of id and text, of which only one may be good."""
+    """A BulkEmbed call for pairs of id and text, in messages as for `bulk_translate`."""
     settings = embedding_pb2.EmbedRequest(model=model, **fields)
     return Call(
         f"BulkEmbed: {name}",
         "attendant.v1.EmbeddingService/BulkEmbed",
         embedding_pb2.BulkEmbedRequest(settings=settings),
-        further=tuple(
-            embedding_pb2.BulkEmbedRequest(text=text_pb2.BulkText(id=text_id, text=text))
-            for text_id, text in pairs
-        ),
+        further=tuple(embedding_pb2.BulkEmbedRequest(texts=texts) for texts in _bulk_texts(pairs)),
     )
+
+
+def _bulk_texts(pairs: Iterable[tuple[str, str]]) -> list[list[text_pb2.BulkText]]:
+    """The texts of each message."""
+    texts = [text_pb2.BulkText(id=text_id, text=text) for text_id, text in pairs]
+    return [each for each in (texts[:1], texts[1:]) if each]
 
 
 def embed_tokens(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:

@@ -1,7 +1,7 @@
 """Streams of texts with answers that tests make: order, bounds, faults and ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,11 +64,12 @@ class Trial:
         self.admission = CallAdmission(8, 60.0, ignore_refusal)
         self.memory = HeldMemory(10**6, 8, ignore_refusal)
         self.num_running = self.most_running = self.num_read = 0
+        self.sizes: list[int] = []
         self.seconds_left: float | None = None
 
     async def run(
         self,
-        texts: AsyncIterator[BulkText],
+        messages: AsyncIterator[Sequence[BulkText]],
         answer: Callable[[int, BulkText], Awaitable[str]],
         quotas: CallerQuotas | None = None,
     ) -> tuple[list[tuple[str, str | AttendantError]], BaseException | None]:
@@ -77,14 +78,17 @@ class Trial:
         held = self.memory.hold("caller", 0)
         held.make_current()
 
-        async def answered(number: int, text: BulkText) -> Upper:
-            self.num_running += 1
+        async def answered(number: int, texts: Sequence[BulkText]) -> Upper:
+            self.num_running += len(texts)
             self.most_running = max(self.most_running, self.num_running)
+            self.sizes.append(len(texts))
             try:
-                found = await answer(number, text)
+                pairs = enumerate(texts, number)
+                found = [await answer(i, text) for i, text in pairs]
             finally:
-                self.num_running -= 1
-            return Upper(model=MODEL, num_input_tokens=1, phases=(), size=1, text=found)
+                self.num_running -= len(texts)
+            text = "|".join(found)
+            return Upper(model=MODEL, num_input_tokens=1, phases=(), size=1, text=text)
 
         results: list[tuple[str, str | AttendantError]] = []
         error: BaseException | None = None
@@ -97,20 +101,24 @@ class Trial:
                 StreamTime(self.seconds_left),
             )
             try:
-                async for result in stream.results(texts):
-                    found = result.answer
-                    results.append(
-                        (result.text.id, found if isinstance(found, AttendantError) else found.text)
-                    )
+                async for result in stream.results(messages):
+                    answers: list[Any] = [result.answer]
+                    if isinstance(result.answer, Upper):
+                        answers = [*result.answer.text.split("|")]
+                    ids = [text.id for text in result.texts]
+                    results += zip(ids, answers, strict=True)
             except AttendantError as failure:
                 error = failure
         assert self.num_running == self.record.num_unanswered_texts == self.memory.num_bytes == 0
         return results, error
 
-    async def texts(self, texts: list[str]) -> AsyncIterator[BulkText]:
-        for number, text in enumerate(texts):
-            self.num_read += 1
-            yield BulkText(str(number), text, len(text))
+    async def texts(self, texts: list[str], together: int = 1) -> AsyncIterator[Sequence[BulkText]]:
+        """Messages of so many texts."""
+        every = [BulkText(str(number), text, len(text)) for number, text in enumerate(texts)]
+        for first in range(0, len(every), together):
+            message = every[first : first + together]
+            self.num_read += len(message)
+            yield message
 
 
 async def upper(_: int, text: BulkText) -> str:
@@ -121,8 +129,10 @@ def words(number: int) -> list[str]:
     return [f"word {i}" for i in range(number)]
 
 
-@given(STEPS, st.integers(1, 8))
-def test_results_are_in_order_however_long_each_takes(steps: list[int], max_texts: int):
+@given(STEPS, st.integers(1, 40), st.integers(1, 20))
+def test_results_are_in_order_however_long_each_takes(
+    steps: list[int], max_texts: int, together: int
+):
     trial = Trial(max_texts)
 
     async def answer(number: int, text: BulkText) -> str:
@@ -131,7 +141,7 @@ def test_results_are_in_order_however_long_each_takes(steps: list[int], max_text
         return text.text.upper()
 
     texts = words(len(steps))
-    results, error = asyncio.run(trial.run(trial.texts(texts), answer))
+    results, error = asyncio.run(trial.run(trial.texts(texts, together), answer))
     assert error is None
     assert results == [(str(i), text.upper()) for i, text in enumerate(texts)]
     assert trial.most_running <= max_texts
@@ -213,9 +223,9 @@ def test_the_deadline_of_the_stream_ends_it():
 def test_an_error_of_the_texts_comes_after_the_results():
     trial = Trial()
 
-    async def texts() -> AsyncIterator[BulkText]:
-        async for text in trial.texts(words(3)):
-            yield text
+    async def texts() -> AsyncIterator[Sequence[BulkText]]:
+        async for message in trial.texts(words(3)):
+            yield message
         raise InvalidRequest("text.id", "too long")
 
     results, error = asyncio.run(trial.run(texts(), upper))
@@ -335,10 +345,87 @@ def test_a_stream_whose_texts_have_ended_ends_well_while_the_server_stops():
 def test_a_stream_without_texts_ends_after_the_time_of_a_call():
     trial = Trial(max_request_seconds=0.05)
 
-    async def texts() -> AsyncIterator[BulkText]:
-        yield BulkText("0", "a", 1)
+    async def texts() -> AsyncIterator[Sequence[BulkText]]:
+        yield [BulkText("0", "a", 1)]
         await asyncio.Event().wait()
 
     results, error = asyncio.run(trial.run(texts(), upper))
     assert results == [("0", "A")]
     assert (type(error), str(error)) == (Unavailable, "no text was read for 0.05 seconds")
+
+
+def test_the_texts_of_a_message_are_answered_in_parts_of_an_eighth_of_the_room():
+    trial = Trial(max_texts=64)
+    results, error = asyncio.run(trial.run(trial.texts(words(150), together=100), upper))
+    assert [found for _, found in results] == [word.upper() for word in words(150)]
+    assert error is None
+    assert trial.sizes == [8] * 12 + [4] + [8] * 6 + [2]
+    assert trial.most_running <= 64
+
+
+def test_long_texts_of_a_message_are_answered_alone():
+    trial = Trial(max_texts=256)
+    texts = ["short", "x" * MAX_UNANSWERED_CHARACTERS, "short", "short"]
+    asyncio.run(trial.run(trial.texts(texts, together=4), upper))
+    assert trial.sizes == [1, 1, 2]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_a_fault_of_a_part_leads_to_an_answer_to_each_of_its_texts_alone(fault: AttendantError):
+    trial = Trial(max_texts=64)
+    trial.record.caller = Identity("key:a", quota=Quota(0, 1000, 0))
+
+    async def answer(number: int, text: BulkText) -> str:
+        current_usage().take_texts(1)
+        records.current().num_texts += 1
+        if number == 9:
+            raise fault
+        return text.text
+
+    quotas = CallerQuotas(clock=lambda: 0)
+    results, error = asyncio.run(trial.run(trial.texts(words(20), together=20), answer, quotas))
+    assert error is None
+    expected: list[Any] = words(20)
+    expected[9] = fault
+    assert [found for _, found in results] == expected
+    assert sorted(trial.sizes) == [1] * 8 + [4, 8, 8]
+    assert trial.record.num_texts == 20
+    # A quota gives back what a call took that it refuses.
+    assert trial.record.num_counted_texts == 20 - isinstance(fault, QuotaExceeded)
+    assert trial.record.num_invalid_texts == isinstance(fault, InvalidRequest)
+
+
+def test_an_end_among_texts_of_a_part_that_are_answered_alone_ends_the_stream():
+    trial = Trial(max_texts=64)
+
+    async def answer(number: int, text: BulkText) -> str:
+        if number == 3 and trial.sizes[-1] == 1:
+            raise Unavailable("is loading")
+        if number == 3:
+            raise ModelFailed("the model failed")
+        await asyncio.sleep(0)
+        return text.text
+
+    results, error = asyncio.run(trial.run(trial.texts(words(8), together=8), answer))
+    assert (results, str(error)) == ([], "is loading")
+
+
+def test_a_stopping_server_leaves_the_parts_of_a_message_for_which_there_is_no_room():
+    trial = Trial(max_texts=8)
+    may_end = asyncio.Event()
+
+    async def answer(number: int, text: BulkText) -> str:
+        await may_end.wait()
+        return text.text
+
+    async def run() -> Any:
+        running = asyncio.ensure_future(trial.run(trial.texts(words(30), together=30), answer))
+        await asyncio.sleep(0.01)
+        trial.admission.refuse_calls()
+        await asyncio.sleep(0.01)
+        may_end.set()
+        return await running
+
+    results, error = asyncio.run(run())
+    assert [found for _, found in results] == words(8)
+    assert str(error) == "the server is stopping"

@@ -20,7 +20,7 @@ class Seen(CallObserver):
     def on_call_started(self, record: CallRecord) -> None:
         self._events.append(f"{self._name} {record.request_id} started")
 
-    def on_text_ended(self, record: CallRecord) -> None:
+    def on_part_ended(self, record: CallRecord) -> None:
         self._events.append(f"{self._name} {record.request_id} text ended")
 
     def on_call_ended(self, record: CallRecord) -> None:
@@ -60,8 +60,8 @@ def test_calls_are_shown_to_all_in_order():
 def test_texts_of_streams_are_shown_before_the_end_of_their_call():
     events: list[str] = []
     observer = CallReporter([Seen("a", events), Seen("b", events)])
-    observer.on_text_ended(call(1))
-    observer.on_text_ended(call(1))
+    observer.on_part_ended(call(1))
+    observer.on_part_ended(call(1))
     observer.on_call_ended(call(1))
     observer.close()
     text = ["a 1 text ended", "b 1 text ended"]

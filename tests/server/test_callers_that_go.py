@@ -36,7 +36,7 @@ class Endless:
     def on_call_started(self, record: CallRecord) -> None:
         """Record that a call has started."""
 
-    def on_text_ended(self, record: CallRecord) -> None:
+    def on_part_ended(self, record: CallRecord) -> None:
         raise AssertionError("there are no streams of texts")
 
     def on_call_ended(self, record: CallRecord) -> None:

@@ -85,7 +85,7 @@ class Calls:
     def on_call_started(self, record: CallRecord) -> None:
         self.started.append(record.method)
 
-    def on_text_ended(self, record: CallRecord) -> None:
+    def on_part_ended(self, record: CallRecord) -> None:
         raise AssertionError("there are no streams of texts")
 
     def on_call_ended(self, record: CallRecord) -> None:

@@ -2,6 +2,8 @@
 
 import queue
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from attendant.v1 import embedding_pb2, text_pb2, translation_pb2
@@ -15,24 +17,63 @@ READS_NOTHING_UNASKED = [("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_pro
 """Options of a client that leaves messages on the server until it reads them."""
 
 
-def translate_requests(pairs: Iterable[tuple[str, str]] = (), **settings: Any) -> Iterator[Any]:
-    """The messages for pairs of id and text; ``settings`` are fields of TranslateRequest."""
+@dataclass(frozen=True, slots=True)
+class OneResult:
+    """The result of one text in a response of a bulk call."""
+
+    id: str
+    result: Any
+    """The Translation, or the EmbedResult."""
+    answer: Any
+    """The TranslateResponse or EmbedResponse that it came in."""
+
+
+def each_result(responses: Iterable[Any]) -> Iterator[OneResult]:
+    """The results in responses, which have an id for each."""
+    for response in responses:
+        answer = response.answer
+        results = getattr(answer, "translations" if hasattr(answer, "translations") else "results")
+        for text_id, result in zip(response.ids, results, strict=True):
+            yield OneResult(text_id, result, answer)
+
+
+def bulk_texts(*pairs: tuple[str, str]) -> list[text_pb2.BulkText]:
+    """Texts with their ids."""
+    return [text_pb2.BulkText(id=text_id, text=text) for text_id, text in pairs]
+
+
+def translate_requests(
+    pairs: Iterable[tuple[str, str]] = (), together: int = 1, **settings: Any
+) -> Iterator[Any]:
+    """The messages for pairs of id and text; ``settings`` are fields of TranslateRequest.
+
+    ``together`` is the number of texts in a message.
+    """
     request = translation_pb2.TranslateRequest(**settings)
     yield translation_pb2.BulkTranslateRequest(settings=request)
-    for text_id, text in pairs:
-        yield translate_text(text_id, text)
+    for part in batched(pairs, together):
+        yield translation_pb2.BulkTranslateRequest(texts=bulk_texts(*part))
 
 
 def translate_text(text_id: str, text: str) -> translation_pb2.BulkTranslateRequest:
     """The message of one text."""
-    return translation_pb2.BulkTranslateRequest(text=text_pb2.BulkText(id=text_id, text=text))
+    return translation_pb2.BulkTranslateRequest(texts=bulk_texts((text_id, text)))
 
 
-def embed_requests(pairs: Iterable[tuple[str, str]] = (), **settings: Any) -> Iterator[Any]:
+def embed_requests(
+    pairs: Iterable[tuple[str, str]] = (), together: int = 1, **settings: Any
+) -> Iterator[Any]:
     """Like `translate_requests`; ``settings`` are fields of EmbedRequest."""
     yield embedding_pb2.BulkEmbedRequest(settings=embedding_pb2.EmbedRequest(**settings))
-    for text_id, text in pairs:
-        yield embedding_pb2.BulkEmbedRequest(text=text_pb2.BulkText(id=text_id, text=text))
+    for part in batched(pairs, together):
+        yield embedding_pb2.BulkEmbedRequest(texts=bulk_texts(*part))
+
+
+def batched(pairs: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
+    """Lists of ``size`` pairs, of which the last one may be shorter."""
+    remaining = iter(pairs)
+    while batch := list(islice(remaining, size)):
+        yield batch
 
 
 class Sender:

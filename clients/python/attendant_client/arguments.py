@@ -66,7 +66,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     )
     _add_reading(translate)
     _add_length_penalty(translate)
-    add_language_flags(translate)
+    add_language_flags(translate, detects=True)
     add_control_flags(translate)
     add_glossary_flags(translate)
     translate.add_argument(

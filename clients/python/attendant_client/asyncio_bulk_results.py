@@ -1,5 +1,6 @@
 """The results of a bulk call; `make clients` generates the synchronous one from this module."""
 
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import Any, Generic, Self
@@ -44,10 +45,13 @@ class AsyncBulkResults(AsyncIterator[Result], Generic[Result]):
         self._closing = closing
         self._timeout_seconds = timeout_seconds
         self._request_id = request_id
-        self._results = self._read()
+        self._results: deque[Result] = deque()
+        self._answers = self._read()
 
     async def __anext__(self) -> Result:
-        return await anext(self._results)
+        while not self._results:
+            self._results.extend(await anext(self._answers))
+        return self._results.popleft()
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,9 +66,11 @@ class AsyncBulkResults(AsyncIterator[Result], Generic[Result]):
 
     async def close(self) -> None:
         """Cancel the call if it is still running."""
-        await self._results.aclose()
+        self._results.clear()
+        await self._answers.aclose()
 
-    async def _read(self) -> AsyncGenerator[Result, None]:
+    async def _read(self) -> AsyncGenerator[list[Result], None]:
+        """The results in each response."""
         attempts = self._defaults.stream_attempts(self._timeout_seconds)
         try:
             while await self._input.has_more():
@@ -95,11 +101,11 @@ class AsyncBulkResults(AsyncIterator[Result], Generic[Result]):
             metadata=self._defaults.call_metadata(self._request_id),
         )
 
-    def _take(self, response: Any) -> Result:
-        text = self._input.take()
-        if text is None:
-            raise bad_answer("a stream has more responses than texts", self._request_id)
-        return self._call.result(response, text, self._request_id)
+    def _take(self, response: Any) -> list[Result]:
+        texts = self._input.take(len(response.ids))
+        if not texts:
+            raise bad_answer("a stream has more results than texts", self._request_id)
+        return self._call.results(response, texts, self._request_id)
 
     async def _check_end(self) -> None:
         if await self._input.has_more():

@@ -74,9 +74,9 @@ class BulkCalls(ABC):
         """Translate any number of texts in one call; the options are those of `translate`.
 
         `texts` are strings, or pairs of an id and a string; the result has the id. They are read as
-        there is room for them: at most 512 are read and not answered. With `timeout_seconds`, that
-        is the time limit of the whole call; otherwise it has none. A text without an answer is sent
-        again if a server ends the call.
+        there is room for them: at most 512 are read and not answered. Texts that are there are sent
+        together, at most 32. With `timeout_seconds`, that is the time limit of the whole call;
+        otherwise it has none. A text without an answer is sent again if a server ends the call.
         """
         options = translation_pb2.TranslateOptions(
             beam_size=beam_size,

@@ -3,7 +3,7 @@
 Both clients share this module. Knows no channel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic
 
@@ -61,8 +61,8 @@ class BulkCall(Generic[Result]):
     response_type: type[Message]
     template: TextCall[Result]
     """The call without bulk, with one text."""
-    unary: Callable[[Any], Message]
-    """Turns a response into the response of the template."""
+    of_fault: Callable[[Result], Result] = lambda result: result
+    """Turns the result of a text that failed into that of a bulk call."""
 
     @property
     def request(self) -> Message:
@@ -80,18 +80,26 @@ class BulkCall(Generic[Result]):
             settings.options.sampling.first_index += first
         return self.request_type(settings=settings)
 
-    def message(self, text: BulkText) -> Message:
-        """The message of a text."""
-        return self.request_type(text=text_pb2.BulkText(id=text.id, text=text.text))
+    def message(self, texts: Sequence[BulkText]) -> Message:
+        """The message of texts."""
+        return self.request_type(texts=[text_pb2.BulkText(id=t.id, text=t.text) for t in texts])
 
-    def result(self, response: Any, text: BulkText, request_id: str) -> Result:
-        """The result of a text; raises ServerError for the response to another one."""
-        if response.id != text.id:
+    def results(self, response: Any, texts: Sequence[BulkText], request_id: str) -> list[Result]:
+        """The results of texts; raises ServerError for the response to other ones."""
+        if list(response.ids) != [text.id for text in texts]:
             raise bad_answer("a response has the id of another text", request_id)
-        faults = {} if text.fault is None else {0: text.fault}
-        call = replace(self.template, first=text.index, faults=faults)
-        [result] = call.rpc().parse(self.unary(response), request_id)
-        return replace(result, id=text.id)  # type: ignore[type-var]  # all results are dataclasses
+        request = self.template.request.__class__(texts=[""] * len(texts))
+        faults = {i: text.fault for i, text in enumerate(texts) if text.fault is not None}
+        call = replace(self.template, request=request, first=texts[0].index, faults=faults)
+        found = call.rpc().parse(response.answer, request_id)
+        return [
+            self._with_id(result if result.error is None else self.of_fault(result), text.id)
+            for result, text in zip(found, texts, strict=True)
+        ]
+
+    @staticmethod
+    def _with_id(result: Result, text_id: str) -> Result:
+        return replace(result, id=text_id)  # type: ignore[type-var]  # all results are dataclasses
 
 
 def bulk_translate(call: TextCall[results.Translation]) -> BulkCall[results.Translation]:
@@ -101,19 +109,6 @@ def bulk_translate(call: TextCall[results.Translation]) -> BulkCall[results.Tran
         translation_pb2.BulkTranslateRequest,
         translation_pb2.BulkTranslateResponse,
         call,
-        _translate_response,
-    )
-
-
-def _translate_response(
-    response: translation_pb2.BulkTranslateResponse,
-) -> translation_pb2.TranslateResponse:
-    return translation_pb2.TranslateResponse(
-        translations=[response.translation],
-        model=response.model,
-        token_counts=response.token_counts,
-        timings=response.timings,
-        seed=response.seed if response.HasField("seed") else None,
     )
 
 
@@ -126,15 +121,10 @@ def bulk_embed(
         embedding_pb2.BulkEmbedRequest,
         embedding_pb2.BulkEmbedResponse,
         call,
-        _embed_response,
+        _without_vector,
     )
 
 
-def _embed_response(response: embedding_pb2.BulkEmbedResponse) -> embedding_pb2.EmbedResponse:
-    return embedding_pb2.EmbedResponse(
-        embeddings=response.embeddings if response.HasField("embeddings") else None,
-        results=[response.result],
-        model=response.model,
-        token_counts=response.token_counts,
-        timings=response.timings,
-    )
+def _without_vector(result: embedding_results.Embedding) -> embedding_results.Embedding:
+    """The result of a text that failed, whether or not other texts of its message have vectors."""
+    return replace(result, vector=result.vector[:0], scale=None)

@@ -1,14 +1,16 @@
 """The input of bulk calls: texts are read as there is room, and kept until they are answered.
 
-After a failure, the next attempt sends the texts without an answer again, and goes on with further
-ones. The two clients differ in how they wait: gRPC takes the messages of a synchronous call on a
-thread of its own, those of an asyncio call in a task.
+A message has the texts that are there, so that it never waits for a slow input. After a failure,
+the next attempt sends the texts without an answer again, and goes on with further ones. The two
+clients differ in how they wait: a synchronous call has a thread that reads, and gRPC takes its
+messages on another one; in an asyncio call, both are tasks.
 """
 
 import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from itertools import accumulate, islice
 from typing import Any
 
 import grpc
@@ -20,6 +22,10 @@ from attendant_client.errors import ENDED_WHILE_SENDING, CallError, CallTooLarge
 
 MAX_UNANSWERED_TEXTS = 512
 """Texts that are read and not answered: those that a server has at most, and as many on the way."""
+MAX_MESSAGE_TEXTS = 32
+"""Texts of one message: the server answers no more of them together."""
+MAX_MESSAGE_CHARACTERS = 12_500
+"""No further text joins a message that would then have more characters than this."""
 Texts = Iterable[BulkItem]
 AsyncTexts = Iterable[BulkItem] | AsyncIterable[BulkItem]
 
@@ -33,6 +39,7 @@ class _Unanswered:
         self._has_ended = False
         self._attempt = 0
         self._is_released = False
+        self._max_message_texts = MAX_MESSAGE_TEXTS
         self.failure: BaseException | None = None
         """What reading the texts has raised. No texts come after it."""
 
@@ -45,9 +52,20 @@ class _Unanswered:
     def _has_room(self) -> bool:
         return not self._has_ended and len(self._texts) < MAX_UNANSWERED_TEXTS
 
-    def _at(self, index: int) -> BulkText | None:
-        """The text with an index, which has no answer; None if it was not read yet."""
-        return self._texts[index - self._first] if index < self._num_read else None
+    def _from(self, index: int) -> list[BulkText]:
+        """The texts of a message that begins with this index, which has no answer.
+
+        Empty if it was not read yet.
+        """
+        begin = index - self._first
+        found = list(islice(self._texts, begin, begin + self._max_message_texts))
+        lengths = accumulate(len(text.text) for text in found)
+        num_texts = sum(length <= MAX_MESSAGE_CHARACTERS for length in lengths)
+        return found[: max(1, num_texts)]
+
+    def take(self, num_texts: int) -> list[BulkText]:
+        """Remove the oldest texts, which were answered; fewer if there are fewer."""
+        return [self._texts.popleft() for _ in range(min(num_texts, len(self._texts)))]
 
     def _put(self, item: object) -> None:
         self._texts.append(bulk_text(self._num_read, item))
@@ -57,7 +75,10 @@ class _Unanswered:
         self._has_ended, self.failure = True, failure
 
     def has_refused(self, failure: CallError) -> bool:
-        """Whether a failure was that of the largest text, which is then sent no more."""
+        """Whether a message was refused because of its size.
+
+        The next attempt then sends each text alone, and the one after it no longer the largest one.
+        """
         sizes = [len(text.text.encode()) for text in self._texts]
         largest = max(sizes, default=0)
         is_refused = (
@@ -67,6 +88,10 @@ class _Unanswered:
         is_unknown = failure.message == ENDED_WHILE_SENDING and largest > MAX_REQUEST_BYTES
         if not largest or not (is_refused or is_unknown):
             return False
+        if is_refused and self._max_message_texts > 1:
+            self._max_message_texts = 1
+            return True
+        self._max_message_texts = MAX_MESSAGE_TEXTS
         self._texts[sizes.index(largest)].refuse(f"has {largest} bytes, too many for a message")
         return True
 
@@ -78,13 +103,16 @@ class BulkInput(_Unanswered):
         super().__init__()
         self._source = iter(texts)
         self._changed = threading.Condition()
-        self._reading = threading.Lock()
+        self._reader: threading.Thread | None = None
 
     def has_more(self) -> bool:
-        """Whether there is a text without an answer; reads one if there is none."""
-        while not self._texts and not self._has_ended:
-            self._read(self._attempt, self._num_read)
-        return bool(self._texts)
+        """Whether there is a text without an answer; waits for one if there is none."""
+        if self._reader is None:
+            self._reader = threading.Thread(target=self._read, name="attendant-bulk", daemon=True)
+            self._reader.start()
+        with self._changed:
+            self._changed.wait_for(lambda: self._texts or self._has_ended)
+            return bool(self._texts)
 
     def messages(self, call: BulkCall[Any]) -> Iterator[Message]:
         """The messages of a new attempt, which takes the place of the last one."""
@@ -92,7 +120,7 @@ class BulkInput(_Unanswered):
             self._attempt += 1
             self._is_released = False
             self._changed.notify_all()
-        return self._sent(call, self._attempt, self._first)
+            return self._sent(call, self._attempt, self._first)
 
     def release(self) -> None:
         """Send the texts of this attempt, whose settings were accepted."""
@@ -100,12 +128,17 @@ class BulkInput(_Unanswered):
             self._is_released = True
             self._changed.notify_all()
 
-    def take(self) -> BulkText | None:
-        """Remove the oldest text, which was answered; None if there is none."""
+    def take(self, num_texts: int) -> list[BulkText]:
+        """Remove the oldest texts, which were answered; fewer if there are fewer."""
         with self._changed:
-            text = self._texts.popleft() if self._texts else None
+            texts = super().take(num_texts)
             self._changed.notify_all()
-        return text
+        return texts
+
+    def has_refused(self, failure: CallError) -> bool:
+        """Whether a message was refused because of its size, as in the asyncio call."""
+        with self._changed:
+            return super().has_refused(failure)
 
     def close(self) -> None:
         """Read no further texts."""
@@ -117,40 +150,46 @@ class BulkInput(_Unanswered):
     def _sent(self, call: BulkCall[Any], attempt: int, first: int) -> Iterator[Message]:
         yield call.settings(first)
         index = first
-        while (text := self._next(attempt, index)) is not None:
-            yield call.message(text)
-            index += 1
+        while texts := self._next(attempt, index):
+            yield call.message(texts)
+            index += len(texts)
 
-    def _next(self, attempt: int, index: int) -> BulkText | None:
-        """The text with an index; None at the end of the texts or of the attempt."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: attempt != self._attempt or self._is_released)
-                if attempt != self._attempt:
-                    return None
-                if (text := self._at(index)) is not None or self._has_ended:
-                    return text
-            self._read(attempt, index)
-
-    def _read(self, attempt: int, index: int) -> None:
-        """Read the text with an index, once there is room, unless another thread reads it."""
-        with self._reading:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: attempt != self._attempt or self._has_ended or self._has_room
+    def _next(self, attempt: int, index: int) -> list[BulkText]:
+        """The texts from an index on that are there; empty at the end of the texts or attempt."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    attempt != self._attempt
+                    or (self._is_released and (self._num_read > index or self._has_ended))
                 )
-                if attempt != self._attempt or self._has_ended or self._num_read > index:
-                    return
-            try:
+            )
+            is_current = attempt == self._attempt and self._num_read > index
+            return self._from(index) if is_current else []
+
+    def _read(self) -> None:
+        """Read all texts, each once there is room, until the call is closed."""
+        try:
+            while self._wait_for_room():
                 item = next(self._source)  # may take long, so without the lock of the others
                 with self._changed:
-                    self._put(item)
-            except StopIteration:
-                self._end()
-            except BaseException as error:  # the caller gets it after the results
-                self._end(error)
-            with self._changed:
-                self._changed.notify_all()
+                    if not self._has_ended:
+                        self._put(item)
+                        self._changed.notify_all()
+        except StopIteration:
+            self._end_reading(None)
+        except BaseException as error:  # the caller gets it after the results
+            self._end_reading(error)
+
+    def _wait_for_room(self) -> bool:
+        """Wait until there is room; returns whether the call goes on."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_ended or self._has_room)
+            return not self._has_ended
+
+    def _end_reading(self, failure: BaseException | None) -> None:
+        with self._changed:
+            self._end(failure)
+            self._changed.notify_all()
 
 
 class AsyncBulkInput(_Unanswered):
@@ -163,9 +202,9 @@ class AsyncBulkInput(_Unanswered):
         self._reading: asyncio.Task[None] | None = None
 
     async def has_more(self) -> bool:
-        """Whether there is a text without an answer; reads one if there is none."""
+        """Whether there is a text without an answer; waits for one if there is none."""
         while not self._texts and not self._has_ended:
-            await self._read()
+            await self._read(self._num_read)
         return bool(self._texts)
 
     def messages(self, call: BulkCall[Any]) -> AsyncIterator[Message]:
@@ -180,11 +219,11 @@ class AsyncBulkInput(_Unanswered):
         self._is_released = True
         self._changed.set()
 
-    def take(self) -> BulkText | None:
-        """Remove the oldest text, which was answered; None if there is none."""
-        text = self._texts.popleft() if self._texts else None
+    def take(self, num_texts: int) -> list[BulkText]:
+        """Remove the oldest texts, which were answered; fewer if there are fewer."""
+        texts = super().take(num_texts)
         self._changed.set()
-        return text
+        return texts
 
     def close(self) -> None:
         """Read no further texts."""
@@ -197,46 +236,57 @@ class AsyncBulkInput(_Unanswered):
     async def _sent(self, call: BulkCall[Any], attempt: int, first: int) -> AsyncIterator[Message]:
         yield call.settings(first)
         index = first
-        while (text := await self._next(attempt, index)) is not None:
-            yield call.message(text)
-            index += 1
+        while texts := await self._next(attempt, index):
+            yield call.message(texts)
+            index += len(texts)
 
-    async def _next(self, attempt: int, index: int) -> BulkText | None:
-        """The text with an index; None at the end of the texts or of the attempt."""
+    async def _next(self, attempt: int, index: int) -> list[BulkText]:
+        """The texts from an index on that are there; empty at the end of the texts or attempt."""
         while attempt == self._attempt:
             if not self._is_released:
                 await self._change()
                 continue
-            if (text := self._at(index)) is not None or self._has_ended:
-                return text
-            await self._read()
-        return None
+            await self._read(index)
+            if attempt == self._attempt and (self._num_read > index or self._has_ended):
+                return self._from(index) if self._num_read > index else []
+        return []
 
-    async def _read(self) -> None:
-        """Read a text, or wait until something has changed."""
-        if self._has_room and not isinstance(self._source, AsyncIterator):
-            try:
-                self._put(next(self._source))
-            except StopIteration:
-                self._end()
-            except BaseException as error:  # the caller gets it after the results
-                self._end(error)
-            return
-        if self._has_room and self._reading is None:
+    async def _read(self, index: int) -> None:
+        """Read texts for a message, or wait until something has changed, unless it is there."""
+        if not isinstance(self._source, AsyncIterator):
+            self._read_at_once(index + MAX_MESSAGE_TEXTS)
+        elif self._reading is None and not self._has_ended:
             # A task, because gRPC cancels what waits for messages when an attempt ends.
-            self._reading = asyncio.ensure_future(self._read_one(self._source))
-        await self._change()
+            self._reading = asyncio.ensure_future(self._read_all(self._source))
+        if self._num_read <= index and not self._has_ended:
+            await self._change()
+
+    def _read_at_once(self, end: int) -> None:
+        """Read the texts before the index ``end``, as far as there is room."""
+        assert not isinstance(self._source, AsyncIterator)
+        try:
+            while self._has_room and self._num_read < end:
+                self._put(next(self._source))
+        except StopIteration:
+            self._end()
+        except BaseException as error:  # the caller gets it after the results
+            self._end(error)
 
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
-    async def _read_one(self, source: Any) -> None:
+    async def _read_all(self, source: AsyncIterator[Any]) -> None:
+        """Read all texts, each once there is room."""
         try:
-            self._put(await anext(source))
+            while not self._has_ended:
+                if self._has_room:
+                    self._put(await anext(source))
+                    self._changed.set()
+                else:
+                    await self._change()
         except StopAsyncIteration:
             self._end()
         except BaseException as error:  # the caller gets it after the results
             self._end(error)
-        self._reading = None
         self._changed.set()

@@ -33,8 +33,8 @@ class LineCommand:
     """The line for a good result."""
     keys: tuple[str, ...]
     """The fields of a result that its JSON has."""
-    token_keys: tuple[str, ...] = ()
-    """Further fields with ``--tokens``."""
+    further_keys: Callable[[argparse.Namespace], tuple[str, ...]] = lambda _: ()
+    """Further fields with some options."""
     fields: Callable[[Any, argparse.Namespace], Mapping[str, Any]] = lambda result, _: asdict(
         result
     )
@@ -87,7 +87,7 @@ class LineCommand:
         is_good = answer.result is not None and answer.error is None
         if not arguments.json:
             return self.text(answer.result, arguments) if is_good else ""
-        keys = self.keys + (self.token_keys if getattr(arguments, "tokens", False) else ())
+        keys = self.keys + self.further_keys(arguments)
         fields = self.fields(answer.result, arguments) if is_good else dict.fromkeys(keys)
         texts = zip(self.columns(arguments), answer.line.texts, strict=True)
         return json_text(

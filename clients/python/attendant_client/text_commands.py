@@ -13,9 +13,16 @@ from attendant_client.embedding_results import (
     FilledText,
     SparseEmbedding,
 )
-from attendant_client.errors import InvalidRequestError, TextError
+from attendant_client.errors import InvalidRequestError, NotFoundError, TextError
 from attendant_client.input_lines import Line, opened_lines
 from attendant_client.line_commands import LineCommand, one_line
+from attendant_client.line_languages import (
+    Untranslated,
+    detects,
+    fault_of,
+    translate_by_language,
+    with_language_of,
+)
 from attendant_client.line_output import complain
 from attendant_client.options import Sampling
 from attendant_client.results import Tokenization, Translation, TranslationScore
@@ -38,22 +45,35 @@ def stream(client: Client, arguments: argparse.Namespace) -> int:
 
 def _stream_line(client: Client, line: Line, arguments: argparse.Namespace) -> str:
     """Print one translation without an end of line; return the fault of the text."""
+    chosen = arguments
     try:
-        options = _translate_options(arguments, line) | {"target_prefix": arguments.target_prefix}
+        if detects(arguments):
+            chosen = with_language_of(client, arguments, line)
+        options = _translate_options(chosen, line) | {"target_prefix": arguments.target_prefix}
         with client.stream_translate(line.texts[0], **options) as deltas:
             for delta in deltas:
                 print(one_line(delta), end="", flush=True)
     except TextError as error:
         return error.message
-    except InvalidRequestError as error:
-        # The other faults would also be those of all other texts.
-        if not error.message.startswith("text: "):
+    except (InvalidRequestError, NotFoundError) as error:
+        if error.message.startswith("text: "):
+            return error.message.removeprefix("text: ")
+        # The other faults would also be those of all other texts, or of those in this language.
+        if not detects(arguments):
             raise
-        return error.message.removeprefix("text: ")
+        return fault_of(chosen.source_language, error).message
     return ""
 
 
 def _translate(
+    client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
+) -> Sequence[Translation | Untranslated]:
+    if detects(arguments):
+        return translate_by_language(client, arguments, lines, _translate_lines)
+    return _translate_lines(client, arguments, lines)
+
+
+def _translate_lines(
     client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
 ) -> Sequence[Translation]:
     if not arguments.sample:
@@ -290,13 +310,14 @@ translate = LineCommand(
     _translate,
     _translation_text,
     ("hypotheses", "num_source_tokens", "truncation"),
+    further_keys=lambda arguments: ("source_language",) if detects(arguments) else (),
     fields=_translation_fields,
 )
 score = LineCommand(
     _score,
     lambda result, _: f"{result.score:.4f}",
     ("score", "log_probability", "num_source_tokens", "truncation"),
-    token_keys=("log_probabilities", "tokens"),
+    further_keys=lambda arguments: ("log_probabilities", "tokens") if arguments.tokens else (),
     columns=lambda _: ("source", "target"),
 )
 detect = LineCommand(

@@ -1,7 +1,7 @@
 """Translation and embedding of streams of texts."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -53,11 +53,10 @@ class BulkTranslator:
         if BETWEEN_MODELS not in (model := records.current().model):
             request = replace(request, model=model)
 
-        async def answer(number: int, text: BulkText) -> TranslationAnswer:
-            one = replace(_with_place(request, number), texts=[text.text], may_wait=True)
-            found = await self._translator.translate(one, markup, time_limit.seconds_left())
-            _raise_fault(found.translations[0])
-            return found
+        async def answer(number: int, texts: Sequence[BulkText]) -> TranslationAnswer:
+            part = replace(_with_place(request, number), texts=_strings(texts), may_wait=True)
+            found = await self._translator.translate(part, markup, time_limit.seconds_left())
+            return replace(found, translations=[_named(each) for each in found.translations])
 
         return BulkStream(answer, _translation_bytes, self._limits, self._admission, time_limit)
 
@@ -77,11 +76,10 @@ class BulkEmbedder:
         time_limit = StreamTime(seconds_left)
         request = replace(request, model=records.current().model, may_wait=True)
 
-        async def answer(number: int, text: BulkText) -> EmbeddingAnswer:
-            one = replace(request, texts=[text.text])
-            found = await self._embedder.embed(one, time_limit.seconds_left())
-            _raise_fault(found.texts[0])
-            return found
+        async def answer(number: int, texts: Sequence[BulkText]) -> EmbeddingAnswer:
+            part = replace(request, texts=_strings(texts))
+            found = await self._embedder.embed(part, time_limit.seconds_left())
+            return replace(found, texts=[_named(each) for each in found.texts])
 
         return BulkStream(answer, _embedding_bytes, self._limits, self._admission, time_limit)
 
@@ -94,7 +92,7 @@ async def _in_a_task(check: Coroutine[Any, Any, Value]) -> Value:
 def _check_empty(request: TranslationRequest | EmbeddingRequest, *fields: str) -> None:
     for field in fields:
         if getattr(request, field):
-            raise InvalidRequest(field, "must be empty: each text has a message of its own")
+            raise InvalidRequest(field, "must be empty: the texts are in later messages")
 
 
 def _with_seed(request: TranslationRequest, seed: int | None) -> TranslationRequest:
@@ -107,7 +105,7 @@ def _with_seed(request: TranslationRequest, seed: int | None) -> TranslationRequ
 
 
 def _with_place(request: TranslationRequest, number: int) -> TranslationRequest:
-    """The request for the text with a number, which has samples of its own."""
+    """The request for texts from this number on, which have samples of their own."""
     sampling = request.options.sampling
     if sampling is None:
         return request
@@ -115,10 +113,13 @@ def _with_place(request: TranslationRequest, number: int) -> TranslationRequest:
     return replace(request, options=replace(request.options, sampling=sampling))
 
 
-def _raise_fault(result: object) -> None:
-    """Raise the fault of the only text of a call, under the name that the text has in a stream."""
-    if isinstance(result, InvalidRequest):
-        raise InvalidRequest("text", result.problem)
+def _strings(texts: Sequence[BulkText]) -> list[str]:
+    return [text.text for text in texts]
+
+
+def _named(result: Value | InvalidRequest) -> Value | InvalidRequest:
+    """The result of a text; a fault without the place that the text has in its part."""
+    return InvalidRequest("text", result.problem) if isinstance(result, InvalidRequest) else result
 
 
 def _translation_bytes(answer: TranslationAnswer) -> int:

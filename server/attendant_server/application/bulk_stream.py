@@ -1,11 +1,10 @@
-"""Streams of texts: each text is answered by itself, many at the same time, in their order."""
+"""Streams of texts, which are answered in parts, many at the same time, in their order."""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Generic, TypeVar
 
 from attendant_server import records
@@ -28,9 +27,12 @@ from attendant_server.errors import (
 from attendant_server.records import CallRecord
 
 MAX_UNANSWERED_TEXTS = 256
-"""Texts of one stream that are read and not answered, unless a call may have fewer texts."""
+"""Texts of one stream that are begun and not answered, unless a call may have fewer texts."""
 MAX_UNANSWERED_CHARACTERS = 100_000
-"""No further text of a stream is read while the unanswered ones have more characters than this."""
+"""No further text of a stream is begun while the unanswered ones have more characters than this."""
+NUM_PARTS = 8
+"""Parts of a stream that have as many texts or characters as may be unanswered. With fewer ones,
+the engine would have too few texts to choose from while a part waits for its longest text."""
 MEMORY_POLL_SECONDS = 0.1
 
 AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
@@ -48,25 +50,28 @@ class BulkText:
 
 @dataclass(frozen=True, slots=True)
 class BulkResult(Generic[AnyAnswer]):
-    """The answer to one text, or its fault."""
+    """The answer to texts that follow one another, or the fault of one text."""
 
-    text: BulkText
+    texts: Sequence[BulkText]
     model: str
     """The model of the stream, as ``name/version``."""
     answer: AnyAnswer | AttendantError
 
 
 @dataclass(slots=True)
-class _Entry(Generic[AnyAnswer]):
-    """A text that was read and not answered."""
+class _Part(Generic[AnyAnswer]):
+    """Texts that were begun and not answered."""
 
-    text: BulkText
-    record: CallRecord
+    number: int
+    """The number of the first text, from 0."""
+    texts: Sequence[BulkText]
     num_held_bytes: int
+    records: dict[int, CallRecord] = field(default_factory=dict)
+    """The record of the part by its number, or those of its texts by their numbers."""
     counted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the text has passed the quotas, or failed."""
+    """Set once the texts have passed the quotas, or failed."""
     is_reported: bool = False
-    task: "asyncio.Task[AnyAnswer | AttendantError] | None" = None
+    task: "asyncio.Task[Sequence[BulkResult[AnyAnswer]]] | None" = None
 
 
 class StreamTime:
@@ -84,14 +89,15 @@ class StreamTime:
 class BulkStream(Generic[AnyAnswer]):
     """The texts of one stream that are being answered.
 
-    A text joins as soon as one leaves, so that the engine always has texts to choose from. The
-    oldest text leaves once its answer was taken. No text is read before there is room for it: at
-    most `MAX_UNANSWERED_TEXTS` texts.
+    Texts that came in one message are answered in parts, each like a call. A part joins as soon as
+    there is room, so that the engine always has texts to choose from. The oldest part leaves once
+    its answer was taken. No message is read before there is room for a text: at most
+    `MAX_UNANSWERED_TEXTS` texts.
     """
 
     def __init__(
         self,
-        answer: Callable[[int, BulkText], Awaitable[AnyAnswer]],
+        answer: Callable[[int, Sequence[BulkText]], Awaitable[AnyAnswer]],
         num_bytes: Callable[[AnyAnswer], int],
         limits: RequestLimits,
         admission: CallAdmission,
@@ -99,36 +105,39 @@ class BulkStream(Generic[AnyAnswer]):
     ) -> None:
         """A stream of the running task's call, whose record has the key of the model.
 
-        ``answer`` answers the text with a number, from 0, or raises its fault. ``num_bytes`` is the
-        approximate size of an answer.
+        ``answer`` answers texts, of which the first one has a number, from 0, or raises a fault.
+        ``num_bytes`` is the approximate size of an answer.
         """
-        self._answer_text, self._num_bytes = answer, num_bytes
+        self._answer_texts, self._num_bytes = answer, num_bytes
         self._limits, self._admission, self._time = limits, admission, time_limit
         self._record, self._usage, self._held = records.current(), current_usage(), current_hold()
-        self._entries: deque[_Entry[AnyAnswer]] = deque()
+        self._max_texts = min(MAX_UNANSWERED_TEXTS, limits.max_texts)
+        self._parts: deque[_Part[AnyAnswer]] = deque()
         self._num_characters = 0
         self._has_come, self._has_left = asyncio.Event(), asyncio.Event()
 
     async def results(
-        self, texts: AsyncIterator[BulkText]
+        self, messages: AsyncIterator[Sequence[BulkText]]
     ) -> AsyncGenerator[BulkResult[AnyAnswer], None]:
-        """The result of each text, in order, until the texts end.
+        """The results of the texts, in order, until the messages end.
 
-        An error of ``texts``, or one that ends the stream, is raised after the results of the texts
-        before it. Raises Unavailable once the server is stopping and all texts that were read have
-        been answered, if the model is unloaded, or if no text comes for ``max_request_seconds``.
+        An error of ``messages``, or one that ends the stream, is raised after the results of the
+        texts before it. Raises Unavailable once the server is stopping and all texts that were
+        begun have been answered, if the model is unloaded, or if no text comes for
+        ``max_request_seconds``.
         """
-        reading = asyncio.ensure_future(self._read(texts))
+        reading = asyncio.ensure_future(self._read(messages))
         reading.add_done_callback(lambda _: self._has_come.set())
         stopping = asyncio.ensure_future(self._admission.wait_until_stopping())
         stopping.add_done_callback(lambda _: reading.cancel())
         try:
             while await self._has_next(reading):
-                entry = self._entries[0]
-                assert entry.task is not None
-                result = await entry.task
-                self._report(entry)
-                yield BulkResult(entry.text, self._record.model, result)
+                part = self._parts[0]
+                assert part.task is not None
+                results = await part.task
+                self._report(part)
+                for result in results:
+                    yield result
                 self._leave()
             if reading.cancelled():
                 await self._admission.refuse()
@@ -136,96 +145,151 @@ class BulkStream(Generic[AnyAnswer]):
         finally:
             await self._abandon(stopping, reading)
 
-    def _report(self, entry: _Entry[AnyAnswer]) -> None:
-        if not entry.is_reported:
-            entry.is_reported = True
-            self._record.add(entry.record)
+    def _report(self, part: _Part[AnyAnswer]) -> None:
+        if not part.is_reported:
+            part.is_reported = True
+            for record in part.records.values():
+                self._record.add(record)
 
     async def _has_next(self, reading: asyncio.Task[None]) -> bool:
-        """Wait for a text; returns whether there is one."""
-        if not self._entries:
+        """Wait for texts; returns whether there are any."""
+        if not self._parts:
             seconds = self._limits.max_request_seconds
             try:
                 async with asyncio.timeout(seconds):
-                    while not self._entries and not reading.done():
+                    while not self._parts and not reading.done():
                         self._has_come.clear()
                         await self._has_come.wait()
             except TimeoutError:
                 raise Unavailable(f"no text was read for {seconds:g} seconds") from None
-        return bool(self._entries)
+        return bool(self._parts)
 
-    async def _read(self, texts: AsyncIterator[BulkText]) -> None:
-        """Read all texts, each once there is room, and begin to answer them."""
-        for number in count():
-            await self._wait_for_room()
-            text = await anext(texts, None)
-            if text is None:
+    async def _read(self, messages: AsyncIterator[Sequence[BulkText]]) -> None:
+        """Read all messages, each once there is room, and begin to answer their texts."""
+        number = 0
+        while True:
+            await self._wait_for_room(1)
+            message = await anext(messages, None)
+            if message is None:
                 return
-            while not self._held.has_room(text.num_bytes):
-                await asyncio.sleep(MEMORY_POLL_SECONDS)
-            entry = self._begin(number, text)
-            if self._usage.has_rates:
-                # Texts pass the quotas in order, and the next one is not read before.
-                await entry.counted.wait()
+            for texts in self._in_parts(message):
+                await self._wait_for_room(len(texts))
+                await self._begin(number, texts)
+                number += len(texts)
 
-    async def _wait_for_room(self) -> None:
-        max_texts = min(MAX_UNANSWERED_TEXTS, self._limits.max_texts)
-        while len(self._entries) >= max_texts or self._num_characters > MAX_UNANSWERED_CHARACTERS:
+    def _in_parts(self, message: Sequence[BulkText]) -> Iterator[Sequence[BulkText]]:
+        max_texts = max(1, self._max_texts // NUM_PARTS)
+        part: list[BulkText] = []
+        num_characters = 0
+        for text in message:
+            num_characters += len(text.text)
+            is_long = num_characters > MAX_UNANSWERED_CHARACTERS // NUM_PARTS
+            if part and (is_long or len(part) == max_texts):
+                yield part
+                part, num_characters = [], len(text.text)
+            part.append(text)
+        if part:
+            yield part
+
+    async def _wait_for_room(self, num_texts: int) -> None:
+        while self._parts and (
+            self._record.num_unanswered_texts + num_texts > self._max_texts
+            or self._num_characters > MAX_UNANSWERED_CHARACTERS
+        ):
             self._has_left.clear()
             await self._has_left.wait()
 
-    def _begin(self, number: int, text: BulkText) -> _Entry[AnyAnswer]:
-        entry = _Entry[AnyAnswer](text, self._record.of_text(), text.num_bytes)
-        self._held.add(text.num_bytes)
-        self._num_characters += len(text.text)
-        self._entries.append(entry)
-        self._record.num_unanswered_texts = len(self._entries)
+    async def _begin(self, number: int, texts: Sequence[BulkText]) -> None:
+        """Begin to answer texts once there is memory; return once the next ones may begin."""
+        num_bytes = sum(text.num_bytes for text in texts)
+        while not self._held.has_room(num_bytes):
+            await asyncio.sleep(MEMORY_POLL_SECONDS)
+        part = _Part[AnyAnswer](number, texts, num_bytes)
+        self._held.add(num_bytes)
+        self._num_characters += sum(len(text.text) for text in texts)
+        self._parts.append(part)
+        self._record.num_unanswered_texts += len(texts)
         self._has_come.set()
-        entry.task = asyncio.ensure_future(self._answer(number, entry))
-        entry.task.add_done_callback(lambda _: entry.counted.set())
-        return entry
+        part.task = asyncio.ensure_future(self._answer(part))
+        part.task.add_done_callback(lambda _: part.counted.set())
+        if self._usage.has_rates:
+            # Texts pass the quotas in order, and the next ones are not read before.
+            await part.counted.wait()
 
     def _leave(self) -> None:
-        """Remove the oldest text."""
-        entry = self._entries.popleft()
-        self._held.add(-entry.num_held_bytes)
-        self._num_characters -= len(entry.text.text)
-        self._record.num_unanswered_texts = len(self._entries)
+        """Remove the oldest part."""
+        part = self._parts.popleft()
+        self._held.add(-part.num_held_bytes)
+        self._num_characters -= sum(len(text.text) for text in part.texts)
+        self._record.num_unanswered_texts -= len(part.texts)
         self._has_left.set()
 
-    async def _answer(self, number: int, entry: _Entry[AnyAnswer]) -> AnyAnswer | AttendantError:
-        """The answer to a text, or its fault; raises what ends the stream."""
+    async def _answer(self, part: _Part[AnyAnswer]) -> Sequence[BulkResult[AnyAnswer]]:
+        """The results of the texts of a part; raises what ends the stream."""
+        results = [await self._result(part, part.number, part.texts)]
+        if len(part.texts) > 1 and isinstance(results[0].answer, AttendantError):
+            results = await self._each_alone(part)
+        answers = [each.answer for each in results]
+        num_bytes = sum(self._num_bytes(a) for a in answers if not isinstance(a, AttendantError))
+        self._held.add(num_bytes - part.num_held_bytes)
+        part.num_held_bytes = num_bytes
+        return results
+
+    async def _each_alone(self, part: _Part[AnyAnswer]) -> list[BulkResult[AnyAnswer]]:
+        """The result of each text of a part that has failed as a whole.
+
+        The fault may be that of one text, or of all texts together.
+        """
+        part.records.clear()
+        alone = [
+            asyncio.ensure_future(self._result(part, number, [text]))
+            for number, text in enumerate(part.texts, part.number)
+        ]
         try:
-            answer = await self._admitted_answer(number, entry)
+            return await asyncio.gather(*alone)
+        finally:
+            for task in alone:
+                task.cancel()
+
+    async def _result(
+        self, part: _Part[AnyAnswer], number: int, texts: Sequence[BulkText]
+    ) -> BulkResult[AnyAnswer]:
+        """The answer to texts, or their fault; raises what ends the stream."""
+        answer: AnyAnswer | AttendantError
+        try:
+            answer = await self._admitted_answer(part, number, texts)
         except (ModelNotFound, PermissionDenied):  # the latter if other models may be used
             raise Unavailable(f"{self._record.model} has been unloaded") from None
         except DeadlineExceeded as error:
             if is_cancelled_by_deadline(self._time.seconds_left()):
                 raise
-            return error
+            answer = error
         except (InvalidRequest, ModelFailed, QuotaExceeded) as fault:
-            entry.record.num_invalid_texts = int(isinstance(fault, InvalidRequest))
-            return fault
+            part.records[number].num_invalid_texts = int(isinstance(fault, InvalidRequest))
+            answer = fault
         finally:
-            entry.record.ended = time.monotonic()
-        num_bytes = self._num_bytes(answer)
-        self._held.add(num_bytes - entry.num_held_bytes)
-        entry.num_held_bytes = num_bytes
-        return answer
+            part.records[number].ended = time.monotonic()
+        return BulkResult(texts, self._record.model, answer)
 
-    async def _admitted_answer(self, number: int, entry: _Entry[AnyAnswer]) -> AnyAnswer:
+    async def _admitted_answer(
+        self, part: _Part[AnyAnswer], number: int, texts: Sequence[BulkText]
+    ) -> AnyAnswer:
         """The answer, as soon as the quotas allow it; raises QuotaExceeded if they never do."""
         while True:
-            entry.record = self._record.of_text()
-            records.begin(entry.record)
-            usage = self._usage.of_text(entry.record, entry.counted.set)
+            record = part.records[number] = self._record.of_part()
+            records.begin(record)
+            usage = self._usage.of_part(record, part.counted.set)
             try:
                 with usage.counting():
-                    return await self._answer_text(number, entry.text)
+                    return await self._answer_texts(number, texts)
             except QuotaExceeded as error:
                 if error.retry_after_seconds is None:
                     raise
                 await self._wait_for_quota(error.retry_after_seconds)
+            except AttendantError:
+                if len(texts) > 1:
+                    usage.give_back()  # each of them counts alone
+                raise
 
     async def _wait_for_quota(self, seconds: float) -> None:
         """Wait; raises Unavailable if the server is stopping."""
@@ -238,11 +302,10 @@ class BulkStream(Generic[AnyAnswer]):
 
     async def _abandon(self, *waiting: asyncio.Task[None]) -> None:
         """End the reading, and abandon the texts that are left."""
-        tasks = [entry.task for entry in self._entries if entry.task is not None]
+        tasks = [part.task for part in self._parts if part.task is not None]
         for task in [*waiting, *tasks]:
             task.cancel()
         await asyncio.gather(*waiting, *tasks, return_exceptions=True)
-        while self._entries:
-            if self._entries[0].record.ended is not None:  # otherwise, its task was never begun
-                self._report(self._entries[0])
+        while self._parts:
+            self._report(self._parts[0])
             self._leave()

@@ -8,8 +8,6 @@ from attendant_server.errors import InvalidRequest
 CONTROLS = "controls"
 MAX_LISTED = 20
 """Names in a message."""
-MAX_REPEATED_CHARACTERS = 100
-"""Characters of an unknown name in a message."""
 
 
 def chosen_values(model: ModelDescription, controls: Mapping[str, str]) -> tuple[ControlValue, ...]:
@@ -18,8 +16,8 @@ def chosen_values(model: ModelDescription, controls: Mapping[str, str]) -> tuple
     Raises InvalidRequest for a control or a value that the model lacks.
     """
     known = [control.name for control in model.controls]
-    if unknown := sorted(controls.keys() - set(known)):
-        problem = f"{model.key} has {_listed(known)}, not {_shown(unknown[0])}"
+    if controls.keys() - set(known):
+        problem = f"has an unknown name; those of {model.key} are: {_listed(known)}"
         raise InvalidRequest(CONTROLS, problem)
     values = []
     for control in model.controls:
@@ -27,7 +25,7 @@ def chosen_values(model: ModelDescription, controls: Mapping[str, str]) -> tuple
         if name in control.values:
             values.append(control.values[name])
         elif name or control.name in controls:
-            problem = f"{model.key} has {_listed(control.values)}, not {_shown(name)}"
+            problem = f"is unknown; the values of {model.key} are: {_listed(control.values)}"
             raise InvalidRequest(f"{CONTROLS}[{control.name}]", problem)
     return tuple(values)
 
@@ -36,10 +34,3 @@ def _listed(names: Iterable[str]) -> str:
     every = list(names)
     first, further = every[:MAX_LISTED], len(every) - MAX_LISTED
     return (", ".join(first) or "none") + (f" and {further} more" if further > 0 else "")
-
-
-def _shown(name: str) -> str:
-    """A name of a request, safe in a message and in the log."""
-    if len(name) > MAX_REPEATED_CHARACTERS:
-        return f"a name of {len(name)} characters"
-    return ascii(name)

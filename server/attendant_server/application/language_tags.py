@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 
 
 def check_tag(field: str, tag: str) -> None:
-    """Raise InvalidRequest for what is no tag: messages repeat tags, and the log has messages."""
+    """Raise InvalidRequest for what is no tag: messages and so the log may repeat tags."""
     if len(tag) > MAX_TAG_CHARACTERS:
         raise InvalidRequest(field, f"at most {MAX_TAG_CHARACTERS} characters")
     if not _TAG.fullmatch(tag):

@@ -110,12 +110,12 @@ class CallUsage:
         """Whether the caller's texts or tokens per minute are limited."""
         return self._account.texts.per_minute > 0 or self._account.tokens.per_minute > 0
 
-    def of_text(self, record: CallRecord, on_counted: Callable[[], None]) -> "CallUsage":
-        """The usage of one text of this call, which is a stream, by the record of the text.
+    def of_part(self, record: CallRecord, on_counted: Callable[[], None]) -> "CallUsage":
+        """The usage of texts of this call, which is a stream, by the record of the texts.
 
-        ``on_counted`` is called once the tokens of the text have been counted.
+        ``on_counted`` is called once the tokens of the texts have been counted.
         """
-        return _TextUsage(self._account, record, self._clock, on_counted)
+        return _PartUsage(self._account, record, self._clock, on_counted)
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -186,8 +186,8 @@ class CallUsage:
         raise QuotaExceeded(f"{quota}: {problem}", retry_after_seconds)
 
 
-class _TextUsage(CallUsage):
-    """Counts one text of a stream."""
+class _PartUsage(CallUsage):
+    """Counts texts of a stream that are answered together."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ class CallReporter:
     def __init__(self, observers: Sequence[CallObserver]) -> None:
         self._observers = observers
         self._ended: deque[tuple[bool, CallRecord]] = deque()
-        """Records of calls (True) and of texts of streams."""
+        """Records of calls (True) and of parts of streams."""
         self._reporting = threading.Lock()
         self._has_some, self._is_closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(
@@ -35,8 +35,8 @@ class CallReporter:
         for observer in self._observers:
             observer.on_call_started(record)
 
-    def on_text_ended(self, record: CallRecord) -> None:
-        """Report the end of a text within `PERIOD_SECONDS`."""
+    def on_part_ended(self, record: CallRecord) -> None:
+        """Report the end of a part of a stream within `PERIOD_SECONDS`."""
         self._add(False, record)
 
     def on_call_ended(self, record: CallRecord) -> None:
@@ -56,7 +56,7 @@ class CallReporter:
             while self._ended:
                 is_call, record = self._ended.popleft()
                 for observer in self._observers:
-                    report = observer.on_call_ended if is_call else observer.on_text_ended
+                    report = observer.on_call_ended if is_call else observer.on_part_ended
                     try:
                         report(record)
                     except Exception:

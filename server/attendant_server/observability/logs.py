@@ -192,8 +192,8 @@ class CallLog:
     def on_call_started(self, record: CallRecord) -> None:
         """A call has started."""
 
-    def on_text_ended(self, record: CallRecord) -> None:
-        """A text of a stream has been answered."""
+    def on_part_ended(self, record: CallRecord) -> None:
+        """Texts of a stream have been answered."""
 
     def on_call_ended(self, record: CallRecord) -> None:
         """A call has ended."""

@@ -156,14 +156,14 @@ class Metrics:
     ) -> None:
         metrics, call = self._definitions, (*model, record.method.name)
         metrics.calls.labels(*call, record.code).inc()
-        if not record.has_text_records:
+        if not record.has_part_records:
             self._count_bad_texts(record, model)
         if record.code == "OK":
             metrics.call_seconds.labels(*call).observe(seconds, exemplar)
             self._time(record, call, exemplar)
 
-    def on_text_ended(self, record: CallRecord) -> None:
-        """A text of a stream has been answered."""
+    def on_part_ended(self, record: CallRecord) -> None:
+        """Texts of a stream have been answered."""
         self._count_texts_of_caller(record)
         for model in self._model_labels(record):
             self._count_bad_texts(record, model)
@@ -241,7 +241,7 @@ class Metrics:
         is_refused = record.code in REFUSING_CODES
         result = "ok" if record.code == "OK" else "refused" if is_refused else "failed"
         metrics.caller_calls.labels(caller, result).inc()
-        if not record.has_text_records:
+        if not record.has_part_records:
             self._count_texts_of_caller(record)
         if record.exceeded_quota:
             metrics.refused_calls.labels("quota").inc()
@@ -304,8 +304,8 @@ class NoMetrics(Metrics):
     def on_call_ended(self, record: CallRecord) -> None:
         """A call has ended."""
 
-    def on_text_ended(self, record: CallRecord) -> None:
-        """A text of a stream has been answered."""
+    def on_part_ended(self, record: CallRecord) -> None:
+        """Texts of a stream have been answered."""
 
     def on_refused(self, reason: str) -> None:
         """A call was not admitted."""

@@ -107,8 +107,8 @@ class Tracer:
     def on_call_started(self, record: CallRecord) -> None:
         """A call has started."""
 
-    def on_text_ended(self, record: CallRecord) -> None:
-        """A text of a stream has been answered."""
+    def on_part_ended(self, record: CallRecord) -> None:
+        """Texts of a stream have been answered."""
 
     def on_call_ended(self, record: CallRecord) -> None:
         """Decide whether the call is traced and in which trace; pass its spans on."""

@@ -529,73 +529,55 @@ class BulkEmbedRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SETTINGS_FIELD_NUMBER: builtins.int
-    TEXT_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
     @property
     def settings(self) -> Global___EmbedRequest:
         """The options for all texts, in the first message only; otherwise the call fails with INVALID_ARGUMENT. The field texts
-        must be empty; otherwise the call fails with INVALID_ARGUMENT.
+        must be empty; otherwise the call fails with INVALID_ARGUMENT. Absent: a message with texts.
         """
 
     @property
-    def text(self) -> attendant.v1.text_pb2.BulkText:
-        """A text, in each message but the first."""
+    def texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.BulkText]:
+        """Texts, at least 1 and at most 1024 in each message but the first, as in BulkTranslateRequest."""
 
     def __init__(
         self,
         *,
         settings: Global___EmbedRequest | None = ...,
-        text: attendant.v1.text_pb2.BulkText | None = ...,
+        texts: collections.abc.Iterable[attendant.v1.text_pb2.BulkText] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["content", b"content", "settings", b"settings", "text", b"text"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["content", b"content", "settings", b"settings", "text", b"text"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["settings", "text"] | None: ...
+    def HasField(self, field_name: typing.Literal["settings", b"settings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["settings", b"settings", "texts", b"texts"]) -> None: ...
 
 Global___BulkEmbedRequest: typing_extensions.TypeAlias = BulkEmbedRequest
 
 @typing.final
 class BulkEmbedResponse(google.protobuf.message.Message):
-    """BulkEmbedResponse is the result for one text. Responses are in the order of the texts."""
+    """BulkEmbedResponse has the results of one or more texts that follow one another, like BulkTranslateResponse."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    ID_FIELD_NUMBER: builtins.int
-    RESULT_FIELD_NUMBER: builtins.int
-    EMBEDDINGS_FIELD_NUMBER: builtins.int
-    MODEL_FIELD_NUMBER: builtins.int
-    TOKEN_COUNTS_FIELD_NUMBER: builtins.int
-    TIMINGS_FIELD_NUMBER: builtins.int
-    id: builtins.str
-    """The id of the text."""
-    model: builtins.str
-    """The model that answered, as "name/version". It is the same in all responses of a call."""
+    IDS_FIELD_NUMBER: builtins.int
+    ANSWER_FIELD_NUMBER: builtins.int
     @property
-    def result(self) -> Global___EmbedResult:
-        """The token count of the text, or its fault."""
+    def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The ids of the texts, at least one."""
 
     @property
-    def embeddings(self) -> Global___Tensor:
-        """The vector of the text, shape (1, d), or those of its chunks, shape (chunks, d). Absent when there is a fault."""
-
-    @property
-    def token_counts(self) -> attendant.v1.text_pb2.TokenCounts:
-        """Tokens read for the text."""
-
-    @property
-    def timings(self) -> attendant.v1.text_pb2.Timings:
-        """Time spent in each phase of the text."""
+    def answer(self) -> Global___EmbedResponse:
+        """The answer of Embed to these texts alone; answer.results has one entry for each id. The model is the same in all
+        responses of a call. Tokens and times are those of the texts with these ids together. A response with one text that
+        failed may have no embeddings.
+        """
 
     def __init__(
         self,
         *,
-        id: builtins.str = ...,
-        result: Global___EmbedResult | None = ...,
-        embeddings: Global___Tensor | None = ...,
-        model: builtins.str = ...,
-        token_counts: attendant.v1.text_pb2.TokenCounts | None = ...,
-        timings: attendant.v1.text_pb2.Timings | None = ...,
+        ids: collections.abc.Iterable[builtins.str] | None = ...,
+        answer: Global___EmbedResponse | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["embeddings", b"embeddings", "result", b"result", "timings", b"timings", "token_counts", b"token_counts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "id", b"id", "model", b"model", "result", b"result", "timings", b"timings", "token_counts", b"token_counts"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["answer", b"answer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["answer", b"answer", "ids", b"ids"]) -> None: ...
 
 Global___BulkEmbedResponse: typing_extensions.TypeAlias = BulkEmbedResponse
 

@@ -123,8 +123,9 @@ class EmbeddingServiceServicer(object):
     def BulkEmbed(self, request_iterator, context):
         """BulkEmbed embeds any number of texts in one call, in their order.
 
-        The first message has the settings, each later one a text. Each text gets one response, with its vector or its fault.
-        Everything else is as in TranslationService.BulkTranslate.
+        The first message has the settings, each later one up to 1024 texts. Each text gets one result, with its vector or
+        its fault, in a response with as many texts as the server has answered together. Everything else is as in
+        TranslationService.BulkTranslate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -256,8 +256,9 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     BulkEmbed: _EmbeddingServiceBulkEmbedType
     """BulkEmbed embeds any number of texts in one call, in their order.
 
-    The first message has the settings, each later one a text. Each text gets one response, with its vector or its fault.
-    Everything else is as in TranslationService.BulkTranslate.
+    The first message has the settings, each later one up to 1024 texts. Each text gets one result, with its vector or
+    its fault, in a response with as many texts as the server has answered together. Everything else is as in
+    TranslationService.BulkTranslate.
     """
 
     EmbedTokens: _EmbeddingServiceEmbedTokensType
@@ -379,8 +380,9 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[attendant.v1.embedding_pb2.BulkEmbedResponse], collections.abc.AsyncIterator[attendant.v1.embedding_pb2.BulkEmbedResponse]]:
         """BulkEmbed embeds any number of texts in one call, in their order.
 
-        The first message has the settings, each later one a text. Each text gets one response, with its vector or its fault.
-        Everything else is as in TranslationService.BulkTranslate.
+        The first message has the settings, each later one up to 1024 texts. Each text gets one result, with its vector or
+        its fault, in a response with as many texts as the server has answered together. Everything else is as in
+        TranslationService.BulkTranslate.
         """
 
     @abc.abstractmethod

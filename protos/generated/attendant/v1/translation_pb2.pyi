@@ -923,73 +923,59 @@ class BulkTranslateRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SETTINGS_FIELD_NUMBER: builtins.int
-    TEXT_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
     @property
     def settings(self) -> Global___TranslateRequest:
         """The options for all texts, in the first message only; otherwise the call fails with INVALID_ARGUMENT. The fields with
         a value for each text, texts and target_prefixes, must be empty; otherwise the call fails with INVALID_ARGUMENT.
-        Text i of the call, from 0, has the samples of text options.sampling.first_index + i.
+        Text i of the call, from 0, has the samples of text options.sampling.first_index + i. Absent: a message with texts.
         """
 
     @property
-    def text(self) -> attendant.v1.text_pb2.BulkText:
-        """A text, in each message but the first."""
+    def texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.BulkText]:
+        """Texts, at least 1 and at most 1024 in each message but the first, which has none; otherwise the call fails with
+        INVALID_ARGUMENT, after the texts of earlier messages were answered.
+        """
 
     def __init__(
         self,
         *,
         settings: Global___TranslateRequest | None = ...,
-        text: attendant.v1.text_pb2.BulkText | None = ...,
+        texts: collections.abc.Iterable[attendant.v1.text_pb2.BulkText] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["content", b"content", "settings", b"settings", "text", b"text"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["content", b"content", "settings", b"settings", "text", b"text"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["settings", "text"] | None: ...
+    def HasField(self, field_name: typing.Literal["settings", b"settings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["settings", b"settings", "texts", b"texts"]) -> None: ...
 
 Global___BulkTranslateRequest: typing_extensions.TypeAlias = BulkTranslateRequest
 
 @typing.final
 class BulkTranslateResponse(google.protobuf.message.Message):
-    """BulkTranslateResponse is the result for one text. Responses are in the order of the texts."""
+    """BulkTranslateResponse has the results of one or more texts that follow one another. Responses are in the order of the
+    texts. They need not have as many texts as the messages in which these came.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    ID_FIELD_NUMBER: builtins.int
-    TRANSLATION_FIELD_NUMBER: builtins.int
-    MODEL_FIELD_NUMBER: builtins.int
-    TOKEN_COUNTS_FIELD_NUMBER: builtins.int
-    TIMINGS_FIELD_NUMBER: builtins.int
-    SEED_FIELD_NUMBER: builtins.int
-    id: builtins.str
-    """The id of the text."""
-    model: builtins.str
-    """The model that answered, as "name/version". It is the same in all responses of a call."""
-    seed: builtins.int
-    """The seed that was used, the same in all responses of a call; absent without sampling."""
+    IDS_FIELD_NUMBER: builtins.int
+    ANSWER_FIELD_NUMBER: builtins.int
     @property
-    def translation(self) -> Global___Translation:
-        """The translation of the text, or its fault."""
+    def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The ids of the texts, at least one."""
 
     @property
-    def token_counts(self) -> attendant.v1.text_pb2.TokenCounts:
-        """Tokens read and written for the text."""
-
-    @property
-    def timings(self) -> attendant.v1.text_pb2.Timings:
-        """Time spent in each phase of the text."""
+    def answer(self) -> Global___TranslateResponse:
+        """The answer of Translate to these texts alone; answer.translations has one entry for each id. The model and the seed
+        are the same in all responses of a call. Tokens and times are those of the texts with these ids together.
+        """
 
     def __init__(
         self,
         *,
-        id: builtins.str = ...,
-        translation: Global___Translation | None = ...,
-        model: builtins.str = ...,
-        token_counts: attendant.v1.text_pb2.TokenCounts | None = ...,
-        timings: attendant.v1.text_pb2.Timings | None = ...,
-        seed: builtins.int | None = ...,
+        ids: collections.abc.Iterable[builtins.str] | None = ...,
+        answer: Global___TranslateResponse | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "seed", b"seed", "timings", b"timings", "token_counts", b"token_counts", "translation", b"translation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "id", b"id", "model", b"model", "seed", b"seed", "timings", b"timings", "token_counts", b"token_counts", "translation", b"translation"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
+    def HasField(self, field_name: typing.Literal["answer", b"answer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["answer", b"answer", "ids", b"ids"]) -> None: ...
 
 Global___BulkTranslateResponse: typing_extensions.TypeAlias = BulkTranslateResponse
 

@@ -43,7 +43,7 @@ class RecordInterceptor(AroundInterceptor):
         """Keep the record of the call."""
         metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
         record = CallRecord(method, _request_id(metadata), address_of(context.peer()))
-        record.on_text_ended = self._observer.on_text_ended
+        record.on_part_ended = self._observer.on_part_ended
         records.begin(record)
         context.set_trailing_metadata(((REQUEST_ID, record.request_id),))
         if "traceparent" in metadata:

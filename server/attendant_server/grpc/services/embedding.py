@@ -70,7 +70,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     async def BulkEmbed(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
         self, requests: AsyncIterator[embedding_pb2.BulkEmbedRequest], context: Context
     ) -> None:
-        """Embed the texts of a stream, and send the vectors of each in its turn."""
+        """Embed the texts of a stream, and send the vectors in their order."""
         settings = await bulk_settings(requests)
         offsets = OffsetConverter(settings)
         stream = await self._bulk_embedder.begin(
@@ -79,7 +79,8 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         await context.send_initial_metadata(())
         async with aclosing(stream.results(bulk_texts(requests))) as results:
             async for result in results:
-                response = offsets.of_bulk_embedding(bulk_embed_response(result), result.text.text)
+                response = bulk_embed_response(result)
+                offsets.of_texts(response.answer, [text.text for text in result.texts])
                 await send(context, response, self._max_seconds)
 
     async def EmbedTokens(

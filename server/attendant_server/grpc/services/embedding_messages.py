@@ -51,22 +51,15 @@ def embed_response(answer: EmbeddingAnswer) -> embedding_pb2.EmbedResponse:
 
 
 def bulk_embed_response(result: BulkResult[EmbeddingAnswer]) -> embedding_pb2.BulkEmbedResponse:
-    """The message of one text of a stream."""
+    """The message of texts of a stream."""
     answer = result.answer
     if isinstance(answer, AttendantError):
-        return embedding_pb2.BulkEmbedResponse(
-            id=result.text.id,
-            result=embedding_pb2.EmbedResult(error=fault(answer)),
-            model=result.model,
+        response = embedding_pb2.EmbedResponse(
+            results=[embedding_pb2.EmbedResult(error=fault(answer))], model=result.model
         )
-    return embedding_pb2.BulkEmbedResponse(
-        id=result.text.id,
-        result=_embed_result(answer.texts[0]),
-        embeddings=_tensor(answer.vectors),
-        model=answer.model,
-        token_counts=_counts(answer),
-        timings=timings(answer.phases),
-    )
+    else:
+        response = embed_response(answer)
+    return embedding_pb2.BulkEmbedResponse(ids=[text.id for text in result.texts], answer=response)
 
 
 def _embed_result(text: EmbeddedText | InvalidRequest) -> embedding_pb2.EmbedResult:

@@ -55,21 +55,6 @@ class OffsetConverter:
         self._convert_translation(response.translation, text)
         return response
 
-    def of_bulk_translation(
-        self, response: translation_pb2.BulkTranslateResponse, text: str
-    ) -> translation_pb2.BulkTranslateResponse:
-        """A response of a bulk call, with the translation of a text."""
-        self._convert_translation(response.translation, text)
-        return response
-
-    def of_bulk_embedding(
-        self, response: embedding_pb2.BulkEmbedResponse, text: str
-    ) -> embedding_pb2.BulkEmbedResponse:
-        """A response of a bulk call, with the chunks of a text."""
-        if self._unit is not OffsetUnit.CODE_POINTS:
-            self._convert(response.result, {"": text})
-        return response
-
     def _convert_translation(self, translation: translation_pb2.Translation, text: str) -> None:
         if self._unit is not OffsetUnit.CODE_POINTS:
             for hypothesis in translation.hypotheses:

@@ -27,11 +27,7 @@ from attendant_server.grpc.services.bulk_messages import bulk_settings, bulk_tex
 from attendant_server.grpc.services.messages import fault, given, timings, tokens, truncation
 from attendant_server.grpc.services.offset_units import OffsetConverter
 
-Response: TypeAlias = (
-    translation_pb2.TranslateResponse
-    | translation_pb2.StreamTranslateResponse
-    | translation_pb2.BulkTranslateResponse
-)
+Response: TypeAlias = translation_pb2.TranslateResponse | translation_pb2.StreamTranslateResponse
 
 
 class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
@@ -50,7 +46,10 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         asked = _translation_request(request, await self._glossary_entries(request))
         answer = await self._translator.translate(asked, request.markup, context.time_remaining())
         return await self._jobs.run_for(
-            answer.size, lambda: offsets.of_translations(_translate_response(answer), request.texts)
+            answer.size,
+            lambda: offsets.of_translations(
+                _filled(translation_pb2.TranslateResponse(), answer), request.texts
+            ),
         )
 
     async def StreamTranslate(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
@@ -84,7 +83,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
     async def BulkTranslate(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
         self, requests: AsyncIterator[translation_pb2.BulkTranslateRequest], context: Context
     ) -> None:
-        """Translate the texts of a stream, and send each translation in its turn."""
+        """Translate the texts of a stream, and send the translations in their order."""
         settings = await bulk_settings(requests)
         offsets = OffsetConverter(settings)
         stream = await self._bulk_translator.begin(
@@ -137,17 +136,18 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
     async def _bulk_response(
         self, result: BulkResult[TranslationAnswer], offsets: OffsetConverter
     ) -> translation_pb2.BulkTranslateResponse:
-        answer, text = result.answer, result.text
+        answer = result.answer
+        response = translation_pb2.BulkTranslateResponse(ids=[text.id for text in result.texts])
         if isinstance(answer, AttendantError):
-            return translation_pb2.BulkTranslateResponse(
-                id=text.id,
-                translation=translation_pb2.Translation(error=fault(answer)),
-                model=result.model,
-            )
-        return await self._jobs.run_for(
+            response.answer.translations.add().error.CopyFrom(fault(answer))
+            response.answer.model = result.model
+            return response
+        texts = [text.text for text in result.texts]
+        await self._jobs.run_for(
             answer.size,
-            lambda: offsets.of_bulk_translation(_bulk_response(text.id, answer), text.text),
+            lambda: offsets.of_translations(_filled(response.answer, answer), texts),
         )
+        return response
 
     async def _stream_response(
         self, piece: StreamPiece, offsets: OffsetConverter, text: str
@@ -224,8 +224,10 @@ def _sampling(sampling: translation_pb2.Sampling) -> SamplingOptions:
 # Repeated messages are built in place, because constructors copy their arguments.
 
 
-def _translate_response(answer: TranslationAnswer) -> translation_pb2.TranslateResponse:
-    response = translation_pb2.TranslateResponse()
+def _filled(
+    response: translation_pb2.TranslateResponse, answer: TranslationAnswer
+) -> translation_pb2.TranslateResponse:
+    """The response, with the answer in it."""
     for translation in answer.translations:
         _fill_translation(response.translations.add(), translation)
     _fill_common(response, answer)
@@ -236,15 +238,6 @@ def _last_response(
     delta: str, answer: TranslationAnswer
 ) -> translation_pb2.StreamTranslateResponse:
     response = translation_pb2.StreamTranslateResponse(delta=delta)
-    _fill_translation(response.translation, answer.translations[0])
-    _fill_common(response, answer)
-    return response
-
-
-def _bulk_response(
-    text_id: str, answer: TranslationAnswer
-) -> translation_pb2.BulkTranslateResponse:
-    response = translation_pb2.BulkTranslateResponse(id=text_id)
     _fill_translation(response.translation, answer.translations[0])
     _fill_common(response, answer)
     return response
