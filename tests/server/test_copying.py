@@ -16,6 +16,10 @@ def whole(text: str) -> Piece | None:
     return piece(text, (0, len(text)), KNOWN.__contains__)
 
 
+def with_copies(found: Piece, translation: str) -> str:
+    return found.with_copies(translation, found.places_of_copies(translation))
+
+
 @pytest.mark.parametrize(
     ("text", "to_translate", "upper"),
     [
@@ -31,7 +35,7 @@ def test_a_copied_part_is_put_at_about_the_same_place(text: str, to_translate: s
     found = whole(text)
     assert found is not None
     assert found.text == to_translate
-    assert found.with_copies(found.text.upper()) == upper
+    assert with_copies(found, found.text.upper()) == upper
 
 
 @pytest.mark.parametrize("text", ["25", "-----", "😀", "https://a.b", "3:45 - 10%", "日本", "…"])
@@ -70,8 +74,8 @@ def test_every_copied_character_is_in_the_translation(text: str):
     found = whole(text)
     if found is None:
         return
-    translation = found.with_copies("ONE TWO. THREE")
+    translation = with_copies(found, "ONE TWO. THREE")
     for copy in found.copies:
         assert copy.text in translation
     assert len(translation) == len("ONE TWO. THREE") + sum(len(c.text) for c in found.copies)
-    assert found.with_copies(found.text).count("😀") == text[found.start : found.end].count("😀")
+    assert with_copies(found, found.text).count("😀") == text[found.start : found.end].count("😀")
