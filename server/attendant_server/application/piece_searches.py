@@ -5,6 +5,7 @@ from itertools import chain, islice
 
 from attendant_server import records
 from attendant_server.application.hypotheses import Attention
+from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.sampling import seeds_of
 from attendant_server.application.tokenization import good, num_tokens
@@ -105,6 +106,19 @@ async def align_pieces(
     for (piece, k), weights in zip(wanted, await _align(plan, pairs, deadline), strict=True):
         found[piece][k] = weights
     return found
+
+
+def work_of_places(results: Sequence[Sequence[Hypothesis]], attention: Attention) -> int:
+    """The work of finding the places of tokens, as a number of tokens in an answer.
+
+    Only hypotheses with attention weights count. It grows with the square of their lengths.
+    """
+    return sum(
+        len(hypothesis.token_ids) ** 2 // TOKENS_DECODED_FOR_ONE
+        for hypotheses, own in zip(results, attention, strict=True)
+        for hypothesis, weights in zip(hypotheses, own, strict=True)
+        if weights is not None
+    )
 
 
 async def align_hypotheses(

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from attendant_server import records
 from attendant_server.application.finishing import PieceFinisher
 from attendant_server.application.hypotheses import NO_TRANSLATION, Attention
-from attendant_server.application.piece_searches import align_pieces
+from attendant_server.application.jobs import JobRunner
+from attendant_server.application.piece_searches import align_pieces, work_of_places
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.engine.calls import Hypothesis, TranslateCall, joined_timings
@@ -28,6 +29,7 @@ class TextStream:
         plan: TranslationPlan,
         text: PiecedText,
         deadline: float,
+        jobs: JobRunner,
         seeds: Sequence[str] = (),
         finisher: PieceFinisher | None = None,
     ) -> None:
@@ -35,7 +37,7 @@ class TextStream:
 
         ``seeds`` are those of the samples of all pieces. The first sample of each is streamed.
         """
-        self._plan, self._text, self._finisher = plan, text, finisher
+        self._plan, self._text, self._jobs, self._finisher = plan, text, jobs, finisher
         self._deadline, self._seeds, options = deadline, seeds, plan.options
         self._prefixes = [_SettledPrefix() for _ in text.pieces]
         num_samples = options.num_hypotheses if seeds else 1
@@ -126,9 +128,13 @@ class TextStream:
         found = await self._tasks[number]
         if not found.hypotheses:
             raise InvalidRequest("text", NO_TRANSLATION)
-        best = found.hypotheses[0].token_ids
+        best, weights = found.hypotheses[0], found.attention[0]
         writer = self._plan.joiner.writer
-        return writer.written(self._text, number, best, found.attention[0]).content
+        written = await self._jobs.run_for(
+            work_of_places([[best]], [[weights]]),
+            lambda: writer.written(self._text, number, best.token_ids, weights),
+        )
+        return written.content
 
     def _note_times(self) -> None:
         """Let the record have the start of the first piece and the end of the last one."""

@@ -17,6 +17,7 @@ from attendant_server.application.piece_searches import (
     numbered_pieces,
     search_pieces,
     with_faults,
+    work_of_places,
 )
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.sampling import places_of, seeds_of
@@ -199,7 +200,7 @@ class Translator:
             seeds_of(plan.seed, places_of(request.options.sampling, 1), [text], plan.num_samples)
         )
         finisher, num_sent = self._finisher(plan, deadline), 0
-        stream = TextStream(plan, text, deadline, seeds, finisher)
+        stream = TextStream(plan, text, deadline, self._jobs, seeds, finisher)
         try:
             async with aclosing(stream.deltas()) as deltas:
                 async for delta in deltas:
@@ -280,7 +281,7 @@ class Translator:
         self._limits.check_response("texts", num_output_tokens * token_bytes)
         size = num_output_tokens if returns_tokens else HYPOTHESIS_SIZE * len(lengths)
         translations = await self._jobs.run_for(
-            size + num_output_tokens // TOKENS_DECODED_FOR_ONE,
+            size + num_output_tokens // TOKENS_DECODED_FOR_ONE + work_of_places(results, attention),
             lambda: _translations(plan.joiner, texts, results, attention),
         )
         faults = [each for each in translations if isinstance(each, InvalidRequest)]
