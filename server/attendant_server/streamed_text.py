@@ -53,6 +53,11 @@ def only_appends(decoder: Mapping[str, Any] | None) -> bool:
     return True
 
 
+def marks_word_ends(decoder: Mapping[str, Any] | None) -> bool:
+    """Whether the decoder of a tokenizer.json puts spaces after tokens that end words."""
+    return any(step.get("type") == "BPEDecoder" for step in _steps(decoder))
+
+
 def _steps(decoder: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
     if decoder is None:
         return

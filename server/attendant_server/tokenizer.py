@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
-from attendant_server.streamed_text import complete_words, only_appends
+from attendant_server.streamed_text import complete_words, marks_word_ends, only_appends
 from attendant_server.text_normalization import NormalizedText, TextNormalizer
 from attendant_server.token_marks import MARKS, TokenTexts
 from attendant_server.tokenized_text import ConvertedText, Token, TokenizedText
@@ -65,6 +65,8 @@ class TextTokenizer:
             self._tokenizer.no_truncation()
             self._tokenizer.encode_special_tokens = True
             self._only_appends = only_appends(content.get("decoder"))
+            self.marks_word_ends = marks_word_ends(content.get("decoder"))
+            """Whether tokens that end words are marked, instead of those that begin or go on."""
             added = content.get("added_tokens", ())
             self._special_ids = frozenset(token["id"] for token in added if token["special"])
             prefix = content["model"].get("continuing_subword_prefix")
@@ -211,6 +213,11 @@ class TextTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """The decoded text of the tokens; special tokens are skipped. Raises TokenizerError."""
         return self._decoded(token_ids, skip_special_tokens=True)
+
+    def decode_with_unknown(self, token_ids: Sequence[int]) -> str:
+        """Like `decode`, but with unknown tokens as the vocabulary writes them."""
+        kept = [i for i in token_ids if i == self.unk_id or i not in self._special_ids]
+        return self._decoded(kept, skip_special_tokens=False)
 
     def decode_words(self, token_ids: Sequence[int]) -> str:
         """The complete words of a text whose first tokens are ``token_ids``.

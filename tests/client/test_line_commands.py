@@ -222,6 +222,9 @@ def test_prefixes_samples_and_unknown_tokens_have_flags(attendant, script):
     assert request.options.sampling.min_p == 0.25
     assert request.options.HasField("allow_unknown")
     assert not request.options.allow_unknown
+    assert not request.options.replace_unknown
+    assert attendant("translate", "a", "--replace-unknown")[0] == 0
+    assert script.requests[-1].options.replace_unknown
 
 
 @pytest.mark.parametrize("size", [1, 2, 9])

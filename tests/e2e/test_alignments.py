@@ -17,6 +17,8 @@ from attendant.v1.translation_pb2 import (
     TranslateRequest,
     TranslationPair,
 )
+from attendant_server.application import piece_searches
+from attendant_server.engine.pair_calls import AlignCall
 
 from tests.support.application import TINY_BUNDLES
 from tests.support.serving import Running, failure_of, running_server
@@ -117,6 +119,42 @@ def test_the_last_message_of_a_stream_has_links(running: Running):
     *_, last = running.translation.StreamTranslate(request)
     found = last.translation.hypotheses[0]
     assert linked(LONG, found) == linked(LONG, best(running, LONG))
+
+
+def test_copies_are_placed_by_the_links_of_words(running: Running):
+    text = "I am very tired \U0001f634 because I worked all night."
+    plain = TranslateRequest(texts=[text, text.replace(" \U0001f634", "")])
+    with_copy, without = (
+        each.hypotheses[0] for each in running.translation.Translate(plain).translations
+    )
+    assert (
+        with_copy.text == "Ich bin sehr müde \U0001f634, weil ich die ganze Nacht gearbeitet habe."
+    )
+    assert without.text == with_copy.text.replace(" \U0001f634", "")
+    assert best(running, text).text == with_copy.text
+    *deltas, last = running.translation.StreamTranslate(StreamTranslateRequest(text=text))
+    assert "".join(each.delta for each in [*deltas, last]) == with_copy.text
+    assert last.translation.hypotheses[0] == with_copy
+
+
+def test_only_sentences_with_copies_among_their_words_are_aligned(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+):
+    aligned: list[int] = []
+
+    class CountedCall(AlignCall):
+        def __init__(self, pairs, deadline=None) -> None:
+            aligned.append(len(pairs))
+            super().__init__(pairs, deadline)
+
+    monkeypatch.setattr(piece_searches, "AlignCall", CountedCall)
+    texts = [TEXT, "I am happy. \U0001f600", "Where is it? \U0001f600 Here.", "https://a.org"]
+    running.translation.Translate(TranslateRequest(texts=texts))
+    assert not aligned
+    for text in ("I see \U0001f600 there.", f"{TEXT} I see \U0001f600 there. {TEXT}"):
+        list(running.translation.StreamTranslate(StreamTranslateRequest(text=text)))
+        running.translation.Translate(TranslateRequest(texts=[*texts, text]))
+    assert aligned == [1, 1, 1, 1]
 
 
 def test_answers_have_no_links_unless_they_are_wanted(running: Running):

@@ -78,6 +78,7 @@ SEARCHES |= {
         "suppressed_token_ids": [43, 80],
         "allow_unknown": False,
     },
+    "greedy, unknown tokens replaced": {"replace_unknown": True},
     "greedy, suppressed text": {"suppressed_texts": ["."], "repetition_guard": False},
     "beam 4, patience 2": {"beam_size": 4, "num_hypotheses": 4, "patience": 2},
     "beam 4, coverage penalty 2": {"beam_size": 4, "coverage_penalty": 2},

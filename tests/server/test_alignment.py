@@ -41,7 +41,7 @@ def test_tokens_cover_the_decoded_text_in_order(text: str):
     tokenizer: TextTokenizer = TOKENIZER
     token_ids = tokenizer.encode(text).token_ids
     decoded = tokenizer.decode(token_ids)
-    spans = token_spans(tokenizer, token_ids, decoded)
+    spans = token_spans(tokenizer.decode, token_ids, decoded)
     assert len(spans) == len(token_ids)
     assert "".join(decoded[start:end] for start, end in spans) == "".join(decoded.split())
 

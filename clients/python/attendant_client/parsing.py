@@ -157,6 +157,7 @@ def _hypothesis(hypothesis: translation_pb2.Hypothesis) -> results.Hypothesis:
             )
             for term in hypothesis.glossary_terms
         ),
+        num_replaced_tokens=hypothesis.num_replaced_tokens,
     )
 
 

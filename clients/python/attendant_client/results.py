@@ -163,7 +163,8 @@ class Hypothesis:
     "repetition" when it began to repeat itself.
     `tokens` is empty unless the call had `return_tokens`, `sentences` unless it had
     `return_sentences`, `alignments` unless it had `return_alignments`, `glossary_terms` unless it
-    had a glossary.
+    had a glossary. `num_replaced_tokens` unknown tokens were replaced by text of the source, with
+    `replace_unknown`.
     """
 
     text: str
@@ -173,6 +174,7 @@ class Hypothesis:
     sentences: tuple[SentencePair, ...] = ()
     alignments: tuple[WordAlignment, ...] = ()
     glossary_terms: tuple[GlossaryTerm, ...] = ()
+    num_replaced_tokens: int = 0
 
     def __repr__(self) -> str:
         """The essentials in one line."""

@@ -23,6 +23,11 @@ def add_search_flags(parser: ArgumentParser) -> None:
         action=BooleanOptionalAction,
         help="whether the unknown token may come; default: the model's",
     )
+    parser.add_argument(
+        "--replace-unknown",
+        action="store_true",
+        help="replace unknown tokens by the source text that is aligned to them",
+    )
     parser.add_argument("--target-prefix", metavar="TEXT", help="the beginning of each translation")
     parser.add_argument(
         "--target-prefix-bias",

@@ -125,6 +125,7 @@ def _translate_options(arguments: argparse.Namespace, first: Line) -> dict[str, 
         "no_repeat_ngram_size": arguments.no_repeat_ngram_size,
         "suppressed_texts": arguments.suppress,
         "allow_unknown": arguments.allow_unknown,
+        "replace_unknown": arguments.replace_unknown,
         "repetition_penalty": arguments.repetition_penalty,
         "patience": arguments.patience,
         "coverage_penalty": arguments.coverage_penalty,
@@ -171,6 +172,8 @@ def _translation_fields(result: Translation, arguments: argparse.Namespace) -> d
                 del hypothesis[name]
         if not (arguments.glossary or arguments.glossary_entries):
             del hypothesis["glossary_terms"]
+        if not arguments.replace_unknown:
+            del hypothesis["num_replaced_tokens"]
     return fields
 
 

@@ -50,6 +50,7 @@ class TranslationCalls(ABC):
         suppressed_token_ids: Sequence[int] = (),
         suppressed_texts: Sequence[str] = (),
         allow_unknown: bool | None = None,
+        replace_unknown: bool = False,
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
@@ -91,6 +92,7 @@ class TranslationCalls(ABC):
         suppressed_token_ids: Sequence[int] = (),
         suppressed_texts: Sequence[str] = (),
         allow_unknown: bool | None = None,
+        replace_unknown: bool = False,
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
@@ -131,6 +133,7 @@ class TranslationCalls(ABC):
         suppressed_token_ids: Sequence[int] = (),
         suppressed_texts: Sequence[str] = (),
         allow_unknown: bool | None = None,
+        replace_unknown: bool = False,
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
@@ -177,6 +180,8 @@ class TranslationCalls(ABC):
         `suppressed_token_ids`, `suppressed_texts`: target tokens that a translation must not have,
         by their ids or by the texts of single tokens.
         `allow_unknown`: whether the unknown token may come; the model's default if absent.
+        `replace_unknown`: whether source text takes the place of unknown tokens, which may then
+        come; a hypothesis has their number in `num_replaced_tokens`.
         `repetition_penalty`: more than 1 makes tokens that came already less likely; for models
         whose graphs can apply one.
         `sampling`: how tokens are drawn at random; None for a search. `num_hypotheses` is then the
@@ -214,6 +219,7 @@ class TranslationCalls(ABC):
             suppressed_token_ids=suppressed_token_ids,
             suppressed_texts=suppressed_texts,
             allow_unknown=allow_unknown,
+            replace_unknown=replace_unknown,
             repetition_penalty=repetition_penalty,
             sampling=messages.sampling(sampling),
             patience=patience,
@@ -265,6 +271,7 @@ class TranslationCalls(ABC):
         suppressed_token_ids: Sequence[int] = (),
         suppressed_texts: Sequence[str] = (),
         allow_unknown: bool | None = None,
+        replace_unknown: bool = False,
         repetition_penalty: float | None = None,
         sampling: Sampling | None = None,
         patience: float | None = None,
@@ -299,6 +306,7 @@ class TranslationCalls(ABC):
             suppressed_token_ids=suppressed_token_ids,
             suppressed_texts=suppressed_texts,
             allow_unknown=allow_unknown,
+            replace_unknown=replace_unknown,
             repetition_penalty=repetition_penalty,
             sampling=messages.sampling(sampling),
             patience=patience,

@@ -4,7 +4,7 @@ Words are taken from attention weights between tokens. Places are spans of chara
 """
 
 import os.path
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,6 @@ from attendant_server.application.descriptions import ModelDescription
 from attendant_server.application.splitting import Span, trimmed
 from attendant_server.engine.pair_calls import AttentionWeights
 from attendant_server.errors import ModelWithoutHead
-from attendant_server.tokenizer import TextTokenizer
 
 LEAST_WEIGHT = 0.15
 """Least part of the attention of a target word that a source word must have to be linked to it."""
@@ -39,11 +38,16 @@ class WordLink(NamedTuple):
     """The part of the attention of the target word, between 0 and 1."""
 
 
-def token_spans(tokenizer: TextTokenizer, token_ids: Sequence[int], text: str) -> list[Span]:
-    """The place of each token in the decoded ``text``; empty for a token without text."""
+def token_spans(
+    decode: Callable[[Sequence[int]], str], token_ids: Sequence[int], text: str
+) -> list[Span]:
+    """The place of each token in the decoded ``text``; empty for a token without text.
+
+    ``decode`` is what has decoded the text.
+    """
     spans, start = [], 0
     for num_tokens in range(1, len(token_ids) + 1):
-        decoded = tokenizer.decode(token_ids[:num_tokens])
+        decoded = decode(token_ids[:num_tokens])
         end = max(start, len(os.path.commonprefix([decoded, text])))
         spans.append(trimmed(text, (start, end)))
         start = end

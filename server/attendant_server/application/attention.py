@@ -214,7 +214,7 @@ def _check_text_only(request: AttentionRequest, key: str) -> None:
 
 def _decoded_tokens(tokenizer: TextTokenizer, token_ids: Sequence[int], text: str) -> list[Token]:
     """The tokens of the decoded ``text``, with their places."""
-    spans = token_spans(tokenizer, token_ids, text)
+    spans = token_spans(tokenizer.decode, token_ids, text)
     texts = tokenizer.tokens(token_ids)
     return [
         Token(token_id, name, *span, not tokenizer.is_plain(token_id))

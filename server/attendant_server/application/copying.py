@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from attendant_server.application.alignment import WordLink
+from attendant_server.application.linked_words import LinkedWords
 from attendant_server.application.splitting import Span, trimmed
 
 _ADDRESSES = re.compile(
@@ -47,22 +49,34 @@ class Piece:
     """The text to translate, without the copies."""
     copies: Sequence[Copy] = ()
 
-    def with_copies(self, translation: str) -> str:
-        """The translation with the copies at the ends of words at about the same places."""
-        if not self.copies:
-            return translation
+    @property
+    def has_inner_copies(self) -> bool:
+        """Whether words follow a copy, so that it may belong elsewhere in the translation."""
+        return any(_has_words(self.text[copy.offset :]) for copy in self.copies)
+
+    def with_copies(self, translation: str, places: Sequence[int]) -> str:
+        """The translation with the copies at their ``places``, those of `places_of_copies`."""
         parts, last = [], 0
-        for place, copy in zip(self.places_of_copies(translation), self.copies, strict=True):
+        for place, copy in zip(places, self.copies, strict=True):
             parts += [translation[last:place], copy.text]
             last = place
         return "".join([*parts, translation[last:]])
 
-    def places_of_copies(self, translation: str) -> list[int]:
-        """Where each copy belongs in the translation, in ascending order."""
+    def places_of_copies(self, translation: str, links: Sequence[WordLink] = ()) -> list[int]:
+        """Where each copy belongs in the translation, in ascending order: at ends of words.
+
+        A copy follows the translation of the word before it, by the ``links`` between words of
+        ``text`` and of the translation. If that word has moved to the end, such as a German verb, a
+        copy comes before the translation of the next word. Without links, a copy stands at about
+        the same place as in the text.
+        """
+        if not self.copies:
+            return []
         places: list[int] = []
         word_ends = [match.start() for match in _WORD_END.finditer(translation)]
+        linked = LinkedWords(translation, list(self._links_of_same_kind(translation, links)))
         for copy in self.copies:
-            wanted, last = self._place_in(translation, copy.offset), [0, *places][-1]
+            wanted, last = self._place_in(translation, copy, linked), [0, *places][-1]
             later = (end for end in word_ends if end >= last)
             places.append(min(later, key=lambda end: abs(end - wanted), default=len(translation)))
         return places
@@ -82,11 +96,43 @@ class Piece:
     def _lengths(self) -> list[int]:
         return [len(copy.text) for copy in self.copies]
 
-    def _place_in(self, translation: str, offset: int) -> float:
-        if not any(map(str.isalnum, self.text[offset:])):
-            marks = _LAST_MARKS.search(translation)
-            return marks.start() if marks else len(translation)
-        return offset / len(self.text) * len(translation)
+    def _links_of_same_kind(
+        self, translation: str, links: Sequence[WordLink]
+    ) -> Iterator[WordLink]:
+        """The links but those of a word and a mark, such as a comma that the source lacks."""
+        for link in links:
+            source, target = self.text[slice(*link.source)], translation[slice(*link.target)]
+            if _has_words(source) == _has_words(target):
+                yield link
+
+    def _place_in(self, translation: str, copy: Copy, linked: LinkedWords) -> float:
+        marks = _LAST_MARKS.search(translation)
+        content_end = marks.start() if marks else len(translation)
+        if not _has_words(self.text[copy.offset :]):
+            return content_end
+        place = _linked_place(copy, linked, content_end)
+        if place is None:
+            return copy.offset / len(self.text) * len(translation)
+        return len(translation[:place].rstrip())
+
+
+def _linked_place(copy: Copy, linked: LinkedWords, content_end: int) -> int | None:
+    """The place of a copy by the links of the words beside it; None if these have none.
+
+    The translation without marks at its end ends at ``content_end``.
+    """
+    before, after = linked.before(copy.offset), linked.after(copy.offset)
+    word = None if before is None else linked.words[before]
+    if not copy.text[0].isspace():  # it belongs to the sign before it, such as a bracket
+        is_beside = word is not None and word.source is not None and word.source[1] == copy.offset
+        return word.span[1] if word is not None and is_beside else None
+    if word is not None and word.span[1] < content_end:
+        return word.span[1]
+    return None if after is None else linked.words[after].span[0]
+
+
+def _has_words(text: str) -> bool:
+    return any(map(str.isalnum, text))
 
 
 def _after_insertions(

@@ -127,7 +127,7 @@ def _first_missing(
 ) -> tuple[TermMatch, int]:
     """The missing term that belongs before the others, and its place in the translation."""
     source = source_spans(draft.text, draft.number)
-    target = token_spans(tokenizer, draft.hypothesis.token_ids, translation)
+    target = token_spans(tokenizer.decode, draft.hypothesis.token_ids, translation)
     words = word_spans(draft.text.pieces[draft.number].text), word_spans(translation)
     found = list(links(weights, source, words[0], target, words[1]))
     terms = placed_terms(draft.matches, translation, found)

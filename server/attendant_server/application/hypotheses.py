@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from attendant_server.application.alignment import WordLink
 from attendant_server.application.glossaries import Glossary
@@ -16,13 +16,15 @@ from attendant_server.application.tokenization_options import (
     TokenizationOptions,
     TruncationReport,
 )
+from attendant_server.application.written_pieces import PieceWriter, WrittenPiece
 from attendant_server.engine.calls import Hypothesis
 from attendant_server.engine.pair_calls import AttentionWeights
 from attendant_server.engine.search import length_penalized
 from attendant_server.errors import InvalidRequest
-from attendant_server.tokenizer import TextTokenizer
 
 Part = TypeVar("Part")
+Attention: TypeAlias = Sequence[Sequence[AttentionWeights | None]]
+"""The weights of the hypotheses of each piece, None where nothing needs them; or of no piece."""
 NO_TRANSLATION = "has no translation with the tokens that its options allow"
 
 
@@ -51,6 +53,8 @@ class TranslationHypothesis:
     """Links between words of the translation and of the text, in the order of the translation."""
     glossary_terms: Sequence[PlacedTerm] = ()
     """The terms of the glossary that the text has, in its order."""
+    num_replaced: int = 0
+    """Number of unknown tokens that source text has replaced."""
     token_ids: Sequence[int] = ()
     token_texts: Sequence[str] = ()
     """The tokens as the vocabulary writes them."""
@@ -72,7 +76,7 @@ class Translation:
 class Joiner:
     """Joins the hypotheses of pieces to translations of whole texts."""
 
-    target_tokenizer: TextTokenizer
+    writer: PieceWriter
     tokenization: TokenizationOptions
     length_penalty: float
     return_tokens: bool
@@ -80,18 +84,22 @@ class Joiner:
     return_alignments: bool = False
     glossary: Glossary | None = None
 
+    def needs_attention(self, text: PiecedText, number: int, token_ids: Sequence[int]) -> bool:
+        """Whether attention weights are needed for a translation of a piece."""
+        return self.return_alignments or self.writer.needs_attention(text, number, token_ids)
+
     def translation(
         self,
         field: str,
         text: PiecedText,
         results: Sequence[Sequence[Hypothesis]],
-        attention: Sequence[Sequence[AttentionWeights]] = (),
+        attention: Attention = (),
     ) -> Translation | InvalidRequest:
         """The translation of a text, or its fault if a piece has no hypothesis.
 
         ``results`` are the hypotheses of the pieces, best first, and ``attention`` their weights,
-        for alignments. Hypothesis k of the text joins the k-th ones of the pieces, or the last one
-        of a piece with fewer.
+        for those that need them. Hypothesis k of the text joins the k-th ones of the pieces, or the
+        last one of a piece with fewer.
         """
         if not all(results):
             return InvalidRequest(field, NO_TRANSLATION)
@@ -112,19 +120,23 @@ class Joiner:
         self,
         text: PiecedText,
         parts: Sequence[Hypothesis],
-        attention: Sequence[AttentionWeights],
+        attention: Sequence[AttentionWeights | None],
     ) -> TranslationHypothesis:
-        tokenizer = self.target_tokenizer
-        decoded = [text.decoded(tokenizer, part.token_ids) for part in parts]
-        joined, targets = text.join(decoded)
+        own = zip(parts, attention or [None] * len(parts), strict=True)
+        written = [
+            self.writer.written(text, number, part.token_ids, weights)
+            for number, (part, weights) in enumerate(own)
+        ]
+        joined, targets = text.join([each.content for each in written])
         hypothesis = TranslationHypothesis(
             text=joined,
             score=self._score(parts),
             is_complete=all(part.is_complete for part in parts),
             is_loop=any(part.is_loop for part in parts),
             sentences=_sentences(text, targets) if self.return_sentences else (),
-            alignments=self._alignments(text, parts, attention, targets),
-            glossary_terms=self._terms(text, parts, targets) if self.glossary else (),
+            alignments=self._alignments(text, written, targets),
+            glossary_terms=self._terms(text, written, targets) if self.glossary else (),
+            num_replaced=sum(each.num_replaced for each in written),
         )
         if not self.return_tokens:
             return hypothesis
@@ -132,41 +144,34 @@ class Joiner:
         return replace(
             hypothesis,
             token_ids=token_ids,
-            token_texts=tokenizer.tokens(token_ids),
+            token_texts=self.writer.tokenizer.tokens(token_ids),
             log_probabilities=list(chain.from_iterable(part.log_probabilities for part in parts)),
         )
 
     def _alignments(
         self,
         text: PiecedText,
-        parts: Sequence[Hypothesis],
-        attention: Sequence[AttentionWeights],
+        written: Sequence[WrittenPiece],
         targets: Sequence[Span],
     ) -> list[WordLink]:
         if not self.return_alignments:
             return []
         found = [
             link
-            for number, weights in enumerate(attention)
-            for link in piece_links(
-                *(self.target_tokenizer, text, number, parts[number].token_ids),
-                weights,
-                targets[number][0],
-            )
+            for number, (each, (start, _end)) in enumerate(zip(written, targets, strict=True))
+            for link in piece_links(text, number, each.links, each.places_of_copies, start)
         ]
         found += gap_links(text, targets)
         return sorted(found, key=lambda link: (link.target, link.source))
 
     def _terms(
-        self, text: PiecedText, parts: Sequence[Hypothesis], targets: Sequence[Span]
+        self, text: PiecedText, written: Sequence[WrittenPiece], targets: Sequence[Span]
     ) -> list[PlacedTerm]:
         assert self.glossary is not None
         return [
             term
-            for number, (part, (start, _end)) in enumerate(zip(parts, targets, strict=True))
-            for term in piece_terms(
-                self.glossary, self.target_tokenizer, text, number, part.token_ids, start
-            )
+            for number, (each, (start, _end)) in enumerate(zip(written, targets, strict=True))
+            for term in piece_terms(self.glossary, text, number, each, start)
         ]
 
     def _score(self, parts: Sequence[Hypothesis]) -> float:

@@ -4,27 +4,17 @@ Each element comes once. An element gets the run of words that are linked to wor
 elements stay inside each other, and never overlap.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from attendant_server.application.alignment import WordLink
+from attendant_server.application.linked_words import LinkedWords
 from attendant_server.application.markup import Element, Segment, escaped
 from attendant_server.application.splitting import Span
-from attendant_server.application.words import word_spans
 
 UNLINKED = -0.05
 """The worth of a word without a link within a run: it may fill gaps, and extends no run."""
-
-
-class _Word(NamedTuple):
-    """A word of the translation."""
-
-    span: Span
-    source: Span | None
-    """The word of the segment that it comes from."""
-    weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +31,9 @@ def with_elements(segment: Segment, translation: str, links: Sequence[WordLink])
     """The translation of a segment, with its markup."""
     if translation == segment.text:
         return segment.source
-    words = _words(translation, links)
-    placed = _Placement(segment, translation, words).all(segment.elements, (0, len(words)))
+    linked = LinkedWords(translation, links)
+    placed = _Placement(segment, translation, linked).all(segment.elements, (0, len(linked.words)))
     return _rendered(placed, translation, (0, len(translation)))
-
-
-def _words(translation: str, links: Sequence[WordLink]) -> list[_Word]:
-    """The words of the translation, each with its strongest link."""
-    spans = word_spans(translation)
-    starts = [start for start, _ in spans]
-    best: dict[int, WordLink] = {}
-    for link in links:
-        place = bisect_right(starts, link.target[0]) - 1
-        if place >= 0 and (place not in best or link.weight > best[place].weight):
-            best[place] = link
-    return [
-        _Word(span, best[i].source, best[i].weight) if i in best else _Word(span, None, 0.0)
-        for i, span in enumerate(spans)
-    ]
 
 
 def _rendered(placed: Sequence[_Placed], text: str, span: Span) -> str:
@@ -77,14 +52,11 @@ class _Placement:
     Links stay within sentences, so the time is about linear in the length of the segment.
     """
 
-    def __init__(self, segment: Segment, translation: str, words: Sequence[_Word]) -> None:
+    def __init__(self, segment: Segment, translation: str, linked: LinkedWords) -> None:
         text = segment.text
-        self._text, self._translation, self._words = text, translation, words
+        self._text, self._translation = text, translation
+        self._linked, self._words = linked, linked.words
         self._first, self._last = len(text) - len(text.lstrip()), len(text.rstrip())
-        self._linked = sorted(
-            (word.source[0], i) for i, word in enumerate(words) if word.source is not None
-        )
-        """The start of each linked word of the segment, and the word of the translation."""
 
     def all(self, elements: Sequence[Element], within: Span) -> list[_Placed]:
         """The elements of one parent, which has the words ``within``, in their new order."""
@@ -105,7 +77,8 @@ class _Placement:
 
     def _run(self, element: Element, within: Span, taken: Collection[int]) -> Span | None:
         """The best run of free words for an element; None if no word belongs to it."""
-        own = [i for i in self._words_of(element) if within[0] <= i < within[1] and i not in taken]
+        linked = self._linked.inside((element.start, element.end))
+        own = [i for i in linked if within[0] <= i < within[1] and i not in taken]
         if not own:
             return None
         first = min(own)
@@ -117,14 +90,6 @@ class _Placement:
             if total > best:
                 best, run = total, (start, i + 1)
         return self._extended(element, run, within, taken)
-
-    def _words_of(self, element: Element) -> Iterator[int]:
-        """The words of the translation that are linked to words inside an element."""
-        for k in range(bisect_left(self._linked, (element.start, -1)), len(self._linked)):
-            source, i = self._linked[k]
-            if source >= element.end:
-                return
-            yield i
 
     def _worth(self, element: Element, i: int, taken: Collection[int]) -> float:
         if i in taken:
@@ -156,18 +121,16 @@ class _Placement:
         elif end >= self._last and within[1] == len(self._words):
             place = len(self._translation) - (len(text) - end)
         elif is_attached and text[end : end + 1].isspace():
-            place = self._beside(bisect_left(self._linked, (start, -1)) - 1, within, 1)
+            place = self._beside(self._linked.before(start), within, 1)
         else:
-            place = self._beside(bisect_left(self._linked, (end, -1)), within, 0)
+            place = self._beside(self._linked.after(end), within, 0)
         last = bisect_left(siblings, (place, 0)) - 1
         return siblings[last][1] if last >= 0 and place < siblings[last][1] else place
 
-    def _beside(self, k: int, within: Span, side: int) -> int:
+    def _beside(self, word: int | None, within: Span, side: int) -> int:
         """The start (side 0) or the end (side 1) of a linked word, or of the words ``within``."""
-        if 0 <= k < len(self._linked):
-            word = self._linked[k][1]
-            if within[0] <= word < within[1]:
-                return self._words[word].span[side]
+        if word is not None and within[0] <= word < within[1]:
+            return self._words[word].span[side]
         return self._edge(within, 1 - side)
 
     def _edge(self, within: Span, side: int) -> int:

@@ -2,47 +2,35 @@
 
 from collections.abc import Iterator, Sequence
 
-from attendant_server.application.alignment import WordLink, links, token_spans
+from attendant_server.application.alignment import WordLink
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.splitting import Span
 from attendant_server.application.words import word_spans
-from attendant_server.engine.pair_calls import AttentionWeights
-from attendant_server.tokenizer import TextTokenizer
 
 
 def piece_links(
-    tokenizer: TextTokenizer,
     text: PiecedText,
     number: int,
-    token_ids: Sequence[int],
-    weights: AttentionWeights,
+    links: Sequence[WordLink],
+    places_of_copies: Sequence[int],
     target_start: int,
 ) -> Iterator[WordLink]:
     """The links of piece ``number``, as places in the text as sent and in the whole translation.
 
-    ``token_ids`` are the translation of the piece, with these attention weights. ``tokenizer`` is
-    that of translations. ``target_start`` is the place of the piece in the whole translation.
+    ``links`` are those of the piece without its copies, which have these places in its translation.
+    ``target_start`` is the place of the piece in the whole translation.
     """
     piece = text.pieces[number]
-    translation = tokenizer.decode(token_ids)
-    copies = piece.places_of_copies(translation)
-    found = links(
-        weights,
-        source_spans(text, number),
-        word_spans(piece.text),
-        token_spans(tokenizer, token_ids, translation),
-        word_spans(translation),
-    )
-    for link in found:
+    for link in links:
         start, end = piece.source_span(link.source)
-        target = piece.target_span(as_sent(text, link.target), copies)
+        target = piece.target_span(as_sent(text, link.target), places_of_copies)
         yield WordLink(
             (text.begin + start, text.begin + end),
             (target_start + target[0], target_start + target[1]),
             link.weight,
         )
     inserted = 0
-    for copy, place in zip(piece.copies, copies, strict=True):
+    for copy, place in zip(piece.copies, places_of_copies, strict=True):
         source_start = text.begin + piece.start + copy.offset + inserted
         yield from _same(copy.text, source_start, target_start + place + inserted)
         inserted += len(copy.text)

@@ -1,9 +1,11 @@
 """The searches of a call: one for each piece of its texts, or one for each sample of a piece."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
 
 from attendant_server import records
+from attendant_server.application.hypotheses import Attention
+from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.sampling import seeds_of
 from attendant_server.application.tokenization import good, num_tokens
@@ -80,13 +82,43 @@ async def search_pieces(
 
 async def align_pieces(
     plan: TranslationPlan,
-    texts: Sequence[PiecedText | InvalidRequest],
+    pieces: Sequence[tuple[PiecedText, int]],
     results: Sequence[list[Hypothesis]],
     deadline: float,
-) -> list[list[AttentionWeights]]:
-    """The attention weights of each hypothesis of each piece; ``results`` has the hypotheses."""
-    sources = [token_ids for text in good(texts) for token_ids in text.token_ids]
-    return await align_hypotheses(plan, sources, results, deadline)
+    is_needed: Callable[[PiecedText, int, TokenIds], bool],
+    known: Attention = (),
+) -> Attention:
+    """The attention weights of those hypotheses of each piece that need them, None for others.
+
+    ``pieces`` are texts and numbers of their pieces, and ``results`` their hypotheses, about whose
+    tokens ``is_needed`` is asked. Weights that are ``known`` are taken from there.
+    """
+    found: list[list[AttentionWeights | None]] = [list(own) for own in known]
+    found = found or [[None] * len(own) for own in results]
+    wanted = [
+        (piece, k)
+        for piece, ((text, number), hypotheses) in enumerate(zip(pieces, results, strict=True))
+        for k, hypothesis in enumerate(hypotheses)
+        if found[piece][k] is None and is_needed(text, number, hypothesis.token_ids)
+    ]
+    sources = [text.token_ids[number] for text, number in pieces]
+    pairs = [(sources[piece], results[piece][k].token_ids) for piece, k in wanted]
+    for (piece, k), weights in zip(wanted, await _align(plan, pairs, deadline), strict=True):
+        found[piece][k] = weights
+    return found
+
+
+def work_of_places(results: Sequence[Sequence[Hypothesis]], attention: Attention) -> int:
+    """The work of finding the places of tokens, as a number of tokens in an answer.
+
+    Only hypotheses with attention weights count. It grows with the square of their lengths.
+    """
+    return sum(
+        len(hypothesis.token_ids) ** 2 // TOKENS_DECODED_FOR_ONE
+        for hypotheses, own in zip(results, attention, strict=True)
+        for hypothesis, weights in zip(hypotheses, own, strict=True)
+        if weights is not None
+    )
 
 
 async def align_hypotheses(
@@ -101,12 +133,19 @@ async def align_hypotheses(
         for source, hypotheses in zip(sources, results, strict=True)
         for hypothesis in hypotheses
     ]
+    weights = iter(await _align(plan, pairs, deadline))
+    return [list(islice(weights, len(hypotheses))) for hypotheses in results]
+
+
+async def _align(
+    plan: TranslationPlan, pairs: Sequence[tuple[TokenIds, TokenIds]], deadline: float
+) -> list[AttentionWeights]:
+    """The attention weights of pairs of sources and translations."""
     found: list[AttentionWeights] = []
     for first in range(0, len(pairs), MAX_RUNNING_SENTENCES):
         call = AlignCall(pairs[first : first + MAX_RUNNING_SENTENCES], deadline)
         found += await plan.model.answer_further(call)
-    weights = iter(found)
-    return [list(islice(weights, len(hypotheses))) for hypotheses in results]
+    return found
 
 
 def _joined_samples(

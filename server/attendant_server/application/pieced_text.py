@@ -71,9 +71,14 @@ class PiecedText:
     tokens: Sequence[TokenizedText] = ()
     """The tokens of each piece with their places, if the reader keeps them."""
 
-    def decoded(self, tokenizer: TextTokenizer, token_ids: Sequence[int]) -> str:
-        """The translation of a piece, without its copies."""
-        whole = tokenizer.decode(token_ids)
+    def decoded(
+        self, tokenizer: TextTokenizer, token_ids: Sequence[int], filled: str | None = None
+    ) -> str:
+        """The translation of a piece, without its copies.
+
+        ``filled`` is the decoded text if unknown tokens in it have been replaced.
+        """
+        whole = tokenizer.decode(token_ids) if filled is None else filled
         if self.prefix is None or not self.prefix.is_forced:
             return whole
         continued = self.prefix.continued_by(whole)
@@ -106,15 +111,16 @@ class PiecedText:
             return " "
         return self.text[start:end]
 
-    def join(self, translations: Sequence[str]) -> tuple[str, list[Span]]:
-        """The translation of the text from those of its pieces, and the place of each in it."""
-        if len(translations) == 1:
+    def join(self, contents: Sequence[str]) -> tuple[str, list[Span]]:
+        """The translation of the text and the place of each piece in it.
+
+        ``contents`` are the translations of the pieces with their copies.
+        """
+        if len(contents) == 1:
             before, after = self.text[: self.pieces[0].start], self.text[self.pieces[0].end :]
-            content = self.pieces[0].with_copies(translations[0])
-            return before + content + after, [(len(before), len(before) + len(content))]
+            return before + contents[0] + after, [(len(before), len(before) + len(contents[0]))]
         parts, places, length, last = [], [], 0, ""
-        for number, translation in enumerate(translations):
-            content = self.pieces[number].with_copies(translation)
+        for number, content in enumerate(contents):
             gap = self.before(number, last, content)
             places.append((length + len(gap), length + len(gap) + len(content)))
             parts += [gap, content]
@@ -140,6 +146,8 @@ class PieceReader:
     """Numbers of texts that are not split, and of which nothing is copied."""
     keeps_tokens: bool = False
     """Whether the texts keep the places of their tokens."""
+    aligns_copies: bool = False
+    """Whether texts with copies inside of pieces keep them, too."""
 
     def __call__(
         self,
@@ -172,6 +180,7 @@ class PieceReader:
         reading = _Reading(
             *(options, field, number, text[begin:], text[:begin], cuts, is_whole),
             keeps_tokens=self.keeps_tokens,
+            aligns_copies=self.aligns_copies,
         )
         if not length_problem(options, len(text)):
             parts = spans(reading.text, splitting, self.language)
@@ -195,6 +204,7 @@ class _Reading:
     is_whole: bool
     """Whether the text has one piece with nothing to copy."""
     keeps_tokens: bool
+    aligns_copies: bool
     pieces: Sequence[Piece] = ()
     is_empty: bool = True
 
@@ -222,6 +232,7 @@ class _Reading:
         if not found and (self.is_empty or self.is_whole or not self.options.normalizes):
             return InvalidRequest(self.field.format(self.number), EMPTY)
         token_ids = [tokens.token_ids for _, tokens in found]
+        has_copies = self.aligns_copies and any(each.has_inner_copies for each, _ in found)
         return PiecedText(
             self.text,
             len(self.code),
@@ -229,7 +240,7 @@ class _Reading:
             token_ids,
             num_tokens=sum(map(len, token_ids)),
             num_original_tokens=sum(tokens.num_original_tokens for _, tokens in found),
-            tokens=[tokens for _, tokens in found] if self.keeps_tokens else (),
+            tokens=[tokens for _, tokens in found] if self.keeps_tokens or has_copies else (),
         )
 
     def _fitting(

@@ -211,6 +211,7 @@ def _first_request(
             repetition_guard=options.repetition_guard,
             no_repeat_ngram_size=options.no_repeat_ngram_size,
             allow_unknown=options.allow_unknown,
+            replace_unknown=options.replace_unknown,
             repetition_penalty=options.repetition_penalty,
             patience=options.patience,
         ),

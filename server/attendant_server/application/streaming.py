@@ -4,13 +4,17 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from itertools import chain
+from typing import NamedTuple
 
 from attendant_server import records
-from attendant_server.application.catalog import ServedModel
 from attendant_server.application.finishing import PieceFinisher
-from attendant_server.application.hypotheses import NO_TRANSLATION
+from attendant_server.application.hypotheses import NO_TRANSLATION, Attention
+from attendant_server.application.jobs import JobRunner
+from attendant_server.application.piece_searches import align_pieces, work_of_places
 from attendant_server.application.pieced_text import PiecedText
-from attendant_server.engine.calls import Hypothesis, SearchOptions, TranslateCall, joined_timings
+from attendant_server.application.translation_plans import TranslationPlan
+from attendant_server.engine.calls import Hypothesis, TranslateCall, joined_timings
+from attendant_server.engine.pair_calls import AttentionWeights
 from attendant_server.errors import InvalidRequest
 
 MAX_RUNNING_PIECES = 4
@@ -22,10 +26,10 @@ class TextStream:
 
     def __init__(
         self,
-        model: ServedModel,
+        plan: TranslationPlan,
         text: PiecedText,
-        options: SearchOptions,
         deadline: float,
+        jobs: JobRunner,
         seeds: Sequence[str] = (),
         finisher: PieceFinisher | None = None,
     ) -> None:
@@ -33,8 +37,8 @@ class TextStream:
 
         ``seeds`` are those of the samples of all pieces. The first sample of each is streamed.
         """
-        self._model, self._text, self._finisher = model, text, finisher
-        self._seeds = seeds
+        self._plan, self._text, self._jobs, self._finisher = plan, text, jobs, finisher
+        self._deadline, self._seeds, options = deadline, seeds, plan.options
         self._prefixes = [_SettledPrefix() for _ in text.pieces]
         num_samples = options.num_hypotheses if seeds else 1
         prefixes = [text.prefix.token_ids] * num_samples if text.prefix is not None else ()
@@ -51,9 +55,11 @@ class TextStream:
                 zip(text.token_ids, self._prefixes, strict=True)
             )
         ]
-        self._tasks: list[asyncio.Task[list[list[Hypothesis]]]] = []
+        self._tasks: list[asyncio.Task[_Found]] = []
         self.results: Sequence[list[Hypothesis]] = ()
         """The hypotheses of all pieces, at the end."""
+        self.attention: Attention = ()
+        """The attention weights on which the texts of hypotheses depend, at the end."""
 
     async def deltas(self) -> AsyncGenerator[str, None]:
         """Text to append to that before; the end of the translation may be missing.
@@ -74,7 +80,9 @@ class TextStream:
                 if number + 1 < len(self._calls):
                     yield (self._text.before(number, last, content) + content)[num_sent:]
                 last = content
-            self.results = [list(chain.from_iterable(task.result())) for task in self._tasks]
+            found = [task.result() for task in self._tasks]
+            self.results = [each.hypotheses for each in found]
+            self.attention = [each.attention for each in found]
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -85,46 +93,60 @@ class TextStream:
             self._tasks.append(asyncio.ensure_future(self._answer(number)))
             self._tasks[-1].add_done_callback(self._prefixes[number].close)
 
-    async def _answer(self, number: int) -> list[list[Hypothesis]]:
-        """The hypotheses of each sample of a piece."""
+    async def _answer(self, number: int) -> "_Found":
         call = self._calls[number]
-        found = await self._model.answer(call, may_wait=number > 0)
-        if self._finisher is None:
-            return found
+        found = await self._plan.model.answer(call, may_wait=number > 0)
         hypotheses = list(chain.from_iterable(found))
-        seeds = self._seeds[number * len(found) : (number + 1) * len(found)]
-        return [await self._finisher.of_piece(self._text, number, hypotheses, seeds)]
+        if self._finisher is not None:
+            seeds = self._seeds[number * len(found) : (number + 1) * len(found)]
+            hypotheses = await self._finisher.of_piece(self._text, number, hypotheses, seeds)
+        pieces, is_needed = [(self._text, number)], self._plan.joiner.writer.needs_attention
+        [attention] = await align_pieces(
+            self._plan, pieces, [hypotheses], self._deadline, is_needed
+        )
+        return _Found(hypotheses, attention)
 
     async def _growing(self, number: int) -> AsyncGenerator[str, None]:
         """The complete words of a piece's translation, whenever they become more.
 
         None for a piece with copies, whose places are known at the end only, and for a piece that
-        may change after its search.
+        may change after its search. None after an unknown token that is to be replaced.
         """
-        num_characters = 0
+        num_characters, tokenizer = 0, self._plan.model.target_tokenizer
         is_settled = not self._text.pieces[number].copies
         if self._finisher is not None:
             is_settled &= not self._finisher.may_change(self._text, number)
         while (token_ids := await self._prefixes[number].next()) is not None:
             if is_settled:
-                words = self._text.words(self._model.target_tokenizer, token_ids)
+                words = self._text.words(tokenizer, self._plan.joiner.writer.settled(token_ids))
                 if len(words) > num_characters:
                     yield words
                     num_characters = len(words)
 
     async def _content(self, number: int) -> str:
         """The whole translation of a piece."""
-        hypotheses, *_ = await self._tasks[number]
-        if not hypotheses:
+        found = await self._tasks[number]
+        if not found.hypotheses:
             raise InvalidRequest("text", NO_TRANSLATION)
-        tokenizer = self._model.target_tokenizer
-        translation = self._text.decoded(tokenizer, hypotheses[0].token_ids)
-        return self._text.pieces[number].with_copies(translation)
+        best, weights = found.hypotheses[0], found.attention[0]
+        writer = self._plan.joiner.writer
+        written = await self._jobs.run_for(
+            work_of_places([[best]], [[weights]]),
+            lambda: writer.written(self._text, number, best.token_ids, weights),
+        )
+        return written.content
 
     def _note_times(self) -> None:
         """Let the record have the start of the first piece and the end of the last one."""
         if self._calls:
             records.current().engine = joined_timings([call.timings for call in self._calls])
+
+
+class _Found(NamedTuple):
+    """The hypotheses of a piece, of all samples, and the attention weights that they need."""
+
+    hypotheses: list[Hypothesis]
+    attention: Sequence[AttentionWeights | None]
 
 
 class _SettledPrefix:

@@ -4,7 +4,11 @@ from collections.abc import Iterator
 
 from attendant_server.application.catalog import ServedModel
 from attendant_server.application.jobs import JobRunner
-from attendant_server.application.translation_options import TranslationOptions
+from attendant_server.application.translation_options import (
+    ALLOW_UNKNOWN,
+    REPLACE_UNKNOWN,
+    TranslationOptions,
+)
 from attendant_server.errors import InvalidRequest
 
 IDS, TEXTS, MAX_SUPPRESSED = "options.suppressed_token_ids", "options.suppressed_texts", 256
@@ -27,11 +31,22 @@ async def suppressed_tokens(
         found[token_id] = None
     if options.suppressed_texts:
         found |= dict.fromkeys(await jobs.run(lambda: list(_of_texts(model, options))))
-    if options.allow_unknown is not None and model.target_tokenizer.unk_id is not None:
-        found.pop(model.target_tokenizer.unk_id, None)
-        if not options.allow_unknown:
-            found[model.target_tokenizer.unk_id] = None
+    allows_unknown, unknown = _allows_unknown(options), model.target_tokenizer.unk_id
+    if allows_unknown is not None and unknown is not None:
+        found.pop(unknown, None)
+        if not allows_unknown:
+            found[unknown] = None
     return tuple(found)
+
+
+def _allows_unknown(options: TranslationOptions) -> bool | None:
+    """Whether the unknown token may come; None for the default of the model."""
+    if not options.replace_unknown:
+        return options.allow_unknown
+    if options.allow_unknown is False:
+        problem = f"must not be false with {REPLACE_UNKNOWN}, which replaces unknown tokens"
+        raise InvalidRequest(ALLOW_UNKNOWN, problem)
+    return True
 
 
 def _of_texts(model: ServedModel, options: TranslationOptions) -> Iterator[int]:

@@ -10,9 +10,15 @@ from attendant_server.application.catalog import Catalog
 from attendant_server.application.finishing import PieceFinisher
 from attendant_server.application.glossaries import Glossary, GlossaryEntry
 from attendant_server.application.glossary_folder import GlossaryFolder
-from attendant_server.application.hypotheses import Joiner, Translation
+from attendant_server.application.hypotheses import Attention, Joiner, Translation
 from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE, JobRunner
-from attendant_server.application.piece_searches import align_pieces, search_pieces, with_faults
+from attendant_server.application.piece_searches import (
+    align_pieces,
+    numbered_pieces,
+    search_pieces,
+    with_faults,
+    work_of_places,
+)
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.sampling import places_of, seeds_of
 from attendant_server.application.streaming import TextStream
@@ -29,7 +35,6 @@ from attendant_server.application.validation import (
     RequestLimits,
 )
 from attendant_server.engine.calls import Hypothesis, SearchTooLarge
-from attendant_server.engine.pair_calls import AttentionWeights
 from attendant_server.errors import InvalidRequest
 
 HYPOTHESIS_SIZE = 10
@@ -195,7 +200,7 @@ class Translator:
             seeds_of(plan.seed, places_of(request.options.sampling, 1), [text], plan.num_samples)
         )
         finisher, num_sent = self._finisher(plan, deadline), 0
-        stream = TextStream(plan.model, text, plan.options, deadline, seeds, finisher)
+        stream = TextStream(plan, text, deadline, self._jobs, seeds, finisher)
         try:
             async with aclosing(stream.deltas()) as deltas:
                 async for delta in deltas:
@@ -204,7 +209,7 @@ class Translator:
         except SearchTooLarge as error:
             records.current().num_invalid_texts += 1
             raise InvalidRequest("text", error.problem) from None
-        answer = await self._answer(plan, [text], stream.results, deadline)
+        answer = await self._answer(plan, [text], stream.results, deadline, stream.attention)
         yield StreamPiece(_best_text(answer)[num_sent:], answer)
 
     async def check(self, request: TranslationRequest) -> TranslationPlan:
@@ -258,11 +263,16 @@ class Translator:
         texts: Sequence[PiecedText | InvalidRequest],
         results: Sequence[list[Hypothesis]],
         deadline: float,
+        known: Attention = (),
     ) -> TranslationAnswer:
-        """The answer for all texts; ``results`` are those of all pieces."""
-        attention: Sequence[list[AttentionWeights]] = ()
-        if plan.joiner.return_alignments:
-            attention = await align_pieces(plan, texts, results, deadline)
+        """The answer for all texts; ``results`` are those of all pieces.
+
+        ``known`` are attention weights of their hypotheses.
+        """
+        is_needed = plan.joiner.needs_attention
+        attention = await align_pieces(
+            plan, numbered_pieces(texts), results, deadline, is_needed, known
+        )
         lengths = [len(h.token_ids) for hypotheses in results for h in hypotheses]
         record, num_output_tokens = records.current(), sum(lengths)
         record.num_output_tokens, record.longest_output = num_output_tokens, max(lengths, default=0)
@@ -271,7 +281,7 @@ class Translator:
         self._limits.check_response("texts", num_output_tokens * token_bytes)
         size = num_output_tokens if returns_tokens else HYPOTHESIS_SIZE * len(lengths)
         translations = await self._jobs.run_for(
-            size + num_output_tokens // TOKENS_DECODED_FOR_ONE,
+            size + num_output_tokens // TOKENS_DECODED_FOR_ONE + work_of_places(results, attention),
             lambda: _translations(plan.joiner, texts, results, attention),
         )
         faults = [each for each in translations if isinstance(each, InvalidRequest)]
@@ -297,7 +307,7 @@ def _translations(
     joiner: Joiner,
     texts: Sequence[PiecedText | InvalidRequest],
     results: Sequence[list[Hypothesis]],
-    attention: Sequence[list[AttentionWeights]],
+    attention: Attention,
 ) -> list[Translation | InvalidRequest]:
     if len(texts) == 1 and isinstance(texts[0], PiecedText):
         return [joiner.translation(TEXTS.format(0), texts[0], results, attention)]

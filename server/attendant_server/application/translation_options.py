@@ -15,6 +15,7 @@ from attendant_server.application.validation import RequestLimits, check_range
 from attendant_server.engine.calls import SearchOptions
 from attendant_server.errors import InvalidRequest
 
+ALLOW_UNKNOWN, REPLACE_UNKNOWN = "options.allow_unknown", "options.replace_unknown"
 MAX_LENGTH_PENALTY = 10.0
 MAX_PATIENCE = 10.0
 MAX_COVERAGE_PENALTY = 10.0
@@ -44,6 +45,8 @@ class TranslationOptions:
     """Texts of tokens to suppress."""
     allow_unknown: bool | None = None
     """Whether hypotheses may contain the unknown token."""
+    replace_unknown: bool = False
+    """Whether source text replaces the unknown tokens of hypotheses."""
     repetition_penalty: float | None = None
     patience: float | None = None
     coverage_penalty: float | None = None

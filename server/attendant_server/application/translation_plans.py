@@ -25,11 +25,13 @@ from attendant_server.application.tokenization_options import (
 )
 from attendant_server.application.translation_options import (
     DEFAULT_OPTIONS,
+    REPLACE_UNKNOWN,
     TranslationOptions,
     checked_coverage_penalty,
     search_options,
 )
 from attendant_server.application.validation import RequestLimits, known_value
+from attendant_server.application.written_pieces import PieceWriter
 from attendant_server.engine.calls import SearchOptions
 from attendant_server.errors import InvalidRequest
 
@@ -184,6 +186,8 @@ class Planner:
             )
         if request.return_alignments:
             check_aligner(description)
+        if request.options.replace_unknown:
+            check_aligner(description, REPLACE_UNKNOWN)
         plan = TranslationPlan(
             model,
             options,
@@ -192,10 +196,16 @@ class Planner:
                 splitting,
                 source_tag(description, request.source_language),
                 whole,
-                keeps_tokens=request.return_alignments,
+                keeps_tokens=request.return_alignments or request.options.replace_unknown,
+                aligns_copies=description.can_align,
             ),
             Joiner(
-                model.target_tokenizer,
+                PieceWriter(
+                    model.target_tokenizer,
+                    model.source_tokenizer.unk_id,
+                    request.options.replace_unknown,
+                    description.can_align,
+                ),
                 tokenization,
                 options.length_penalty,
                 request.options.return_tokens,

@@ -78,6 +78,7 @@ class TranslateOptions(google.protobuf.message.Message):
     RETURN_ALTERNATIVES_FIELD_NUMBER: builtins.int
     COVERAGE_PENALTY_FIELD_NUMBER: builtins.int
     TARGET_PREFIX_BIAS_FIELD_NUMBER: builtins.int
+    REPLACE_UNKNOWN_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
     """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
     (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
@@ -119,7 +120,7 @@ class TranslateOptions(google.protobuf.message.Message):
     """
     allow_unknown: builtins.bool
     """Whether a hypothesis may contain the unknown token, which stands for text that the vocabulary lacks. Default: that of
-    the model. No effect if the vocabulary has no unknown token.
+    the model, but true with replace_unknown. No effect if the vocabulary has no unknown token.
     """
     repetition_penalty: builtins.float
     """Repetition penalty: the value of a token that the hypothesis has already is multiplied by it if it is negative, and
@@ -166,6 +167,15 @@ class TranslateOptions(google.protobuf.message.Message):
     the prefix goes on freely. Default: absent, every hypothesis begins with the prefix. Must be more than 0 and at most
     100. Without target prefixes, or with alternatives: INVALID_ARGUMENT.
     """
+    replace_unknown: builtins.bool
+    """Whether each unknown token of a translation is replaced by the text of the source that it comes from by the attention
+    of the model: by a word, or within a word by the characters that the source vocabulary lacks. Several in a row from
+    the same text are replaced by it once. Hypothesis.num_replaced_tokens tells how many were replaced, and
+    Hypothesis.tokens has them as the model wrote them. A sentence of a stream is sent up to the word before its first
+    unknown token, and the rest when it is complete. Default false: what an unknown token stands for is missing. With
+    allow_unknown set to false: INVALID_ARGUMENT. A model without an aligner (GetModelResponse.aligns_words) is
+    FAILED_PRECONDITION.
+    """
     @property
     def suppressed_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Target tokens that no hypothesis may contain, in addition to those that the model never generates. If the end token
@@ -208,9 +218,10 @@ class TranslateOptions(google.protobuf.message.Message):
         return_alternatives: builtins.bool = ...,
         coverage_penalty: builtins.float | None = ...,
         target_prefix_bias: builtins.float | None = ...,
+        replace_unknown: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_coverage_penalty", b"_coverage_penalty", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "_target_prefix_bias", b"_target_prefix_bias", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "coverage_penalty", b"coverage_penalty", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling", "target_prefix_bias", b"target_prefix_bias"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_coverage_penalty", b"_coverage_penalty", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "_target_prefix_bias", b"_target_prefix_bias", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "coverage_penalty", b"coverage_penalty", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids", "target_prefix_bias", b"target_prefix_bias"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_coverage_penalty", b"_coverage_penalty", "_diversity_penalty", b"_diversity_penalty", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beam_groups", b"_num_beam_groups", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "_target_prefix_bias", b"_target_prefix_bias", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "coverage_penalty", b"coverage_penalty", "diversity_penalty", b"diversity_penalty", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beam_groups", b"num_beam_groups", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "replace_unknown", b"replace_unknown", "return_alternatives", b"return_alternatives", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids", "target_prefix_bias", b"target_prefix_bias"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_allow_unknown", b"_allow_unknown"]) -> typing.Literal["allow_unknown"] | None: ...
     @typing.overload
@@ -573,6 +584,7 @@ class Hypothesis(google.protobuf.message.Message):
     SENTENCES_FIELD_NUMBER: builtins.int
     ALIGNMENTS_FIELD_NUMBER: builtins.int
     GLOSSARY_TERMS_FIELD_NUMBER: builtins.int
+    NUM_REPLACED_TOKENS_FIELD_NUMBER: builtins.int
     text: builtins.str
     """The translation."""
     score: builtins.float
@@ -581,6 +593,10 @@ class Hypothesis(google.protobuf.message.Message):
     """
     finish_reason: Global___FinishReason.ValueType
     """Why the hypothesis ended."""
+    num_replaced_tokens: builtins.int
+    """How many unknown tokens were replaced by text of the source: 0 without TranslateOptions.replace_unknown. Over a pivot
+    language, those of the second model.
+    """
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutputToken]:
         """The output tokens in order, sentence after sentence. Empty unless TranslateOptions.return_tokens is set. The last one
@@ -598,8 +614,8 @@ class Hypothesis(google.protobuf.message.Message):
     @property
     def alignments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WordAlignment]:
         """Links between words of the translation and words of the text, in the order of the translation. A word of the
-        translation may have several links or none. Copied words are linked to themselves. Empty unless return_alignments is
-        set.
+        translation may have several links or none. Words that are copied or replace unknown tokens are linked to themselves.
+        Empty unless return_alignments is set.
         """
 
     @property
@@ -616,8 +632,9 @@ class Hypothesis(google.protobuf.message.Message):
         sentences: collections.abc.Iterable[Global___SentencePair] | None = ...,
         alignments: collections.abc.Iterable[Global___WordAlignment] | None = ...,
         glossary_terms: collections.abc.Iterable[Global___GlossaryTerm] | None = ...,
+        num_replaced_tokens: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["alignments", b"alignments", "finish_reason", b"finish_reason", "glossary_terms", b"glossary_terms", "score", b"score", "sentences", b"sentences", "text", b"text", "tokens", b"tokens"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alignments", b"alignments", "finish_reason", b"finish_reason", "glossary_terms", b"glossary_terms", "num_replaced_tokens", b"num_replaced_tokens", "score", b"score", "sentences", b"sentences", "text", b"text", "tokens", b"tokens"]) -> None: ...
 
 Global___Hypothesis: typing_extensions.TypeAlias = Hypothesis
 

@@ -199,6 +199,7 @@ def _options(
         suppressed_token_ids=tuple(options.suppressed_token_ids),
         suppressed_texts=tuple(options.suppressed_texts),
         allow_unknown=given(options, "allow_unknown"),
+        replace_unknown=options.replace_unknown,
         repetition_penalty=given(options, "repetition_penalty"),
         patience=given(options, "patience"),
         coverage_penalty=given(options, "coverage_penalty"),
@@ -295,6 +296,7 @@ def _add_hypothesis(
         )
     added.alignments.extend(map(_link, hypothesis.alignments))
     added.glossary_terms.extend(map(_term, hypothesis.glossary_terms))
+    added.num_replaced_tokens = hypothesis.num_replaced
 
 
 def _link(link: WordLink) -> translation_pb2.WordAlignment:
