@@ -11,9 +11,10 @@ from attendant_export import __version__
 from attendant_export.arguments import DEFAULT_TEXTS, TATOEBA_VALID, build_parser
 from attendant_export.bundle.controls import read_control
 from attendant_export.bundle.data_card import check_credits, read_data_card
+from attendant_export.bundle.description import describe_manifest
 from attendant_export.bundle.export import ExportOptions, export_bundle
 from attendant_export.bundle.importing import ImportOptions, import_bundle
-from attendant_export.bundle.manifest import BundleError, describe_manifest, read_manifest
+from attendant_export.bundle.manifest import BundleError, read_manifest
 from attendant_export.bundle.original import verify_against
 from attendant_export.bundle.rebuild import rebuild_bundle
 from attendant_export.bundle.signing import sign_bundle

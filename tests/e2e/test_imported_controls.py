@@ -14,8 +14,9 @@ from attendant.v1.translation_pb2 import (
     TranslationPair,
 )
 from attendant_export.bundle.controls import read_control
+from attendant_export.bundle.description import describe_manifest
 from attendant_export.bundle.importing import ImportOptions, import_bundle, sample_texts
-from attendant_export.bundle.manifest import describe_manifest, read_manifest
+from attendant_export.bundle.manifest import read_manifest
 from tokenizers import Tokenizer
 
 from tests.support.bundles import one_thread
