@@ -40,6 +40,7 @@ def describe_manifest(manifest: Manifest) -> str:
         f"limits      {_fields(manifest.limits)}",
         f"tokens      {_fields(manifest.special_tokens)}",
         *_optional_lines(manifest),
+        *([f"glossaries  {', '.join(manifest.glossaries)}"] if manifest.glossaries else []),
         *_origin_lines(manifest.provenance),
         *(f"data        {d.name} ({d.license})" for d in manifest.provenance.data),
         *_quality_lines(manifest),

@@ -189,16 +189,8 @@ class GlossarySearch:
         )
         await self._jobs.run_for(
             num_tokens // TOKENS_DECODED_FOR_ONE,
-            lambda: [self._add_words_of(*each) for each in found],
+            partial(_add_first_words, found, self._tokenizer),
         )
-
-    def _add_words_of(
-        self, places: Sequence[TermPlace], before: str, hypotheses: Sequence[Hypothesis]
-    ) -> None:
-        decoded = (self._tokenizer.decode(each.token_ids) for each in hypotheses)
-        words = list(filter(None, (first_word(each, before) for each in decoded)))
-        for place in places:
-            place.add_words(words, self._tokenizer)
 
     async def _choose_inner(self, places: Sequence[Sequence[TermPlace]]) -> None:
         """Choose the likeliest beginnings up to all terms but the last one of each draft."""
@@ -285,6 +277,18 @@ class GlossarySearch:
             return found
         different = {each.token_ids: each for each in reversed(found)}
         return sorted(different.values(), key=lambda each: -each.score)
+
+
+def _add_first_words(
+    found: Sequence[tuple[Sequence[TermPlace], str, Sequence[Hypothesis]]],
+    tokenizer: TextTokenizer,
+) -> None:
+    """Add beginnings with the first words of hypotheses that continue the words before."""
+    for places, before, hypotheses in found:
+        decoded = (tokenizer.decode(each.token_ids) for each in hypotheses)
+        words = list(filter(None, (first_word(each, before) for each in decoded)))
+        for place in places:
+            place.add_words(words, tokenizer)
 
 
 def _lacking(drafts: Sequence[Draft], tokenizer: TextTokenizer) -> list[Draft]:
