@@ -59,7 +59,7 @@ def glossaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def signed_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in model with glossaries of its own, signed with the key of ``key.pem``."""
     root = tmp_path_factory.mktemp("bundles")
     bundle = Path(shutil.copytree(BUILT_IN / "en-de/1", root / "en-de/1"))
@@ -74,9 +74,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def running(loop, settings, bundles, glossaries) -> Iterator[Running]:
-    options = {"bundles": bundles, "models": ("en-de",), "glossaries": str(glossaries)}
-    keys = str(bundles / "key.pem")
+def running(loop, settings, signed_bundles, glossaries) -> Iterator[Running]:
+    options = {"bundles": signed_bundles, "models": ("en-de",), "glossaries": str(glossaries)}
+    keys = str(signed_bundles / "key.pem")
     with running_server(loop, settings(**options, bundle_keys=keys, precision="auto")) as server:
         yield server
 
@@ -192,18 +192,18 @@ def test_all_terms_are_there_however_many_a_search_adds(
 ):
     for module in (glossary_drafts, glossary_places):
         monkeypatch.setattr(module, "MAX_SEARCHES", max_searches)
-    text = "The cat and the dog are sleeping on the sofa. They just want to make money."
+    text = "The cat likes my garden near the sofa. They just want to make money."
     terms = {
         "cat": "Kater",
-        "dog": "Köter",
+        "garden": "Beete",
         "sofa": "Sofa",
-        "they": "Alles",
+        "They": "Alles",
         "just": "einfach",
         "want": "wollen",
     }
     found = best(running, text, {source: [target] for source, target in terms.items()})
     assert [target for _, target in used(text, found)] == list(terms.values())
-    assert found.text.startswith("Der Kater und der Köter ")
+    assert found.text.startswith("Der Kater ")
 
 
 def test_a_stored_glossary_gives_the_same_translation_as_its_entries(running: Running):

@@ -73,7 +73,5 @@ def _problems(text: str) -> Iterator[str]:
                 f"line {number}: terms and translations must have between 1 and "
                 f"{MAX_TERM_CHARACTERS} characters"
             )
-        if not any(map(str.isalnum, terms[0])):
-            yield f"line {number}: the term has no words"
     if num_entries > MAX_ENTRIES:
         yield f"has more than {MAX_ENTRIES} entries"

@@ -39,6 +39,8 @@ NUM_WORDS_BEFORE = 4
 """Words that are tried before a term, such as articles of other genders."""
 MAX_WORD_TOKENS = 6
 """Tokens of such a word at most."""
+MAX_WORD_SEARCHES = 4
+"""Terms of one search for which such words are looked for: the last ones."""
 MAX_DRAFTS = 64
 """Translations of one call that are decoded again at the same time."""
 
@@ -160,36 +162,30 @@ class GlossarySearch:
         return list(filter(None, found))
 
     async def _add_words(self, places: Sequence[Sequence[TermPlace]]) -> None:
-        """Add beginnings with other words before the terms, which may suit the terms better.
-
-        They are the likeliest words before the last term of each draft. The other terms of the
-        draft try the same words, which are mostly articles, and need no searches for that.
-        """
-        kept = [(own, own[-1].before_last_word()) for own in places]
-        changeable = [(own, before) for own, before in kept if before is not None]
+        """Add beginnings with other words before the terms, which may suit the terms better."""
+        searched = [place for own in places for place in own[-MAX_WORD_SEARCHES:]]
+        kept = [(place, place.before_last_word()) for place in searched]
+        changeable = [(place, before) for place, before in kept if before is not None]
         if not changeable:
             return
         prefixes = [text_tokens(self._tokenizer, before) for _, before in changeable]
         options = self._options_of_words(max(map(len, prefixes)))
-        sources = [own[-1].draft.source for own, _ in changeable]
+        sources = [place.draft.source for place, _ in changeable]
         call = TranslateCall(sources, options, self._deadline, prefixes=prefixes)
         try:
             answers = await self._plan.model.answer_further(call)
         except SearchTooLarge:  # the words of the draft do as well
             return
-        found = [
-            (own, before, hypotheses)
-            for (own, before), hypotheses in zip(changeable, answers, strict=True)
-        ]
-        num_tokens = sum(
-            len(hypotheses) * len(each.token_ids)
-            for own, _, hypotheses in found
+        found = list(zip(changeable, answers, strict=True))
+        lengths = [
+            len(beginning.token_ids)
+            for own in places
             for place in own
-            for each in place.beginnings
-        )
+            for beginning in place.beginnings
+        ]
         await self._jobs.run_for(
-            num_tokens // TOKENS_DECODED_FOR_ONE,
-            partial(_add_first_words, found, self._tokenizer),
+            NUM_WORDS_BEFORE * sum(lengths) // TOKENS_DECODED_FOR_ONE,
+            partial(_add_first_words, places, found, self._tokenizer),
         )
 
     async def _choose_inner(self, places: Sequence[Sequence[TermPlace]]) -> None:
@@ -280,15 +276,27 @@ class GlossarySearch:
 
 
 def _add_first_words(
-    found: Sequence[tuple[Sequence[TermPlace], str, Sequence[Hypothesis]]],
+    places: Sequence[Sequence[TermPlace]],
+    found: Sequence[tuple[tuple[TermPlace, str], Sequence[Hypothesis]]],
     tokenizer: TextTokenizer,
 ) -> None:
-    """Add beginnings with the first words of hypotheses that continue the words before."""
-    for places, before, hypotheses in found:
-        decoded = (tokenizer.decode(each.token_ids) for each in hypotheses)
-        words = list(filter(None, (first_word(each, before) for each in decoded)))
-        for place in places:
-            place.add_words(words, tokenizer)
+    """Add beginnings with the words that hypotheses have in place of those before terms.
+
+    ``found`` are places and the words that their hypotheses continue. Other places of the draft try
+    the words that were found for these, which are mostly articles.
+    """
+    words_of = {
+        place: [
+            word
+            for each in hypotheses
+            if (word := first_word(tokenizer.decode(each.token_ids), before))
+        ]
+        for (place, before), hypotheses in found
+    }
+    for own in places:
+        shared = [word for place in own for word in words_of.get(place, ())]
+        for place in own:
+            place.add_words(words_of.get(place, shared), tokenizer)
 
 
 def _lacking(drafts: Sequence[Draft], tokenizer: TextTokenizer) -> list[Draft]:
