@@ -1,12 +1,14 @@
 """Counts the glossary terms that translations have, and what they cost in BLEU.
 
-    python -m bench.quality.glossary --data-dir DATA_DIR --model en-de --texts 500
+    python -m bench.quality.glossary --data-dir DATA_DIR --model en-de --texts 500 --terms 1
 
-The terms come from the references: for each test sentence one word of the source, with at least
-four letters, that the model aligns to exactly one word of the reference, and that word. They are
-drawn at random, and are a glossary of the sentence alone (as Dinu et al. 2019 test terminology).
-Translates all sentences without and with their glossaries and prints how many translations have
-their terms as whole words, and BLEU. Starts a server of the built-in bundles without ``--target``.
+The terms come from the references: for each test sentence one or more words of the source, with at
+least four letters, that the model aligns to exactly one word of the reference, and that word. They
+are drawn at random, and are a glossary of the sentence alone (as Dinu et al. 2019 test
+terminology). Translates all sentences without and with their glossaries and prints how many of the
+terms the translations have as whole words, BLEU, and the cost of a sentence: decoding steps, and
+tokens decoded for all rows of these steps. Starts a server of the built-in bundles without
+``--target``; the cost is known of such a server only.
 """
 
 import argparse
@@ -27,13 +29,13 @@ from bench.texts import tatoeba_sentences
 LEAST_LETTERS, LEAST_WEIGHT = 4, 0.5
 
 
-class DrawnTerm(NamedTuple):
-    """A sentence and a term of it."""
+class DrawnTerms(NamedTuple):
+    """A sentence and its glossary."""
 
     source: str
     reference: str
-    term: str
-    translation: str
+    terms: dict[str, str]
+    """The translation of each term."""
 
 
 def candidates(source: str, target: str, score: TranslationScore) -> Iterator[tuple[str, str]]:
@@ -50,42 +52,65 @@ def candidates(source: str, target: str, score: TranslationScore) -> Iterator[tu
 
 
 def draw_terms(
-    client: Client, model: str, pairs: Sequence[tuple[str, str]], num_texts: int
-) -> list[DrawnTerm]:
-    """One term of each of some pairs."""
+    client: Client, model: str, pairs: Sequence[tuple[str, str]], num_texts: int, num_terms: int
+) -> list[DrawnTerms]:
+    """As many terms of each of some pairs."""
     rng = random.Random(1)
-    drawn = rng.sample(list(pairs), min(len(pairs), 2 * num_texts))
-    scores = client.score(drawn, model=model, return_alignments=True)
-    found = []
-    for (source, target), score in zip(drawn, scores, strict=True):
-        if terms := list(candidates(source, target, score)):
-            found.append(DrawnTerm(source, target, *rng.choice(terms)))
+    shuffled = rng.sample(list(pairs), len(pairs))
+    found: list[DrawnTerms] = []
+    for first in range(0, len(shuffled), 2 * num_texts):
+        drawn = shuffled[first : first + 2 * num_texts]
+        scores = client.score(drawn, model=model, return_alignments=True)
+        for (source, target), score in zip(drawn, scores, strict=True):
+            terms = dict(candidates(source, target, score))
+            if len(terms) >= num_terms:
+                chosen = dict(rng.sample(list(terms.items()), num_terms))
+                found.append(DrawnTerms(source, target, chosen))
+        if len(found) >= num_texts:
+            break
     return found[:num_texts]
 
 
-def measure(client: Client, model: str, drawn: Sequence[DrawnTerm]) -> list[dict[str, object]]:
+def measure(
+    client: Client, model: str, running: RunningServer, drawn: Sequence[DrawnTerms]
+) -> list[dict[str, object]]:
     """A row of the table without glossaries, and one with them."""
     rows: list[dict[str, object]] = []
     for has_glossary in (False, True):
+        before = decoded(running)
         found = [
             client.translate(
                 each.source,
                 model=model,
-                glossary_entries={each.term: each.translation} if has_glossary else None,
+                glossary_entries=each.terms if has_glossary else None,
             ).text
             for each in drawn
         ]
-        terms = zip(found, (each.translation for each in drawn), strict=True)
+        num_found = sum(
+            has_word(text, term)
+            for text, each in zip(found, drawn, strict=True)
+            for term in each.terms.values()
+        )
+        cost = [after - start for after, start in zip(decoded(running), before, strict=True)]
         bleu, _ = bleu_and_chrf(found, [[each.reference] for each in drawn])
         rows.append(
             {
                 "glossary": "yes" if has_glossary else "no",
                 "sentences": len(drawn),
-                "terms": sum(has_word(text, term) for text, term in terms),
+                "terms": f"{num_found} of {sum(len(each.terms) for each in drawn)}",
                 "BLEU": f"{bleu:.2f}",
+                "steps": f"{cost[0] / len(drawn):.1f}",
+                "tokens": f"{cost[1] / len(drawn):.1f}",
             }
         )
     return rows
+
+
+def decoded(running: RunningServer) -> tuple[float, float]:
+    """The steps of a server so far, and the tokens that they decoded."""
+    if not running.metrics_url:
+        return 0.0, 0.0
+    return running.total("attendant_step_rows_count"), running.total("attendant_step_rows_sum")
 
 
 def has_word(text: str, word: str) -> bool:
@@ -98,7 +123,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = bench_parser(__doc__)
     parser.add_argument("--target", help="address of a running server; default: start one")
     parser.add_argument("--model", default="en-de", help="name of an English-German model")
-    parser.add_argument("--texts", type=int, default=500)
+    parser.add_argument("--texts", type=int, default=500, help="number of sentences")
+    parser.add_argument("--terms", type=int, default=1, help="terms of each sentence")
     return parser
 
 
@@ -109,10 +135,10 @@ def main() -> None:
     pairs = [(source, targets[0]) for source, targets in references.items()]
     given = nullcontext(RunningServer(options.target)) if options.target else None
     with given or running_server() as running, Client(running.target) as client:
-        rows = measure(
-            client, options.model, draw_terms(client, options.model, pairs, options.texts)
-        )
-    report(f"glossary-{options.model}", {"model": options.model, "rows": rows}, table(rows))
+        drawn = draw_terms(client, options.model, pairs, options.texts, options.terms)
+        rows = measure(client, options.model, running, drawn)
+    content = {"model": options.model, "terms": options.terms, "rows": rows}
+    report(f"glossary-{options.model}-{options.terms}", content, table(rows))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from attendant_export import __version__
-from attendant_export.arguments import DEFAULT_TEXTS, TATOEBA_VALID, build_parser
+from attendant_export.arguments import build_parser
 from attendant_export.bundle.controls import read_control
 from attendant_export.bundle.data_card import check_credits, read_data_card
+from attendant_export.bundle.description import describe_manifest
 from attendant_export.bundle.export import ExportOptions, export_bundle
+from attendant_export.bundle.glossaries import read_glossary
 from attendant_export.bundle.importing import ImportOptions, import_bundle
-from attendant_export.bundle.manifest import BundleError, describe_manifest, read_manifest
+from attendant_export.bundle.manifest import BundleError, read_manifest
 from attendant_export.bundle.original import verify_against
 from attendant_export.bundle.rebuild import rebuild_bundle
 from attendant_export.bundle.signing import sign_bundle
@@ -31,6 +33,7 @@ from attendant_export.train.loop import TrainingOptions, TrainingStopped
 from attendant_export.train.recipes import bert_recipe, describe_hardware, translation_recipe
 from attendant_export.train.start import describe_start
 from attendant_export.train.translation import TranslationData, train_translation
+from attendant_export.training_arguments import DEFAULT_TEXTS, TATOEBA_VALID
 from attendant_export.verify.graph_sessions import GraphError, ParityError
 
 DEFAULT_EPOCHS = 5
@@ -263,6 +266,7 @@ def _export(args: argparse.Namespace) -> None:
         hardware=args.hardware,
         shortlist_pairs=_data_file(args, args.shortlists) if args.shortlists else None,
         controls=tuple(map(read_control, args.control)),
+        glossaries=tuple(map(read_glossary, args.glossary)),
     )
     print(export_bundle(args.run_dir, args.bundles_dir, options))
 
@@ -281,6 +285,7 @@ def _import(args: argparse.Namespace) -> None:
         tokenizer=args.tokenizer,
         trained_dimensions=_numbers(args.trained_dimensions),
         controls=tuple(map(read_control, args.control)),
+        glossaries=tuple(map(read_glossary, args.glossary)),
         without_head=args.without_head,
     )
     print(import_bundle(args.source, args.bundles_dir, options))
@@ -308,7 +313,8 @@ def _upgrade(args: argparse.Namespace) -> None:
 
 
 def _rebuild(args: argparse.Namespace) -> None:
-    print("\n".join(rebuild_bundle(args.bundle, args.only)))
+    glossaries = tuple(map(read_glossary, args.glossary))
+    print("\n".join(rebuild_bundle(args.bundle, args.only, glossaries)))
 
 
 def _sign(args: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ from attendant_manifest.rules import (
     problems,
 )
 from attendant_manifest.signatures import MAX_SIGNATURE_FILE_BYTES
+from attendant_manifest.translation_rules import glossary_path
 
 from attendant_server.hashed_copies import hash_of
 from attendant_server.reasons import reason_of
@@ -129,7 +130,8 @@ class Bundle:
         """The paths of the files that a server reads."""
         manifest, graphs = self.manifest, [graph.path for graph in self.all_graphs]
         tokenizers = manifest.source_tokenizer, manifest.target_tokenizer
-        return {*graphs, *self.graphs.weights, *tokenizers, manifest.reference_outputs}
+        others = manifest.reference_outputs, *map(glossary_path, manifest.glossaries)
+        return {*graphs, *self.graphs.weights, *tokenizers, *others}
 
     def check_files(self, copies: Path | None = None) -> None:
         """Check the size and SHA-256 of every listed file, and refuse unlisted files.

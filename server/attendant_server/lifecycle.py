@@ -334,6 +334,7 @@ class ModelLifecycle:
             engine_name=name,
             on_refused=self._series.on_refused,
             open_attention=opener(model.attention),
+            glossaries=model.glossaries,
         )
 
     def _num_translation(self) -> int:

@@ -3,15 +3,17 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
 from attendant.v1 import bundle_pb2
 
+from attendant_server.application.glossaries import Glossary
 from attendant_server.application.validation import RequestLimits
+from attendant_server.bundle_glossaries import read_glossaries
 from attendant_server.bundle_tokenizers import check_room, check_special_tokens, read_tokenizer
 from attendant_server.bundle_trial import try_bundle
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
@@ -65,6 +67,8 @@ class LoadedModel:
     """None for models without a mask token."""
     attention: AttentionGraph | None = None
     """The graph of attention weights, which is not open yet. None for a bundle without one."""
+    glossaries: Mapping[str, Glossary] = field(default_factory=dict)
+    """The glossaries of the bundle, by name."""
 
 
 def read_bundles(
@@ -163,6 +167,7 @@ class ModelLoader:
             target_tokenizer=tokenizer(target),
             mask_tokenizer=None if mask_id is None else tokenizer(source, mask_id),
             attention=model.attention,
+            glossaries=read_glossaries(bundle),
         )
 
     def _translation_schedulers(

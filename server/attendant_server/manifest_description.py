@@ -83,6 +83,7 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         excludes_prompt=architecture.text_vectors.excludes_prompt,
         can_align=manifest.HasField("alignment"),
         has_attention=bundle.has_graph("attention"),
+        glossaries=tuple(manifest.glossaries),
         start_token_id=decoding.start_token_id,
         repetition_guard=not manifest.provenance.HasField("imported_from"),
         normalizes_texts=normalizes_texts(manifest),

@@ -1,6 +1,7 @@
 """Translations with the terms of glossaries."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from attendant.v1 import text_pb2
+from attendant.v1.model_pb2 import GetModelRequest
 from attendant.v1.translation_pb2 import (
     BulkTranslateRequest,
     GlossaryEntry,
@@ -19,11 +21,20 @@ from attendant.v1.translation_pb2 import (
     Translation,
 )
 from attendant_client import Client
-from attendant_server.application import glossary_folder
+from attendant_client.model_page import model_page
+from attendant_export.bundle.glossaries import GlossaryFile, add_glossaries
+from attendant_export.bundle.manifest import read_manifest, write_manifest
+from attendant_export.bundle.signing import sign_bundle
+from attendant_server.application import glossary_drafts, glossary_folder, glossary_places
+from attendant_server.application.catalog import ServedModel
 from attendant_server.application.glossaries import Glossary
+from attendant_server.application.glossary_drafts import MAX_SEARCHES
+from attendant_server.engine.calls import Call, TranslateCall
+from attendant_server.engine.pair_calls import AlignCall
 
 from tests.support.application import TINY_BUNDLES
 from tests.support.bulk import each_result
+from tests.support.credentials import signing_key
 from tests.support.serving import Running, failure_of, running_server
 
 BUILT_IN = Path(__file__).parents[2] / "bundles"
@@ -49,9 +60,25 @@ def glossaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def running(loop, settings, glossaries) -> Iterator[Running]:
-    options = {"bundles": BUILT_IN, "models": ("en-de",), "glossaries": str(glossaries)}
-    with running_server(loop, settings(**options, precision="auto")) as server:
+def signed_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in model with glossaries of its own, signed with the key of ``key.pem``."""
+    root = tmp_path_factory.mktemp("bundles")
+    bundle = Path(shutil.copytree(BUILT_IN / "en-de/1", root / "en-de/1"))
+    manifest = read_manifest(bundle)
+    own = [GlossaryFile("pets", b"cat\tMieze\n"), GlossaryFile("animals", b"cat\tMieze\n")]
+    add_glossaries(bundle, manifest, own)
+    del manifest.files[:]
+    write_manifest(bundle, manifest)
+    signing_key(root / "key", root / "key.pem")
+    sign_bundle(bundle, root / "key")
+    return root
+
+
+@pytest.fixture(scope="module")
+def running(loop, settings, signed_bundles, glossaries) -> Iterator[Running]:
+    options = {"bundles": signed_bundles, "models": ("en-de",), "glossaries": str(glossaries)}
+    keys = str(signed_bundles / "key.pem")
+    with running_server(loop, settings(**options, bundle_keys=keys, precision="auto")) as server:
         yield server
 
 
@@ -142,10 +169,71 @@ def test_all_hypotheses_have_the_terms_with_any_options(running: Running, option
     assert [each.text for each in again.hypotheses] == [each.text for each in found.hypotheses]
 
 
+def test_many_missing_terms_take_few_searches(running: Running, monkeypatch):
+    nouns = ["cat", "dog", "horse", "bird", "house", "garden", "table", "chair", "window", "door"]
+    text = f"I saw {', '.join(f'the {noun}' for noun in nouns)}."
+    calls: list[Call[Any]] = []
+    answer_further = ServedModel.answer_further
+
+    async def counted(model: ServedModel, call: Call[Any]) -> list[Any]:
+        calls.append(call)
+        return await answer_further(model, call)
+
+    monkeypatch.setattr(ServedModel, "answer_further", counted)
+    found = best(running, text, {noun: [f"{noun.capitalize()}ling"] for noun in nouns})
+    assert used(text, found) == [(noun, f"{noun.capitalize()}ling") for noun in nouns]
+    searches = [call for call in calls if isinstance(call, TranslateCall)]
+    assert 4 <= len(searches) <= 2 * MAX_SEARCHES  # for words before terms, and for the rest
+    assert sum(isinstance(call, AlignCall) for call in calls) == MAX_SEARCHES
+
+
+@pytest.mark.parametrize("max_searches", [1, 2, MAX_SEARCHES])
+def test_all_terms_are_there_however_many_a_search_adds(
+    running: Running, monkeypatch, max_searches
+):
+    for module in (glossary_drafts, glossary_places):
+        monkeypatch.setattr(module, "MAX_SEARCHES", max_searches)
+    text = "The cat likes my garden near the sofa. They just want to make money."
+    terms = {
+        "cat": "Kater",
+        "garden": "Beete",
+        "sofa": "Sofa",
+        "They": "Alles",
+        "just": "einfach",
+        "want": "wollen",
+    }
+    found = best(running, text, {source: [target] for source, target in terms.items()})
+    assert [target for _, target in used(text, found)] == list(terms.values())
+    assert found.text.startswith("Der Kater ")
+
+
 def test_a_stored_glossary_gives_the_same_translation_as_its_entries(running: Running):
     request = TranslateRequest(texts=[TEXT], glossary="animals")
     stored = running.translation.Translate(request).translations[0].hypotheses[0]
     assert stored == best(running, TEXT, TERMS)
+
+
+def test_a_glossary_of_the_signed_bundle_is_found_by_its_name(running: Running):
+    text = "The cat is sleeping."
+    request = TranslateRequest(texts=[text], glossary="pets")
+    found = running.translation.Translate(request).translations[0].hypotheses[0]
+    assert used(text, found) == [("cat", "Mieze")]
+    assert found == best(running, text, {"cat": ["Mieze"]})
+
+
+def test_a_glossary_of_the_folder_replaces_that_of_the_bundle(running: Running):
+    text = "The cat is sleeping."
+    request = TranslateRequest(texts=[text], glossary="animals")
+    found = running.translation.Translate(request).translations[0].hypotheses[0]
+    assert used(text, found) == [("cat", "Kater")]
+
+
+def test_the_glossaries_of_the_bundle_are_listed(running: Running):
+    assert running.models.GetModel(GetModelRequest()).glossaries == ["animals", "pets"]
+    with Client(f"127.0.0.1:{running.server.port}") as client:
+        model = client.model("en-de")
+        assert model.glossaries == ("animals", "pets")
+        assert "animals, pets" in model_page(model)
 
 
 def test_a_stream_ends_with_the_same_translation(running: Running):

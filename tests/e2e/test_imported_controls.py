@@ -14,8 +14,10 @@ from attendant.v1.translation_pb2 import (
     TranslationPair,
 )
 from attendant_export.bundle.controls import read_control
+from attendant_export.bundle.description import describe_manifest
+from attendant_export.bundle.glossaries import GlossaryFile
 from attendant_export.bundle.importing import ImportOptions, import_bundle, sample_texts
-from attendant_export.bundle.manifest import describe_manifest, read_manifest
+from attendant_export.bundle.manifest import read_manifest
 from tokenizers import Tokenizer
 
 from tests.support.bundles import one_thread
@@ -56,7 +58,8 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(source):
     controls = tuple(map(read_control, (FORMALITY, OPENING)))
-    options = ImportOptions(max_tokens=60, controls=controls)
+    glossaries = (GlossaryFile("animals", b"cat\tKater\n"),)
+    options = ImportOptions(max_tokens=60, controls=controls, glossaries=glossaries)
     with one_thread():
         return import_bundle(source, source.parent / "bundles", options)
 
@@ -150,6 +153,11 @@ def test_the_bundle_and_its_description_list_the_controls(server, bundle):
     assert list(formality.values) == ["formal", "informal", "both", "plain"]
     assert formality.default_value == "informal"
     assert opening.description == "Whether the opening is fixed."
+
+
+def test_an_import_may_add_glossaries(server, bundle):
+    assert server.models.GetModel(GetModelRequest()).glossaries == ["animals"]
+    assert (bundle / "glossaries/animals.tsv").read_bytes() == b"cat\tKater\n"
 
 
 def test_a_call_without_controls_has_the_default_value(server):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from attendant.v1.bundle_pb2 import MODEL_KIND_EMBEDDING, MODEL_KIND_TRANSLATION
+from attendant_export.bundle.description import describe_manifest
 from attendant_export.bundle.export import ExportOptions, export_bundle
-from attendant_export.bundle.manifest import BundleError, describe_manifest, read_manifest
+from attendant_export.bundle.manifest import BundleError, read_manifest
 from attendant_export.verify import embedding as verify_embeddings
 from attendant_export.verify import translation as verify
 from attendant_export.verify.graph_sessions import ParityError

@@ -33,6 +33,7 @@ def run(command, **folders):
 
 def test_a_translation_model_is_trained_exported_verified_and_inspected(data_dir, tmp_path, capsys):
     folders = {"data": data_dir, "run": tmp_path / "run", "bundles": tmp_path / "bundles"}
+    (tmp_path / "animals.tsv").write_text("cat\tKater\n", encoding="utf-8")
     run(
         "train-translation --data-dir {data} --run-dir {run} --train train.tsv --valid valid.tsv "
         "--num-encoder-layers 1 --num-decoder-layers 1 --max-steps 30 --validate-every-steps 30 "
@@ -42,7 +43,8 @@ def test_a_translation_model_is_trained_exported_verified_and_inspected(data_dir
     run(
         "export --data-dir {data} --run-dir {run} --bundles-dir {bundles} --name en-de "
         "--model-version 1.0 --data-card {data}/card.json --precisions int8,fp32 --test test.tsv "
-        "--shortlists train.tsv",
+        "--shortlists train.tsv --glossary {glossary}",
+        glossary=tmp_path / "animals.tsv",
         **folders,
     )
     bundle = folders["bundles"] / "en-de" / "1.0"
@@ -56,6 +58,8 @@ def test_a_translation_model_is_trained_exported_verified_and_inspected(data_dir
     assert " with shortlists, fp32 " in output
     assert "| int8 | beam4 with shortlists | " in card_of(bundle)
     assert "| text | greedy translation |\n|---|---|\n| The dog \\| " in card_of(bundle)
+    assert "glossaries  animals" in output
+    assert (bundle / "glossaries/animals.tsv").read_text(encoding="utf-8") == "cat\tKater\n"
     provenance = read_manifest(bundle).provenance
     assert provenance.seed == 3
     assert "learning rate 0.005 after 5 steps" in provenance.recipe

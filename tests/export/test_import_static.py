@@ -7,7 +7,8 @@ import pytest
 import torch
 from attendant.v1.embedding_pb2 import POOLING_MEAN
 from attendant_export.__main__ import main
-from attendant_export.bundle.manifest import describe_manifest, read_manifest
+from attendant_export.bundle.description import describe_manifest
+from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.original import verify_against
 from attendant_export.verify.original import OriginalError
 from safetensors.torch import save_file

@@ -4,7 +4,8 @@ import logging
 
 import pytest
 import torch
-from attendant_export.bundle.manifest import describe_original, read_manifest
+from attendant_export.bundle.description import describe_original
+from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.original import compare_model
 from attendant_export.bundle.reference_outputs import read_translation_outputs
 from attendant_export.verify import original, original_translation, original_translator

@@ -8,12 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attendant_export.__main__ import main
-from attendant_export.bundle.manifest import (
-    BundleError,
-    describe_file,
-    describe_manifest,
-    read_manifest,
-)
+from attendant_export.bundle.description import describe_manifest
+from attendant_export.bundle.manifest import BundleError, describe_file, read_manifest
 from attendant_export.bundle.model_card import note_rebuilt_graphs
 from attendant_export.bundle.parameters import fitting_parameters, read_parameters
 from attendant_export.bundle.rebuild import rebuild_bundle

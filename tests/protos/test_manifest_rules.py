@@ -55,6 +55,13 @@ def with_aligners(*heads: Json) -> Change:
     return change
 
 
+def with_an_unlisted_glossary(manifest: Json) -> None:
+    with_aligners({})(manifest)
+    for group in manifest["architecture"]["decoder"]["groups"]:
+        group["cross_attention"] = {"num_heads": 1}
+    manifest["glossaries"] = ["animals"]
+
+
 def _part(manifest: Json, keys: tuple[str, ...]) -> Json:
     for key in keys:
         manifest = manifest[key]
@@ -353,6 +360,26 @@ RULES: dict[str, tuple[Change, str]] = {
         "the int8 precision: aligner and alignment need each other",
     ),
     "no heads that align": (with_aligners(), "alignment.heads must have one or more"),
+    "glossaries without an aligner": (
+        lambda m: m.update(glossaries=["animals"]),
+        "alignment is missing, but there are glossaries",
+    ),
+    "a glossary without a file": (
+        with_an_unlisted_glossary,
+        "'glossaries/animals.tsv' is used but not among files",
+    ),
+    "a name of a glossary that leaves its folder": (
+        lambda m: m.update(glossaries=["../animals"]),
+        "glossaries has a name that breaks the rules for names",
+    ),
+    "a glossary twice": (
+        lambda m: m.update(glossaries=["animals", "animals"]),
+        "glossaries must have at most 100 names, and none twice",
+    ),
+    "too many glossaries": (
+        lambda m: m.update(glossaries=[f"g{number}" for number in range(101)]),
+        "glossaries must have at most 100 names, and none twice",
+    ),
     "a head twice that aligns": (with_aligners({}, {}), "alignment.heads must have one or more"),
     "a head that the decoder lacks": (
         with_aligners({"layer": 1000}),

@@ -7,7 +7,7 @@ import pytest
 from attendant_server.engine.cache_budget import CacheBudget
 from attendant_server.engine.calls import SearchOptions, SearchTooLarge, TranslateCall
 from attendant_server.engine.running_batch import Sentence
-from attendant_server.engine.search import new_search
+from attendant_server.engine.searches import search_of
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed
 
@@ -160,7 +160,7 @@ def test_all_widths_are_counted_together():
     def sentence(width, longest_output, num_source_tokens):
         options = SearchOptions(longest_output, width)
         call = TranslateCall([(5,) * num_source_tokens], options)
-        search = new_search(options, BOS, EOS)
+        search = search_of(options, "", BOS, EOS)
         return Sentence(call, 0, search, num_source_tokens, longest_output)
 
     running = {1: [sentence(1, 10, 5)], 2: [sentence(2, 20, 3)], 4: []}

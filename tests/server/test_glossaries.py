@@ -12,8 +12,8 @@ from attendant_server.application.glossary_folder import GlossaryFolder
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.term_placement import (
     attention_of_words,
-    place_of_missing,
     placed_terms,
+    span_of_missing,
 )
 from attendant_server.application.words import word_spans
 from attendant_server.errors import GlossaryNotFound, GlossaryUnreadable, InvalidRequest
@@ -170,7 +170,7 @@ def test_links_decide_which_term_a_word_belongs_to():
     assert [term.target for term in terms] == [None, (0, 4)]
 
 
-def test_a_missing_term_belongs_to_the_first_linked_word_or_to_the_greatest_attention():
+def test_a_missing_term_replaces_the_linked_words_or_that_of_the_greatest_attention():
     [match] = Glossary([entry("cat", "Kater")]).matches("a cat")
     translation = "eine Katze schläft"
     attention = attention_of_words(
@@ -180,14 +180,16 @@ def test_a_missing_term_belongs_to_the_first_linked_word_or_to_the_greatest_atte
     )
     links = [WordLink((2, 5), (11, 18), 0.5)]
 
-    def place(links, taken=(), first=0):
-        return place_of_missing(match, translation, links, attention, taken, first)
+    def span(links, taken=(), first=0):
+        return span_of_missing(match, translation, links, attention, taken, first)
 
-    assert place(links) == 11
-    assert place([]) == 5
-    assert place([], taken=[(5, 10)]) == 11
-    assert place([], first=11) == 11
-    assert place([], first=18) == 18
+    assert span(links) == (11, 18)
+    assert span([*links, WordLink((2, 5), (5, 10), 0.5)]) == (5, 18)
+    assert span([*links, WordLink((2, 5), (0, 4), 0.5)]) == (0, 4)
+    assert span([]) == (5, 10)
+    assert span([], taken=[(5, 10)]) == (11, 18)
+    assert span([], first=11) == (11, 18)
+    assert span([], first=18) == (18, 18)
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from attendant_server.engine import token_rules
+from attendant_server.engine.beam_search import BeamSearch
 from attendant_server.engine.calls import SearchOptions
 from attendant_server.engine.repeated_ngrams import NoRepeatedNgrams
-from attendant_server.engine.search import BeamSearch
 from attendant_server.engine.token_rules import rules_of, token_biases
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,14 +1,16 @@
 """The repetition guard ends loops, and nothing else."""
 
 import pytest
+from attendant_server.engine.beam_search import BeamSearch
 from attendant_server.engine.calls import Hypothesis, SearchOptions
+from attendant_server.engine.greedy_search import GreedySearch
 from attendant_server.engine.repetition_guard import (
     RepetitionGuard,
     loop_start,
     num_settled,
     repeats_itself,
 )
-from attendant_server.engine.search import BeamSearch, GreedySearch, Search
+from attendant_server.engine.search import Search
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,10 +5,11 @@ from math import inf
 import numpy as np
 import pytest
 from attendant.v1.bundle_pb2 import StepGraph
+from attendant_server.engine.beam_search import BeamSearch
 from attendant_server.engine.calls import SearchOptions
+from attendant_server.engine.greedy_search import GreedySearch
 from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput, TokenBias, TokenPenalties
 from attendant_server.engine.repetition_penalty import token_penalties
-from attendant_server.engine.search import BeamSearch, GreedySearch
 from attendant_server.runtime.cache_pool import CachePool
 
 from tests.support.models import random_bundle, translation_model

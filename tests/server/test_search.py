@@ -5,9 +5,11 @@ from math import inf
 from os.path import commonprefix
 
 import pytest
+from attendant_server.engine.beam_search import BeamSearch
 from attendant_server.engine.beams import Beam
 from attendant_server.engine.calls import SearchOptions
-from attendant_server.engine.search import BeamSearch, GreedySearch, num_candidates
+from attendant_server.engine.greedy_search import GreedySearch
+from attendant_server.engine.search import num_candidates
 
 BOS, EOS, VOCAB = 1, 2, 12
 

@@ -10,7 +10,7 @@ def add_glossary_flags(parser: ArgumentParser) -> None:
         "--glossary",
         default="",
         metavar="NAME",
-        help="glossary of the server, whose terms the translations must have",
+        help="glossary of the server or of the model, whose terms the translations must have",
     )
     parser.add_argument(
         "--glossary-file",

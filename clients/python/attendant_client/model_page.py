@@ -40,6 +40,7 @@ def model_page(model: Model) -> str:
         *_pooling(model),
         *([("aligns words", "yes")] if model.aligns_words else []),
         *_controls(model),
+        *([("glossaries", ", ".join(model.glossaries))] if model.glossaries else []),
         *([("has attention", "yes")] if model.has_attention else []),
         *_quality(model),
         *_parity(model),

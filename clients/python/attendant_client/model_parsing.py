@@ -57,6 +57,7 @@ def model(response: model_pb2.GetModelResponse) -> results.Model:
             results.Control(each.name, each.description, tuple(each.values), each.default_value)
             for each in response.controls
         ),
+        glossaries=tuple(response.glossaries),
     )
 
 

@@ -86,7 +86,8 @@ class Model:
     `embed_sparse`, None for no limit. `max_query_tokens` is the limit of `embed_tokens` for
     queries, None for a model without roles of texts; `expands_queries` says whether queries are
     filled up to it. `aligns_words` says whether `translate` can return alignments and read markup,
-    `has_attention` whether `attention` works.
+    `has_attention` whether `attention` works. `glossaries` are names for the `glossary` of
+    `translate`, those of the model's own glossaries.
     `sizes`, `provenance` and `parity` have the fields of the messages of the same
     names in the contract.
     """
@@ -115,3 +116,4 @@ class Model:
     quality: tuple[QualityFigure, ...]
     parity: Mapping[str, object]
     controls: tuple[Control, ...] = ()
+    glossaries: tuple[str, ...] = ()

@@ -161,9 +161,9 @@ class TranslationCalls(ABC):
         that translate over a pivot language, if the server has such a pair for both languages.
         `controls`: values of controls of the model by name, such as {"formality": "formal"}; its
         defaults if absent.
-        `glossary`: the name of a glossary that the server has, whose terms translations must have;
-        for models that can align words. `glossary_entries`: further entries, each a term and its
-        translation or several of them, such as {"cat": ["Kater", "Katers"]}.
+        `glossary`: the name of a glossary of the server or of the model, whose terms translations
+        must have; for models that can align words. `glossary_entries`: further entries, each a term
+        and its translation or several of them, such as {"cat": ["Kater", "Katers"]}.
         `beam_size`: hypotheses kept at every step, 1 for greedy search; the model's default if
         absent.
         `num_hypotheses`: hypotheses returned, at most `beam_size`; 1 if absent.

@@ -25,6 +25,7 @@ from attendant_export.bundle.controls import ControlOption, control_messages
 from attendant_export.bundle.data_card import DataCard
 from attendant_export.bundle.draft import Draft
 from attendant_export.bundle.exchange import describe_replaced, replaced_folder, sync_tree
+from attendant_export.bundle.glossaries import GlossaryFile, add_glossaries
 from attendant_export.bundle.kinds import ModelExport, ModelKind, kind_of_run
 from attendant_export.bundle.manifest import BundleError, write_manifest
 from attendant_export.bundle.model_card import write_model_card
@@ -83,6 +84,8 @@ class ExportOptions:
     """Pairs to learn shortlists from. None: a bundle without shortlists."""
     controls: tuple[ControlOption, ...] = ()
     """The controls of a translation model."""
+    glossaries: tuple[GlossaryFile, ...] = ()
+    """Glossaries that the bundle of a translation model holds."""
 
     def __post_init__(self) -> None:
         check_options(self.name, self.version, self.precisions, self.max_tokens)
@@ -99,6 +102,8 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
         raise ValueError("shortlists are for translation models")
     if options.controls and kind.value != MODEL_KIND_TRANSLATION:
         raise ValueError("--control is for translation models")
+    if options.glossaries and kind.value != MODEL_KIND_TRANSLATION:
+        raise ValueError("--glossary is for translation models")
     with new_bundle(bundles_dir, options.name, options.version) as (folder, scratch):
         draft = _new_draft(kind, run_dir, folder, scratch, options)
         model, tokenizer = load_model(run_dir)
@@ -106,7 +111,7 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
             control_messages(options.controls, tokenizer, tokenizer, model.architecture)
         )
         export = kind.new_export(model, tokenizer, draft)
-        _write_model(export, draft, options.data_card)
+        _write_model(export, draft, options)
     return bundles_dir / options.name / options.version
 
 
@@ -152,9 +157,9 @@ def _new_draft(
     )
 
 
-def _write_model(export: ModelExport, draft: Draft, data_card: DataCard) -> None:
+def _write_model(export: ModelExport, draft: Draft, options: ExportOptions) -> None:
     """Write, then verify, then measure all precisions. Write model card and manifest last."""
-    manifest = draft.manifest
+    manifest, data_card = draft.manifest, options.data_card
     # Run the examples first, so that a bad example fails before minutes of verification.
     examples = list(
         zip(data_card.examples, export.example_outputs(data_card.examples), strict=True)
@@ -167,6 +172,7 @@ def _write_model(export: ModelExport, draft: Draft, data_card: DataCard) -> None
     draft.add_reference_outputs(export.reference_outputs())
     card = write_model_card(manifest, data_card, examples)
     (draft.folder / MODEL_CARD).write_text(card, encoding="utf-8")
+    add_glossaries(draft.folder, manifest, options.glossaries)
     write_manifest(draft.folder, manifest)
 
 

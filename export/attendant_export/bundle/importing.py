@@ -31,6 +31,7 @@ from attendant_export.bundle.export import (
     new_bundle,
     write_precisions,
 )
+from attendant_export.bundle.glossaries import GlossaryFile, add_glossaries
 from attendant_export.bundle.kinds import ModelExport
 from attendant_export.bundle.manifest import write_manifest
 from attendant_export.bundle.model_card import write_import_card
@@ -84,6 +85,8 @@ class ImportOptions:
     """Numbers of first values of a vector for which an embedding model was trained."""
     controls: tuple[ControlOption, ...] = ()
     """The controls of a translation model."""
+    glossaries: tuple[GlossaryFile, ...] = ()
+    """Glossaries that the bundle of a translation model holds."""
     without_head: bool = False
     """Whether to import the embedding part of a model for classification."""
 
@@ -114,6 +117,8 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
     if isinstance(imported, ImportedEncoder):
         check_room(imported.tokenizer, imported.defaults, max_tokens)
         imported.defaults.trained_dimensions[:] = _trained_dimensions(imported, checkpoint, options)
+        if options.glossaries:
+            raise ValueError("--glossary is for translation models")
     elif options.trained_dimensions is not None:
         raise ValueError("--trained-dimensions is for embedding models")
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
@@ -141,6 +146,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         _compare_with_original(checkpoint, draft, written, outputs)
         draft.add_reference_outputs(outputs)
         (draft.folder / MODEL_CARD).write_text(write_import_card(manifest), encoding="utf-8")
+        add_glossaries(draft.folder, manifest, options.glossaries)
         write_manifest(draft.folder, manifest)
     return bundles_dir / name / options.version
 

@@ -5,12 +5,8 @@ from collections.abc import Iterable, Sequence
 from attendant.v1.bundle_pb2 import Manifest, PrecisionParity
 
 from attendant_export.bundle.data_card import DataCard
+from attendant_export.bundle.description import compared_corpora, describe_origin, describe_original
 from attendant_export.bundle.kinds import kind_of_bundle
-from attendant_export.bundle.manifest import (
-    compared_corpora,
-    describe_origin,
-    describe_original,
-)
 
 AGREEMENT = "Agreement with the trained model"
 REBUILT = "The graphs of this bundle were later rebuilt from its"

@@ -16,11 +16,8 @@ from attendant.v1.bundle_pb2 import (
 from attendant_manifest.special_tokens import target_tokens
 
 from attendant_export.bundle.classification import TEXTS
-from attendant_export.bundle.manifest import (
-    check_files,
-    describe_original,
-    read_manifest,
-)
+from attendant_export.bundle.description import describe_original
+from attendant_export.bundle.manifest import check_files, read_manifest
 from attendant_export.bundle.reference_outputs import (
     check_has_reference_outputs,
     read_embedding_outputs,

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from attendant_export.bundle.exchange import exchange_folders, put_back, replaced_folder
 from attendant_export.bundle.export import MODEL_CARD
+from attendant_export.bundle.glossaries import GlossaryFile, add_glossaries
 from attendant_export.bundle.kinds import kind_of_bundle
 from attendant_export.bundle.manifest import (
     MANIFEST,
@@ -51,15 +52,19 @@ OPTIONAL_GRAPHS = {
 """Graphs that older bundles lack and that can be added alone, with their figures in the report."""
 
 
-def rebuild_bundle(folder: Path, only: Collection[str] = ()) -> list[str]:
+def rebuild_bundle(
+    folder: Path, only: Collection[str] = (), glossaries: Sequence[GlossaryFile] = ()
+) -> list[str]:
     """Rebuild the graphs of the bundle in ``folder``, or only those named ``only``.
 
-    ``only`` has names of `OPTIONAL_GRAPHS`. Returns a summary and the lines of `verify_bundle`.
+    ``only`` has names of `OPTIONAL_GRAPHS`. ``glossaries`` are added, or replace those of the same
+    name. Returns a summary and the lines of `verify_bundle`.
     Keeps the weights, the tokenizers, the reference outputs, and the figures that need the trained
     model or other texts; these figures are marked. Raises BundleError for a damaged bundle and for
     weights that the graphs of its architecture cannot use, and ParityError if the new graphs differ
     from the model or from the reference outputs. The bundle is then left unchanged. Raises
-    BundleError, too, if another process writes the bundle. First restores a bundle that a killed
+    BundleError, too, if another process writes the bundle, and ValueError if glossaries are given
+    for a model that cannot have any. First restores a bundle that a killed
     rebuild removed from its place.
     """
     folder = folder.resolve()
@@ -68,10 +73,12 @@ def rebuild_bundle(folder: Path, only: Collection[str] = ()) -> list[str]:
     with scratch_folder(folder.parent / f".rebuild-{folder.name}", folder) as scratch:
         _restore(folder)
         with locked(folder, folder):
-            return _rebuild(folder, scratch / "bundle", only)
+            return _rebuild(folder, scratch / "bundle", only, glossaries)
 
 
-def _rebuild(folder: Path, new: Path, only: Collection[str]) -> list[str]:
+def _rebuild(
+    folder: Path, new: Path, only: Collection[str], glossaries: Sequence[GlossaryFile]
+) -> list[str]:
     manifest, found_version = read_upgraded(folder)
     name = f"{manifest.name}/{manifest.version}"
     if replaced_folder(folder).is_dir():
@@ -81,17 +88,24 @@ def _rebuild(folder: Path, new: Path, only: Collection[str]) -> list[str]:
     reference, parameters, written = _write_graphs(folder, manifest, new)
     if only:
         _keep_others(folder, new, manifest, written, only)
+    del manifest.files[:]
     if found_version == MANIFEST_VERSION and _has_same_graphs(folder, new, manifest, written):
-        return [f"{name}: the graphs are those of this version already"]
-    _update_manifest(manifest, written, only)
-    _compare(new, manifest, reference, parameters, only)
-    _note_in_model_card(new, reference)
+        summary = f"{name}: the graphs are those of this version already"
+        if not glossaries:
+            return [summary]
+    else:
+        _update_manifest(manifest, written, only)
+        _compare(new, manifest, reference, parameters, only)
+        _note_in_model_card(new, reference)
+        precisions = ", ".join(graphs.name for graphs in written)
+        graphs = f"graphs {', '.join(only)}" if only else "graphs"
+        summary = f"{name}: the {graphs} of {precisions} are rebuilt, the weights unchanged"
+    add_glossaries(new, manifest, glossaries)
     write_manifest(new, manifest)
     checked = verify_bundle(new)
     exchange_folders(folder, new)
-    precisions = ", ".join(graphs.name for graphs in written)
-    graphs = f"graphs {', '.join(only)}" if only else "graphs"
-    return [f"{name}: the {graphs} of {precisions} are rebuilt, the weights unchanged", *checked]
+    added = [f"{name}: has the glossary {each.name} now" for each in glossaries]
+    return [summary, *added, *checked]
 
 
 def _restore(folder: Path) -> None:
@@ -180,7 +194,7 @@ def _has_same_graphs(
 def _update_manifest(
     manifest: Manifest, written: Sequence[PrecisionGraphs], only: Collection[str]
 ) -> None:
-    del manifest.files[:], manifest.precisions[:]
+    del manifest.precisions[:]
     manifest.precisions.extend(written)
     for figure in manifest.quality if not only else ():
         figure.is_carried_over = True

@@ -17,6 +17,8 @@ from attendant_manifest.step_rules import steps_problems
 from attendant_manifest.translation_rules import (
     alignment_problems,
     control_problems,
+    glossary_path,
+    glossary_problems,
     language_problems,
     repetition_problems,
 )
@@ -121,6 +123,7 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield "target_tokenizer is missing"
     yield from _graph_problems(manifest, ("encoder", "scorer"))
     yield from alignment_problems(manifest)
+    yield from glossary_problems(manifest)
     for precision in manifest.precisions:
         for problem in steps_problems(precision):
             yield f"the {precision.name} precision: {problem}"
@@ -150,6 +153,8 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     yield from _limit_problems(manifest, {"max_tokens": "source"})
     if manifest.controls:
         yield "controls are for translation models"
+    if manifest.glossaries:
+        yield "glossaries are for translation models"
     defaults = manifest.embedding
     if defaults.pooling == embedding_pb2.POOLING_UNSPECIFIED:
         yield "embedding.pooling is missing"
@@ -314,6 +319,7 @@ def _referred_paths(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield manifest.target_tokenizer
     if manifest.reference_outputs:
         yield manifest.reference_outputs
+    yield from map(glossary_path, manifest.glossaries)
     for precision in manifest.precisions:
         yield from precision.weights
         yield from (step.graph.path for step in precision.steps)

@@ -12,6 +12,8 @@ REPETITION_PENALTIES = 0.01, 100
 CONTROL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
 """Names of controls and of their values."""
 MAX_CONTROLS, MAX_CONTROL_VALUES = 32, 256
+GLOSSARY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+MAX_GLOSSARIES = 100
 
 
 def alignment_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
@@ -27,6 +29,22 @@ def alignment_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield "alignment.heads must have one or more, and none twice"
     if not all(head < _num_heads(manifest, layer) for layer, head in heads):
         yield "alignment.heads has a head that the decoder lacks"
+
+
+def glossary_path(name: str) -> str:
+    """The path of a glossary in its bundle."""
+    return f"glossaries/{name}.tsv"
+
+
+def glossary_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    """Problems of the names of glossaries; the content of their files is not checked."""
+    names = list(manifest.glossaries)
+    if not all(map(GLOSSARY_NAME.fullmatch, names)):
+        yield "glossaries has a name that breaks the rules for names"
+    if len(set(names)) < len(names) or len(names) > MAX_GLOSSARIES:
+        yield f"glossaries must have at most {MAX_GLOSSARIES} names, and none twice"
+    if names and not manifest.HasField("alignment"):
+        yield "alignment is missing, but there are glossaries"
 
 
 def _num_heads(manifest: bundle_pb2.Manifest, layer: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from attendant_server import records
 from attendant_server.application.descriptions import ModelDescription, ModelKind
+from attendant_server.application.glossaries import Glossary
 from attendant_server.application.model_usage import ModelUsage
 from attendant_server.engine.calls import Call, Result, joined_timings
 from attendant_server.errors import (
@@ -58,6 +59,8 @@ class ServedModel:
     open_attention: Callable[[], None] | None = None
     """Opens the attention graph, unless it is open; raises ModelNotLoaded. May take seconds. None
     for a model without one."""
+    glossaries: Mapping[str, Glossary] = field(default_factory=dict, repr=False)
+    """The glossaries that come with the model, by name."""
     usage: ModelUsage = field(default_factory=ModelUsage)
     plans: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
     """Remembered plans of calls, by their options."""

@@ -192,6 +192,8 @@ class ModelDescription:
     """Whether the bundle can align words."""
     has_attention: bool = False
     """Whether the bundle has a graph of attention weights."""
+    glossaries: Sequence[str] = ()
+    """Names of the glossaries of the bundle."""
     start_token_id: int = 0
     """The token that the decoder reads before a target."""
     repetition_guard: bool = False

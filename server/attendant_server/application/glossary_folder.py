@@ -1,21 +1,21 @@
-"""Glossaries that are stored as files, and those of requests."""
+"""Glossaries that are stored, in a folder or with a model, and those of requests."""
 
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
-from io import StringIO
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
-from attendant_server.application.glossaries import MAX_ENTRIES, Glossary, GlossaryEntry
+from attendant_server.application.glossaries import Glossary, GlossaryEntry
+from attendant_server.application.glossary_files import MAX_FILE_BYTES, parsed_glossary
 from attendant_server.application.jobs import JobRunner
-from attendant_server.errors import GlossaryNotFound, GlossaryUnreadable, InvalidRequest
+from attendant_server.errors import GlossaryNotFound, GlossaryUnreadable
 
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".tsv"
-MAX_FILE_BYTES = 8_000_000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -36,20 +36,34 @@ class GlossaryFolder:
         self._folder, self._jobs = folder, jobs
         self._stored: dict[str, _Stored] = {}
 
-    async def glossary(self, name: str, entries: Sequence[GlossaryEntry]) -> Glossary | None:
+    async def glossary(
+        self,
+        name: str,
+        entries: Sequence[GlossaryEntry],
+        of_model: Mapping[str, Glossary] = MappingProxyType({}),
+    ) -> Glossary | None:
         """The stored glossary of this name with further entries; None if there is neither.
 
-        Entries of the request replace stored ones with the same term. Raises InvalidRequest,
-        GlossaryNotFound or GlossaryUnreadable.
+        ``of_model`` are the glossaries that come with the model. A file of the folder replaces one
+        of them: the operator of a server can correct it without a new bundle, and a new bundle does
+        not change a glossary of the folder. Entries of the request replace stored ones with the
+        same term. Raises InvalidRequest, GlossaryNotFound or GlossaryUnreadable.
         """
         if not (name or entries):
             return None
-        return await self._jobs.run(lambda: self._built(name, entries))
+        return await self._jobs.run(lambda: self._built(name, entries, of_model))
 
-    def _built(self, name: str, entries: Sequence[GlossaryEntry]) -> Glossary:
+    def _built(
+        self, name: str, entries: Sequence[GlossaryEntry], of_model: Mapping[str, Glossary]
+    ) -> Glossary:
         if not name:
             return Glossary(entries)
-        stored = self._read(name)
+        try:
+            stored = self._read(name)
+        except GlossaryNotFound:
+            if name not in of_model:
+                raise
+            stored = of_model[name]
         return Glossary([*stored.entries, *entries]) if entries else stored
 
     def _read(self, name: str) -> Glossary:
@@ -63,7 +77,7 @@ class GlossaryFolder:
                 stored = self._stored.get(name)
                 if stored is None or stored.version != version:
                     content = file.read(MAX_FILE_BYTES + 1)
-                    stored = _Stored(version, _parsed(name, content))
+                    stored = _Stored(version, parsed_glossary(name, content))
                     self._stored[name] = stored
         except FileNotFoundError:
             raise GlossaryNotFound("the server has no glossary of this name") from None
@@ -74,27 +88,3 @@ class GlossaryFolder:
             logger.error("event=glossary_unreadable glossary=%s %s", name, error)
             raise
         return stored.glossary
-
-
-def _parsed(name: str, content: bytes) -> Glossary:
-    """The glossary of a file; raises GlossaryUnreadable."""
-    if len(content) > MAX_FILE_BYTES:
-        raise GlossaryUnreadable(f"the glossary {name} has more than {MAX_FILE_BYTES} bytes")
-    try:
-        entries = list(_entries(content.decode("utf-8-sig")))
-        if len(entries) > MAX_ENTRIES:
-            raise GlossaryUnreadable(f"the glossary {name} has more than {MAX_ENTRIES} entries")
-        return Glossary(entries)
-    except UnicodeDecodeError:
-        raise GlossaryUnreadable(f"the glossary {name} is not UTF-8") from None
-    except InvalidRequest as fault:
-        raise GlossaryUnreadable(f"the glossary {name}: {fault}") from None
-
-
-def _entries(text: str) -> Iterator[GlossaryEntry]:
-    # Not splitlines, which would end lines at form feeds and other separators within terms.
-    for number, line in enumerate(StringIO(text, newline=None), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        source, *targets = line.rstrip("\t\n").split("\t")
-        yield GlossaryEntry.of(source, targets, f"line {number}")

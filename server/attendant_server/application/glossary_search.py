@@ -3,7 +3,7 @@
 A translation that lacks a term is decoded again: it keeps the words before the place where, by the
 attention of the model, the term belongs, then has the term, and the search goes on from there. So
 the place is the model's choice, and the words after the term suit it. What is decoded again keeps
-the earlier terms, so a translation is decoded at most once more than it has terms.
+the earlier terms. A search adds several terms if there would otherwise be too many searches.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from itertools import islice
 from math import inf
 
 from attendant_server.application.glossaries import Glossary, TermMatch
-from attendant_server.application.glossary_drafts import (
-    Beginning,
-    Draft,
-    beginnings,
-    text_tokens,
-)
+from attendant_server.application.glossary_drafts import Beginning, Draft, text_tokens
+from attendant_server.application.glossary_places import TermPlace, first_word, next_places
 from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE, JobRunner
-from attendant_server.application.piece_searches import numbered_pieces, with_faults
+from attendant_server.application.piece_searches import (
+    MAX_RUNNING_SENTENCES,
+    numbered_pieces,
+    with_faults,
+)
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.sampling import seeds_of
 from attendant_server.application.tokenization import num_tokens
@@ -28,6 +28,7 @@ from attendant_server.engine.calls import (
     Hypothesis,
     SearchOptions,
     SearchTooLarge,
+    TokenIds,
     TranslateCall,
 )
 from attendant_server.engine.pair_calls import AlignCall, AttentionWeights, ScoreCall
@@ -38,6 +39,8 @@ NUM_WORDS_BEFORE = 4
 """Words that are tried before a term, such as articles of other genders."""
 MAX_WORD_TOKENS = 6
 """Tokens of such a word at most."""
+MAX_WORD_SEARCHES = 4
+"""Terms of one search for which such words are looked for: the last ones."""
 MAX_DRAFTS = 64
 """Translations of one call that are decoded again at the same time."""
 
@@ -132,48 +135,71 @@ class GlossarySearch:
                 await self._add_terms(open_drafts[first : first + MAX_DRAFTS])
 
     async def _add_terms(self, drafts: Sequence[Draft]) -> None:
-        """Decode drafts again, each with one more term."""
+        """Decode drafts again, each with at least one more term."""
         pairs = [(draft.source, draft.hypothesis.token_ids) for draft in drafts]
         weights = await self._plan.model.answer_further(AlignCall(pairs, self._deadline))
         # The places of tokens take time that grows with the square of their number.
-        found = await self._jobs.run_for(
+        places = await self._jobs.run_for(
             sum(len(token_ids) ** 2 for _, token_ids in pairs) // TOKENS_DECODED_FOR_ONE,
-            lambda: self._beginnings(drafts, weights),
+            lambda: self._places(drafts, weights),
         )
-        found += await self._with_other_words(found)
+        await self._add_words(places)
+        await self._choose_inner([own for own in places if len(own) > 1])
+        found = [beginning for own in places for beginning in own[-1].beginnings]
         # Both groups have options of their own.
         for ends_word in (True, False):
             await self._decode([each for each in found if each.ends_word is ends_word], ends_word)
 
-    def _beginnings(
+    def _places(
         self, drafts: Sequence[Draft], weights: Sequence[AttentionWeights]
-    ) -> list[Beginning]:
-        found: list[Beginning] = []
+    ) -> list[list[TermPlace]]:
+        """The places of the next terms of each draft that can have more."""
+        found = []
         for draft, own in zip(drafts, weights, strict=True):
+            places = next_places(draft, own, self._tokenizer, self._plan.options)
             draft.is_ended, draft.num_searches = True, draft.num_searches + 1
-            found += beginnings(draft, own, self._tokenizer, self._plan.options)
-        return found
+            found.append(places)
+        return list(filter(None, found))
 
-    async def _with_other_words(self, found: Sequence[Beginning]) -> list[Beginning]:
-        """The beginnings with other words before their terms, which may suit the terms better."""
-        kept = [(each, each.before_last_word()) for each in found]
-        changeable = [(each, before) for each, before in kept if before is not None]
+    async def _add_words(self, places: Sequence[Sequence[TermPlace]]) -> None:
+        """Add beginnings with other words before the terms, which may suit the terms better."""
+        searched = [place for own in places for place in own[-MAX_WORD_SEARCHES:]]
+        kept = [(place, place.before_last_word()) for place in searched]
+        changeable = [(place, before) for place, before in kept if before is not None]
         if not changeable:
-            return []
+            return
         prefixes = [text_tokens(self._tokenizer, before) for _, before in changeable]
         options = self._options_of_words(max(map(len, prefixes)))
-        sources = [each.draft.source for each, _ in changeable]
+        sources = [place.draft.source for place, _ in changeable]
         call = TranslateCall(sources, options, self._deadline, prefixes=prefixes)
         try:
             answers = await self._plan.model.answer_further(call)
         except SearchTooLarge:  # the words of the draft do as well
-            return []
-        others = (
-            each.with_last_word(self._tokenizer.decode(hypothesis.token_ids), self._tokenizer)
-            for (each, _), hypotheses in zip(changeable, answers, strict=True)
-            for hypothesis in hypotheses
+            return
+        found = list(zip(changeable, answers, strict=True))
+        lengths = [
+            len(beginning.token_ids)
+            for own in places
+            for place in own
+            for beginning in place.beginnings
+        ]
+        await self._jobs.run_for(
+            NUM_WORDS_BEFORE * sum(lengths) // TOKENS_DECODED_FOR_ONE,
+            partial(_add_first_words, places, found, self._tokenizer),
         )
-        return [other for other in others if other is not None]
+
+    async def _choose_inner(self, places: Sequence[Sequence[TermPlace]]) -> None:
+        """Choose the likeliest beginnings up to all terms but the last one of each draft."""
+        found = [each for own in places for place in own[:-1] for each in place.beginnings]
+        forced = self._plan.options.forced_token_ids
+        pairs = [(each.draft.source, (*forced, *each.token_ids)) for each in found]
+        score_of = dict(zip(found, await self._log_probabilities(pairs), strict=True))
+        for own in places:
+            before = ""
+            for place in own[:-1]:
+                chosen = max(place.beginnings, key=score_of.__getitem__)
+                before += chosen.text[place.start :]
+            own[-1].move(before, self._tokenizer, self._plan.options)
 
     def _options_of_words(self, num_prefix_tokens: int) -> SearchOptions:
         """The options of a search for the likeliest words after prefixes of so many tokens."""
@@ -228,9 +254,18 @@ class GlossarySearch:
         """
         if len({each.draft for each, _ in results}) == len(results):
             return [0.0] * len(results)  # nothing to compare
-        pairs = [(each.draft.source, hypothesis.token_ids) for each, hypothesis in results]
-        scores = await self._plan.model.answer_further(ScoreCall(pairs, self._deadline))
-        return [float(score.log_probabilities.sum()) for score in scores]
+        return await self._log_probabilities(
+            [(each.draft.source, hypothesis.token_ids) for each, hypothesis in results]
+        )
+
+    async def _log_probabilities(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[float]:
+        """The log-probability of each target of pairs."""
+        found: list[float] = []
+        for first in range(0, len(pairs), MAX_RUNNING_SENTENCES):
+            call = ScoreCall(pairs[first : first + MAX_RUNNING_SENTENCES], self._deadline)
+            scores = await self._plan.model.answer_further(call)
+            found += [float(score.log_probabilities.sum()) for score in scores]
+        return found
 
     def _ranked(self, drafts: Sequence[Draft]) -> list[Hypothesis]:
         found = [draft.hypothesis for draft in drafts]
@@ -238,6 +273,30 @@ class GlossarySearch:
             return found
         different = {each.token_ids: each for each in reversed(found)}
         return sorted(different.values(), key=lambda each: -each.score)
+
+
+def _add_first_words(
+    places: Sequence[Sequence[TermPlace]],
+    found: Sequence[tuple[tuple[TermPlace, str], Sequence[Hypothesis]]],
+    tokenizer: TextTokenizer,
+) -> None:
+    """Add beginnings with the words that hypotheses have in place of those before terms.
+
+    ``found`` are places and the words that their hypotheses continue. Other places of the draft try
+    the words that were found for these, which are mostly articles.
+    """
+    words_of = {
+        place: [
+            word
+            for each in hypotheses
+            if (word := first_word(tokenizer.decode(each.token_ids), before))
+        ]
+        for (place, before), hypotheses in found
+    }
+    for own in places:
+        shared = [word for place in own for word in words_of.get(place, ())]
+        for place in own:
+            place.add_words(words_of.get(place, shared), tokenizer)
 
 
 def _lacking(drafts: Sequence[Draft], tokenizer: TextTokenizer) -> list[Draft]:

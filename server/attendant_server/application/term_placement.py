@@ -60,29 +60,33 @@ def placed_terms(
     ]
 
 
-def place_of_missing(
+def span_of_missing(
     match: TermMatch,
     translation: str,
     links: Sequence[WordLink],
     attention: Callable[[Span], Iterable[tuple[Span, float]]],
     taken: Sequence[Span],
     first: int,
-) -> int:
-    """Where the translation of a missing term begins, at or after the character ``first``.
+) -> Span:
+    """The words of the translation that a missing term replaces, at or after ``first``.
 
-    That is the first word that is linked to the term, else the one that attends to it most.
+    They begin with the first word that is linked to the term, and end with the last one of those
+    that follow it directly. If there is none, it is the word that attends to the term most.
     ``attention`` gives the words of the translation and how much each attends to a part of the
-    text. Words in ``taken``, which belong to other terms, are left alone.
+    text. Words in ``taken``, which belong to other terms, are left alone. If no others are left,
+    the place is the end of the translation.
     """
 
     def is_free(span: Span) -> bool:
         return span[0] >= first and not any(_overlap(span, each) for each in taken)
 
-    linked = [span[0] for span in _linked(match.span, links) if is_free(span)]
+    linked = sorted(span for span in _linked(match.span, links) if is_free(span))
     if linked:
-        return min(linked)
+        return _without_gaps(translation, linked)
     free = [(weight, -span[0]) for span, weight in attention(match.span) if is_free(span)]
-    return -max(free)[1] if free else max(first, len(translation.rstrip()))
+    place = -max(free)[1] if free else max(first, len(translation.rstrip()))
+    start, end = _word_at(translation, place)
+    return max(first, start), max(first, end)
 
 
 def attention_of_words(
@@ -103,12 +107,22 @@ def attention_of_words(
     return attention
 
 
-def word_start(translation: str, place: int) -> int:
-    """The beginning of the word at ``place``, or ``place`` if it is not within a word."""
+def _without_gaps(translation: str, spans: Sequence[Span]) -> Span:
+    """The first of some words and those that follow it with only white space between."""
+    start, end = spans[0]
+    for next_start, next_end in spans[1:]:
+        if translation[end:next_start].strip():
+            break
+        end = max(end, next_end)
+    return start, end
+
+
+def _word_at(translation: str, place: int) -> Span:
+    """The word at ``place``; empty if there is none."""
     for start, end in word_spans(translation):
         if start <= place < end:
-            return start
-    return place
+            return start, end
+    return place, place
 
 
 def _occurrences_of_entries(

@@ -238,7 +238,9 @@ class Translator:
     ) -> TranslationPlan:
         if request.options.return_alternatives:
             raise InvalidRequest(request.glossary_field, "is for calls without alternatives only")
-        glossary = await self._glossaries.glossary(request.glossary, request.glossary_entries)
+        glossary = await self._glossaries.glossary(
+            request.glossary, request.glossary_entries, plan.model.glossaries
+        )
         return plan.with_glossary(glossary, request.glossary_field)
 
     def _finisher(self, plan: TranslationPlan, deadline: float) -> PieceFinisher | None:

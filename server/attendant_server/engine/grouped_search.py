@@ -11,9 +11,11 @@ from math import inf
 from os.path import commonprefix
 from typing import NamedTuple, TypeAlias
 
+from attendant_server.engine.beam_search import BeamSearch
 from attendant_server.engine.calls import Hypothesis, SearchOptions
+from attendant_server.engine.greedy_search import GreedySearch
 from attendant_server.engine.models import CacheCopy
-from attendant_server.engine.search import BeamSearch, GreedySearch, num_candidates
+from attendant_server.engine.search import num_candidates
 
 Group: TypeAlias = GreedySearch | BeamSearch
 

@@ -7,8 +7,8 @@ from math import exp, inf
 from random import Random
 
 from attendant_server.engine.calls import Sampling, SearchOptions
+from attendant_server.engine.greedy_search import GreedySearch
 from attendant_server.engine.models import CacheCopy
-from attendant_server.engine.search import GreedySearch
 
 MAX_TOP_K = 256
 """The largest ``top_k``: candidates that a step returns for each row."""

@@ -137,6 +137,7 @@ class Manifest(google.protobuf.message.Message):
     LATE_INTERACTION_FIELD_NUMBER: builtins.int
     ALIGNMENT_FIELD_NUMBER: builtins.int
     CONTROLS_FIELD_NUMBER: builtins.int
+    GLOSSARIES_FIELD_NUMBER: builtins.int
     manifest_version: builtins.int
     """Format of the bundle: 2. 0 is invalid. A reader upgrades version 1 and refuses versions that it does not know."""
     name: builtins.str
@@ -241,6 +242,14 @@ class Manifest(google.protobuf.message.Message):
     def controls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Control]:
         """Controls of a translation model, in the order of their tokens. At most 32. Empty for an embedding model."""
 
+    @property
+    def glossaries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the glossaries of a translation model, which must have an aligner: a letter or digit, then letters, digits,
+        "_", "-" and ".", at most 64. At most 100, no name twice. Each is the file glossaries/NAME.tsv, in UTF-8, at most
+        8,000,000 bytes. A line has a term and then 1 to 16 translations of at most 200 characters each, separated by tabs.
+        Empty lines and lines that begin with "#" do not count. At most 10,000 other lines.
+        """
+
     def __init__(
         self,
         *,
@@ -273,9 +282,10 @@ class Manifest(google.protobuf.message.Message):
         late_interaction: Global___LateInteraction | None = ...,
         alignment: Global___Alignment | None = ...,
         controls: collections.abc.Iterable[Global___Control] | None = ...,
+        glossaries: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["alignment", b"alignment", "architecture", b"architecture", "classification", b"classification", "decoding", b"decoding", "embedding", b"embedding", "late_interaction", b"late_interaction", "limits", b"limits", "parity", b"parity", "provenance", b"provenance", "special_tokens", b"special_tokens", "target_special_tokens", b"target_special_tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["alignment", b"alignment", "architecture", b"architecture", "classification", b"classification", "controls", b"controls", "credits", b"credits", "decoding", b"decoding", "description", b"description", "embedding", b"embedding", "files", b"files", "kind", b"kind", "languages", b"languages", "late_interaction", b"late_interaction", "license", b"license", "limits", b"limits", "manifest_version", b"manifest_version", "name", b"name", "parity", b"parity", "precisions", b"precisions", "provenance", b"provenance", "quality", b"quality", "reference_outputs", b"reference_outputs", "source_languages", b"source_languages", "source_tokenizer", b"source_tokenizer", "special_tokens", b"special_tokens", "target_languages", b"target_languages", "target_special_tokens", b"target_special_tokens", "target_tokenizer", b"target_tokenizer", "text_normalization", b"text_normalization", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alignment", b"alignment", "architecture", b"architecture", "classification", b"classification", "controls", b"controls", "credits", b"credits", "decoding", b"decoding", "description", b"description", "embedding", b"embedding", "files", b"files", "glossaries", b"glossaries", "kind", b"kind", "languages", b"languages", "late_interaction", b"late_interaction", "license", b"license", "limits", b"limits", "manifest_version", b"manifest_version", "name", b"name", "parity", b"parity", "precisions", b"precisions", "provenance", b"provenance", "quality", b"quality", "reference_outputs", b"reference_outputs", "source_languages", b"source_languages", "source_tokenizer", b"source_tokenizer", "special_tokens", b"special_tokens", "target_languages", b"target_languages", "target_special_tokens", b"target_special_tokens", "target_tokenizer", b"target_tokenizer", "text_normalization", b"text_normalization", "version", b"version"]) -> None: ...
 
 Global___Manifest: typing_extensions.TypeAlias = Manifest
 

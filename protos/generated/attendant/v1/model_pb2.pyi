@@ -247,6 +247,7 @@ class GetModelResponse(google.protobuf.message.Message):
     ALIGNS_WORDS_FIELD_NUMBER: builtins.int
     HAS_ATTENTION_FIELD_NUMBER: builtins.int
     CONTROLS_FIELD_NUMBER: builtins.int
+    GLOSSARIES_FIELD_NUMBER: builtins.int
     default_pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Default pooling of Embed. Unspecified for a translation model."""
     default_normalize: builtins.bool
@@ -351,6 +352,12 @@ class GetModelResponse(google.protobuf.message.Message):
     def controls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ControlInfo]:
         """Translation: the controls that requests may set, such as the formality. Empty for a model without controls."""
 
+    @property
+    def glossaries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Translation: names of the glossaries that the bundle of the model has, see TranslateRequest.glossary. The server may
+        have others, which are not listed.
+        """
+
     def __init__(
         self,
         *,
@@ -388,9 +395,10 @@ class GetModelResponse(google.protobuf.message.Message):
         aligns_words: builtins.bool = ...,
         has_attention: builtins.bool = ...,
         controls: collections.abc.Iterable[Global___ControlInfo] | None = ...,
+        glossaries: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "parity", b"parity", "provenance", b"provenance", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "additional_poolings", b"additional_poolings", "aligns_words", b"aligns_words", "available_precisions", b"available_precisions", "controls", b"controls", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "default_repetition_guard", b"default_repetition_guard", "default_splitting", b"default_splitting", "default_text_normalization", b"default_text_normalization", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "expands_queries", b"expands_queries", "has_attention", b"has_attention", "labels", b"labels", "license", b"license", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "trained_dimensions", b"trained_dimensions", "translation_sizes", b"translation_sizes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "additional_poolings", b"additional_poolings", "aligns_words", b"aligns_words", "available_precisions", b"available_precisions", "controls", b"controls", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "default_repetition_guard", b"default_repetition_guard", "default_splitting", b"default_splitting", "default_text_normalization", b"default_text_normalization", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "expands_queries", b"expands_queries", "glossaries", b"glossaries", "has_attention", b"has_attention", "labels", b"labels", "license", b"license", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "trained_dimensions", b"trained_dimensions", "translation_sizes", b"translation_sizes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_beam_size", b"_default_beam_size"]) -> typing.Literal["default_beam_size"] | None: ...
     @typing.overload

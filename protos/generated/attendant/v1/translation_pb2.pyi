@@ -389,9 +389,10 @@ class TranslateRequest(google.protobuf.message.Message):
     offset_unit: attendant.v1.text_pb2.OffsetUnit.ValueType
     """Unit of the offsets of sentences, links of words and glossary terms. Default: OFFSET_UNIT_CODE_POINTS."""
     glossary: builtins.str
-    """Name of a glossary that the server stores. Each translation then has the translations of those of its terms that the
-    text has: a sentence whose translation lacks one is decoded again, with the term at the place where it belongs by
-    the attention of the model. An unknown name is NOT_FOUND, a glossary that cannot be read FAILED_PRECONDITION. A
+    """Name of a glossary that the server stores or, if it stores none of this name, that the model has
+    (GetModelResponse.glossaries). Each translation then has the translations of those of its terms that the text has: a
+    sentence whose translation lacks some is decoded again, with the terms at the places where they belong by the
+    attention of the model. An unknown name is NOT_FOUND, a glossary that cannot be read FAILED_PRECONDITION. A
     term with text that the vocabulary lacks fails its text alone. A model without an aligner
     (GetModelResponse.aligns_words) is FAILED_PRECONDITION, and options.return_alternatives INVALID_ARGUMENT. Equal
     hypotheses come once, so there may be fewer than num_hypotheses. The tokens up to the last added term have a

@@ -113,6 +113,7 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         aligns_words=description.can_align,
         controls=map(_control, description.controls),
         has_attention=description.has_attention,
+        glossaries=description.glossaries,
     )
     if description.labels:
         response.labels.extend(description.labels)

@@ -1,0 +1,98 @@
+"""Bundles with glossaries."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from attendant_export.__main__ import main
+from attendant_export.bundle.glossaries import read_glossary
+from attendant_export.bundle.manifest import read_manifest
+from attendant_export.bundle.signing import sign_bundle
+from attendant_manifest.rules import SIGNATURE_NAME
+from attendant_server.application.glossary_files import parsed_glossary
+from attendant_server.errors import GlossaryUnreadable
+
+from tests.support.bundles import one_thread
+from tests.support.credentials import signing_key
+
+BERT = Path(__file__).parents[2] / "bundles/bert-en-de/1"
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_a_glossary_is_added_to_a_bundle_and_all_else_stays(translation_bundle, tmp_path, capsys):
+    bundle = Path(shutil.copytree(translation_bundle, tmp_path / "tiny-en-de" / "1"))
+    before, manifest = content_of(bundle), read_manifest(bundle)
+    signing_key(tmp_path / "key", tmp_path / "public")
+    sign_bundle(bundle, tmp_path / "key")
+    first = written(tmp_path / "animals.tsv", b"cat\tKater\n")
+    other = written(tmp_path / "trains.tsv", b"train station\tHaltestelle\n")
+    with one_thread():
+        main(["rebuild", str(bundle), "--glossary", str(first), "--glossary", str(other)])
+        written(first, b"dog\tHund\n")
+        main(["rebuild", str(bundle), "--glossary", str(first)])
+    after = content_of(bundle)
+    assert SIGNATURE_NAME not in after  # it was that of another manifest
+    glossaries = {name: after.pop(name) for name in after.keys() - before.keys()}
+    assert glossaries == {
+        "glossaries/animals.tsv": b"dog\tHund\n",
+        "glossaries/trains.tsv": b"train station\tHaltestelle\n",
+    }
+    assert {name for name in after if after[name] != before[name]} == {"manifest.json"}
+    changed = read_manifest(bundle)
+    assert list(changed.glossaries) == ["animals", "trains"]
+    assert (changed.parity, changed.quality) == (manifest.parity, manifest.quality)
+    output = capsys.readouterr().out
+    assert "tiny-en-de/1: has the glossary animals now" in output
+    main(["inspect", str(bundle)])
+    assert "glossaries  animals, trains" in capsys.readouterr().out.splitlines()
+
+
+def test_an_embedding_model_gets_no_glossary(tmp_path, capsys):
+    bundle = Path(shutil.copytree(BERT, tmp_path / "bert-en-de" / "1"))
+    before = content_of(bundle)
+    glossary = written(tmp_path / "animals.tsv", b"cat\tKater\n")
+    with pytest.raises(SystemExit, match="2"), one_thread():
+        main(["rebuild", str(bundle), "--glossary", str(glossary)])
+    assert "--glossary is for translation models with an aligner" in capsys.readouterr().err
+    assert content_of(bundle) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"cat\n", "line 1: a term must have between 1 and 16 translations, .*, got 0"),
+        (b"#\n\ncat" + b"\tx" * 17, "line 3: a term must have between 1 and 16 .*, got 17"),
+        (b"\tKater\n", "line 1: terms and translations must have between 1 and 200 characters"),
+        (b"cat\t" + b"x" * 201, "line 1: terms and translations must have between 1 and 200"),
+        (b"cat\tK\xff", "is not UTF-8"),
+        (b"cat\tx\n" * 10_001, "has more than 10000 entries"),
+        (b"#" * 8_000_001, "has more than 8000000 bytes"),
+    ],
+)
+def test_what_a_server_would_refuse_is_refused_before_a_bundle_is_written(
+    tmp_path, content, problem
+):
+    with pytest.raises(ValueError, match=rf"animals\.tsv: {problem}"):
+        read_glossary(written(tmp_path / "animals.tsv", content))
+    with pytest.raises(GlossaryUnreadable):
+        parsed_glossary("animals", content)
+
+
+def test_what_a_server_reads_is_taken_as_it_is(tmp_path):
+    content = "\ufeff# animals\r\nbig\x0ccat\tgroßer\u2028Kater\t\r\n\r\n".encode()
+    assert read_glossary(written(tmp_path / "animals.tsv", content)).content == content
+    assert [entry.source for entry in parsed_glossary("animals", content).entries] == ["big cat"]
+
+
+@pytest.mark.parametrize("name", ["animals.csv", "animals", ".tsv", "ä.tsv", f"{'a' * 65}.tsv"])
+def test_a_file_whose_name_makes_no_name_of_a_glossary_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"want NAME\.tsv"):
+        read_glossary(written(tmp_path / name, b"cat\tKater\n"))

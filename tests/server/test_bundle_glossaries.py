@@ -1,0 +1,63 @@
+"""Glossaries of bundles are read with the same checks as those of a folder."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attendant_server.bundle_glossaries import read_glossaries
+from attendant_server.bundles import Bundle, BundleError, read_bundle
+
+from tests.support.manifests import content_of, translation_manifest
+
+
+def bundle_with(folder: Path, content: bytes) -> Bundle:
+    """A bundle with the glossary ``animals``."""
+    manifest: dict[str, Any] = translation_manifest()
+    files = {file["path"]: content_of(file["path"]) for file in manifest["files"]}
+    files["glossaries/animals.tsv"] = content
+    sha256 = hashlib.sha256(content).hexdigest()
+    manifest["files"].append(
+        {"path": "glossaries/animals.tsv", "sha256": sha256, "size_bytes": str(len(content))}
+    )
+    manifest["glossaries"] = ["animals"]
+    manifest["architecture"]["decoder"]["groups"][0]["cross_attention"] = {"num_heads": 1}
+    manifest["alignment"] = {"heads": [{}]}
+    for precision in manifest["precisions"]:
+        precision["aligner"] = precision["scorer"]
+    (folder / "en-de/1/glossaries").mkdir(parents=True)
+    for path, written in files.items():
+        (folder / "en-de/1" / path).write_bytes(written)
+    (folder / "en-de/1/manifest.json").write_text(json.dumps(manifest))
+    return read_bundle(folder / "en-de/1", "auto", "cpu")
+
+
+def test_the_glossaries_of_a_bundle_are_read_from_its_checked_copy(tmp_path):
+    with bundle_with(tmp_path, b"# animals\ncat\tKater\tKaters\n").checked_copy() as copy:
+        (tmp_path / "en-de/1/glossaries/animals.tsv").write_bytes(b"dog\tHund\n")
+        found = read_glossaries(copy)
+    assert {name: [entry.source for entry in found[name].entries] for name in found} == {
+        "animals": ["cat"]
+    }
+
+
+def test_a_glossary_that_is_not_what_the_manifest_says_is_refused(tmp_path):
+    bundle = bundle_with(tmp_path, b"cat\tKater\n")
+    (tmp_path / "en-de/1/glossaries/animals.tsv").write_bytes(b"cat\tKatze\n")
+    with pytest.raises(BundleError, match=r"animals\.tsv: its SHA-256 is not the one"):
+        bundle.check_files()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"cat\n", r"the glossary animals: line 1\.targets: must have between 1 and 16"),
+        (b"cat\tK\xff", "the glossary animals is not UTF-8"),
+    ],
+)
+def test_a_bundle_with_a_broken_glossary_is_refused_by_its_file_and_line(
+    tmp_path, content, problem
+):
+    with pytest.raises(BundleError, match=rf"glossaries/animals\.tsv: {problem}"):
+        read_glossaries(bundle_with(tmp_path, content))
