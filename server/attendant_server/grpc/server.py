@@ -52,7 +52,7 @@ SERVICES_OF_KINDS = {
     ModelKind.TRANSLATION: "attendant.v1.TranslationService",
     ModelKind.EMBEDDING: "attendant.v1.EmbeddingService",
 }
-MAX_PENDING_CALLS = 50_000
+MAX_PENDING_CALLS = 10_000
 """Calls that have arrived and that the library has not taken up yet."""
 MAX_HEALTH_REQUEST_BYTES = 4096
 STATUS_NAMES = tuple(code.name for code in grpc.StatusCode)
