@@ -227,7 +227,7 @@ def test_a_call_without_a_message_is_invalid(running: Running):
         connection.greet()
         connection.call(1, TRANSLATE)
         connection.socket.sendall(frame(DATA, b"", END_STREAM, 1))
-        assert b"request: is missing" in status_of(connection, 1)
+        assert b"request: is missing or incomplete" in status_of(connection, 1)
     assert_answers(running)
 
 

@@ -69,5 +69,5 @@ class ReceivingInterceptor(AroundInterceptor):
                 return await behaviour(request, context)
         content = await self._arriving.receive(caller, context.read)
         if content is grpc.aio.EOF:
-            raise InvalidRequest("request", "is missing")
+            raise InvalidRequest("request", "is missing or incomplete")
         return await behaviour(content, context)
