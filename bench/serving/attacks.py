@@ -41,6 +41,7 @@ from tests.support.unfinished import UnfinishedCalls
 
 TRANSLATE = "/attendant.v1.TranslationService/Translate"
 BULK_TRANSLATE = "/attendant.v1.TranslationService/BulkTranslate"
+WATCH = "/grpc.health.v1.Health/Watch"
 TOKENIZE = "/attendant.v1.ModelService/Tokenize"
 
 NUM_CONNECTIONS, NUM_STREAMS, NUM_TOKENIZER_THREADS = 40, 256, 2
@@ -51,8 +52,8 @@ LIMITS = (
     f"--max-held-bytes={MAX_HELD_BYTES}",
     f"--num-tokenizer-threads={NUM_TOKENIZER_THREADS}",
 )
-UNREAD_CALL_BYTES, CONNECTION_BYTES = 90_000, 100_000
-MAX_WAITING_CALLS, MAX_PENDING_CALLS = 1024, 10_000
+UNREAD_CALL_BYTES, CONNECTION_BYTES, WATCH_BYTES = 90_000, 100_000, 30_000
+MAX_WAITING_CALLS, MAX_PENDING_CALLS, MAX_WATCHES = 1024, 10_000, 1000
 TOKENIZED_CALL_BYTES, QUEUED_TEXTS_BYTES = 200_000_000, 20_000_000
 """The figures of docs/operations.md, Memory of calls."""
 
@@ -85,6 +86,7 @@ ATTACKS = (
     Attack("unfinished requests in streams", BULK_TRANSLATE, LARGE, 4),
     Attack("a window of each call", TRANSLATE, WINDOW, NUM_CONNECTIONS - 1),
     Attack("answers that are not read", TOKENIZE, LARGE_ANSWERS, 4, is_finished=True, window=0),
+    Attack("watchers of the health", WATCH, b"", NUM_CONNECTIONS - 1, is_finished=True),
     Attack("longest texts", TOKENIZE, LONGEST, 4, 16, is_finished=True),
 )
 
@@ -101,6 +103,7 @@ def stated_maximum(server: RunningServer, at_rest: int) -> int:
         + NUM_TOKENIZER_THREADS * TOKENIZED_CALL_BYTES
         + (MAX_WAITING_CALLS + num_pending) * UNREAD_CALL_BYTES
         + NUM_CONNECTIONS * CONNECTION_BYTES
+        + (MAX_WATCHES + 4 * NUM_CONNECTIONS) * WATCH_BYTES
     )
 
 
@@ -148,7 +151,7 @@ def answer_a_neighbour(server: RunningServer) -> None:
             try:
                 translate(request, timeout=CALL_SECONDS)
             except grpc.RpcError as error:
-                is_refused = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+                is_refused = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
                 if not is_refused or time.monotonic() > give_up:
                     raise
                 time.sleep(RETRY_SECONDS)

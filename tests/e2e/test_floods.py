@@ -11,6 +11,7 @@ import grpc
 import pytest
 from attendant.v1.model_pb2 import TokenizeRequest
 from attendant.v1.translation_pb2 import TranslateRequest
+from attendant_server.grpc.services import health
 
 from tests.support.http2 import (
     CONTINUATION,
@@ -291,3 +292,25 @@ def test_streams_of_requests_are_limited_and_those_of_one_caller_further(
         assert running.metric("attendant_request_streams") == 12
         assert running.metric("attendant_refused_calls_total", reason="memory") == 1
     wait_until(lambda: running.metric("attendant_request_streams") == 0)
+
+
+def test_watchers_of_the_health_are_limited_but_each_connection_may_have_some(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(health, "MAX_WATCHES", 6)
+    running = start()
+    with (
+        RawConnection(running.server.port) as greedy,
+        RawConnection(running.server.port) as modest,
+    ):
+        for connection, num_watches in ((greedy, 6), (modest, 4)):
+            connection.greet()
+            for stream in range(1, 2 * num_watches, 2):
+                connection.call(stream, HEALTH)
+                connection.send_message(stream, b"")
+                connection.frames_until(DATA, stream)
+        for connection, refusal in ((greedy, b"and 6 of"), (modest, b"and 4 of")):
+            connection.call(13, HEALTH)
+            connection.send_message(13, b"")
+            assert b"there are 10 Watch calls, " + refusal in status_of(connection, 13)
+    wait_until(lambda: not running.server._health._watches)
