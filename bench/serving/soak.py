@@ -30,6 +30,11 @@ GAUGES = (
     "attendant_rows_used",
     "attendant_active_sentences",
     "attendant_concurrent_calls",
+    "attendant_arriving_requests",
+    "attendant_waiting_requests",
+    "attendant_request_streams",
+    "attendant_held_bytes",
+    "attendant_unread_answers",
 )
 REST_SECONDS = 60.0
 

@@ -15,10 +15,12 @@ from attendant_server import __version__
 from attendant_server.addresses import joined
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.application import new_application
+from attendant_server.application.arriving_requests import MIN_REQUESTS, ArrivingRequests
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.descriptions import ModelDescription
 from attendant_server.application.held_memory import SHARE_OF_MEMORY, HeldMemory
 from attendant_server.application.quotas import CallerQuotas
+from attendant_server.call_gauges import call_gauges
 from attendant_server.engine.engine import Engine
 from attendant_server.folder_watch import watch_folder
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
@@ -97,6 +99,11 @@ class Server:
             2 * settings.max_concurrent_calls,
             self._metrics.on_refused,
         )
+        self._arriving = ArrivingRequests(
+            max(MIN_REQUESTS, self._memory.max_bytes // settings.max_request_bytes),
+            settings.max_receive_seconds,
+            self._metrics.on_refused,
+        )
         self._drain = DrainInterceptor()
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
         self._application = new_application(
@@ -159,6 +166,7 @@ class Server:
         self._grpc = new_grpc_server(
             self._application,
             self._memory,
+            self._arriving,
             self._health,
             self._drain,
             self._call_reporter,
@@ -258,11 +266,7 @@ class Server:
                 "attendant_serving": lambda: self._health.is_serving(WHOLE_SERVER),
                 "attendant_connections": lambda: num_connections(self.port),
                 "attendant_max_connections": lambda: self._settings.max_connections,
-                "attendant_concurrent_calls": lambda: self._admission.num_calls,
-                "attendant_max_concurrent_calls": lambda: self._settings.max_concurrent_calls,
-                "attendant_held_bytes": lambda: self._memory.num_bytes,
-                "attendant_max_held_bytes": lambda: self._memory.max_bytes,
-                "attendant_unread_answers": lambda: self._memory.num_unread_answers,
+                **call_gauges(self._settings, self._admission, self._memory, self._arriving),
                 "attendant_memory_used_bytes": lambda: host_memory().used,
                 "attendant_memory_limit_bytes": lambda: host_memory().limit,
             }

@@ -273,6 +273,9 @@ class Settings:
     max_request_seconds: float = _setting(
         60.0, "Time limit of a call, even if its deadline is later", min=0.001, max=86400
     )
+    max_receive_seconds: float = _setting(
+        30.0, "Time that a call has to send its request", min=0.01, max=86400
+    )
     max_request_bytes: int = _setting(4 * MIB, "Largest request message", min=1024, max=2**31 - 1)
     max_response_bytes: int = _setting(
         32 * MIB, "Largest response message", min=1024, max=2**31 - 1

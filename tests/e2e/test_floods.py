@@ -11,9 +11,12 @@ import grpc
 import pytest
 from attendant.v1.model_pb2 import TokenizeRequest
 from attendant.v1.translation_pb2 import TranslateRequest
+from attendant_server.grpc.services import health
 
 from tests.support.http2 import (
     CONTINUATION,
+    DATA,
+    END_STREAM,
     GOAWAY,
     HEADERS,
     INITIAL_WINDOW_SIZE,
@@ -26,10 +29,12 @@ from tests.support.http2 import (
     setting,
 )
 from tests.support.serving import TIMEOUT_SECONDS, Running, failure_of, wait_until
+from tests.support.unfinished import UnfinishedCalls
 
 TRANSLATE = "/attendant.v1.TranslationService/Translate"
 STREAM_TRANSLATE = "/attendant.v1.TranslationService/StreamTranslate"
 TOKENIZE = "/attendant.v1.ModelService/Tokenize"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 HEALTH = "/grpc.health.v1.Health/Watch"
 REQUEST = TranslateRequest(texts=["The dog."])
 MAX_CONCURRENT_STREAMS = 3
@@ -200,3 +205,112 @@ def test_a_request_that_is_not_read_yet_takes_little_memory(start: Callable[...,
         connection.socket.sendall(PREFACE + frame(SETTINGS))
         entries = dict(struct.iter_unpack(">HI", connection.frames_until(SETTINGS)))
         assert entries.get(INITIAL_WINDOW_SIZE, 65535) <= 65536
+
+
+@pytest.mark.parametrize("part", [b"", b"\0\0\x10\0\0half"], ids=["nothing", "a half"])
+def test_a_request_that_does_not_arrive_in_time_ends_its_call(
+    start: Callable[..., Running], part: bytes
+):
+    running = start(max_receive_seconds=0.3)
+    with RawConnection(running.server.port) as connection:
+        connection.greet()
+        connection.call(1, TRANSLATE)
+        connection.socket.sendall(frame(DATA, part, stream=1))
+        assert b"the request did not arrive within 0.3 seconds" in status_of(connection, 1)
+        assert_answers(running)
+    labels = {"grpc_method": "Translate", "grpc_code": "DEADLINE_EXCEEDED"}
+    wait_until(lambda: running.metric("grpc_server_handled_total", **labels) == 1)
+    wait_until(lambda: running.metric("attendant_arriving_requests") == 0)
+
+
+def test_a_call_without_a_message_is_invalid(running: Running):
+    with RawConnection(running.server.port) as connection:
+        connection.greet()
+        connection.call(1, TRANSLATE)
+        connection.socket.sendall(frame(DATA, b"", END_STREAM, 1))
+        assert b"request: is missing or incomplete" in status_of(connection, 1)
+    assert_answers(running)
+
+
+def test_unfinished_requests_are_held_within_a_limit_and_make_room_for_others(
+    start: Callable[..., Running],
+):
+    running = start(max_held_bytes=1, max_request_bytes=1_000_000)
+    max_requests = running.metric("attendant_max_arriving_requests")
+    assert max_requests == 16
+    num_sent = 0
+    with UnfinishedCalls(running.server.port) as connection:
+        connection.greet()
+        connection.begin(TRANSLATE, 100, bytes(1_000_000))
+
+        def all_are_under_way() -> bool:
+            nonlocal num_sent
+            num_sent += connection.go_on()
+            return running.metric("attendant_arriving_requests") == max_requests
+
+        wait_until(all_are_under_way)
+        assert_answers(running)  # one of them must make room
+
+        def some_are_refused() -> bool:
+            connection.go_on()
+            return b"requests arrive, at most 16, and others wait" in b"".join(
+                connection.ends.values()
+            )
+
+        wait_until(some_are_refused)
+        assert running.metric("attendant_arriving_requests") <= max_requests
+        assert running.metric("attendant_refused_calls_total", reason="memory") > 0
+    wait_until(lambda: running.metric("attendant_arriving_requests") == 0)
+    assert running.metric("attendant_waiting_requests") == 0
+
+
+def test_a_request_that_waits_holds_one_window_only(start: Callable[..., Running]):
+    running = start(max_held_bytes=1)
+    running.server._arriving._crowded_seconds = 3600.0
+    with ExitStack() as stack:
+        holding, waiting = (
+            stack.enter_context(UnfinishedCalls(running.server.port)) for _ in range(2)
+        )
+        for connection, num_calls in ((holding, 16), (waiting, 1)):
+            connection.greet()
+            connection.begin(TRANSLATE, num_calls, bytes(4_000_000))
+            wait_until(lambda: running.metric("attendant_arriving_requests") == 16)
+        wait_until(lambda: running.metric("attendant_waiting_requests") == 1)
+        assert waiting.go_on() <= 65536
+        assert waiting.go_on() == 0
+
+
+def test_streams_of_requests_are_limited_and_those_of_one_caller_further(
+    start: Callable[..., Running],
+):
+    running = start(max_held_bytes=1)
+    with RawConnection(running.server.port) as connection:
+        connection.greet()
+        for stream in range(1, 27, 2):
+            connection.call(stream, REFLECTION)
+        assert b"this caller has 12 streams of requests, at most 12" in status_of(connection, 25)
+        assert running.metric("attendant_request_streams") == 12
+        assert running.metric("attendant_refused_calls_total", reason="memory") == 1
+    wait_until(lambda: running.metric("attendant_request_streams") == 0)
+
+
+def test_watchers_of_the_health_are_limited_but_each_connection_may_have_some(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(health, "MAX_WATCHES", 6)
+    running = start()
+    with (
+        RawConnection(running.server.port) as greedy,
+        RawConnection(running.server.port) as modest,
+    ):
+        for connection, num_watches in ((greedy, 6), (modest, 4)):
+            connection.greet()
+            for stream in range(1, 2 * num_watches, 2):
+                connection.call(stream, HEALTH)
+                connection.send_message(stream, b"")
+                connection.frames_until(DATA, stream)
+        for connection, refusal in ((greedy, b"and 6 of"), (modest, b"and 4 of")):
+            connection.call(13, HEALTH)
+            connection.send_message(13, b"")
+            assert b"there are 10 Watch calls, " + refusal in status_of(connection, 13)
+    wait_until(lambda: not running.server._health._watches)

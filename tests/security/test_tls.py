@@ -1,11 +1,13 @@
 """Connections of real clients to real servers, plain and with TLS."""
 
+import asyncio
 import os
 import socket
 import ssl
 import threading
 import urllib.error
 import urllib.request
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -13,7 +15,7 @@ import pytest
 from attendant.v1 import model_pb2, model_pb2_grpc
 from attendant_client import UnavailableError
 from attendant_server.app import StartError
-from attendant_server.security.certificates import watched_certificate
+from attendant_server.security.certificates import watch_expiry, watched_certificate
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -89,6 +91,29 @@ def test_a_certificate_that_expires_ends_no_connection_and_a_new_one_is_taken(
     wait_until(lambda: caplog.text.count("event=security_files_reloaded") == 2)
     assert client_of(server, TLS, tls_ca=authority.file).health() == "serving"
     assert before.models()
+    assert caplog.text.count("event=certificate_expired") == 1
+
+
+def test_an_expiry_is_told_once_however_often_the_clock_jumps(authority, caplog):
+    files = authority.issue("server")
+    certificate = watched_certificate(files.cert, files.key, None)
+    second = timedelta(seconds=1)
+    jumps = [-second, -1000 * second, 0 * second, -second, 1000 * second, -second, second]
+    times = iter([certificate.value.expires + jump for jump in jumps])
+    looks: list[int] = []
+
+    def clock():
+        looks.append(caplog.text.count("event=certificate_expired"))
+        return next(times)
+
+    async def look_for_a_while():
+        watching = asyncio.ensure_future(watch_expiry(files.cert, certificate, 0.0, clock))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        watching.cancel()
+
+    asyncio.run(look_for_a_while())
+    assert looks == [0, 0, 0]  # a certificate that was told is not looked at again
     assert caplog.text.count("event=certificate_expired") == 1
 
 

@@ -248,15 +248,20 @@ class FixedKeys:
         """There are no others."""
 
 
-def verifier_of(keys: TokenKeys, *algorithms: str) -> TokenVerifier:
+def verifier_of(
+    keys: TokenKeys,
+    *algorithms: str,
+    skew_seconds: float = 0.0,
+    clock: Callable[[], float] = time.time,
+) -> TokenVerifier:
     rules = TokenRules(
         issuer=ISSUER,
         audience=AUDIENCE,
         algorithms=algorithms,
-        clock_skew_seconds=0,
+        clock_skew_seconds=skew_seconds,
         permissions_claim="attendant",
     )
-    return TokenVerifier(FixedKeys(keys), rules)
+    return TokenVerifier(FixedKeys(keys), rules, clock)
 
 
 PRIVATE_KEYS: dict[str, Any] = {
@@ -299,3 +304,54 @@ def test_a_verified_token_is_refused_once_it_has_expired(start, client_of, keys)
     client = client_of(server, token=SIGNER.token(exp=int(time.time()) + 2))
     assert is_known(client)
     wait_until(lambda: not is_known(client))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fault"),
+    [
+        (60, ""),
+        (110, ""),
+        (129, ""),
+        (130, "expired"),
+        (5000, "expired"),
+        (30, ""),
+        (29, "not_yet_valid"),
+        (-5000, "not_yet_valid"),
+    ],
+)
+@pytest.mark.parametrize("is_remembered", [False, True])
+def test_a_jump_of_the_clock_is_forgiven_within_the_skew_only(
+    seconds: int, fault: str, is_remembered: bool
+):
+    start = 2_000_000_000  # the token is valid from 50 to 110 seconds after it
+    now = start + 60.0
+    verifier = verifier_of(
+        parse_key_set(key_set(ELLIPTIC)), "ES256", skew_seconds=20, clock=lambda: now
+    )
+    token = ELLIPTIC.token(nbf=start + 50, iat=start + 40, exp=start + 110)
+
+    def found() -> str:
+        try:
+            return asyncio.run(verifier.caller(token)).name
+        except Unauthenticated as error:
+            return error.reason
+
+    if is_remembered:
+        assert found() == "jwt:alice"
+    now = start + seconds
+    assert found() == (fault or "jwt:alice")
+    now = start + 60.0  # the clock was set right again
+    assert found() == "jwt:alice"
+
+
+def test_a_token_that_is_issued_later_than_the_clock_tells_is_refused_beyond_the_skew():
+    now = 2_000_000_000.0
+    verifier = verifier_of(
+        parse_key_set(key_set(ELLIPTIC)), "ES256", skew_seconds=20, clock=lambda: now
+    )
+    token = ELLIPTIC.token(iat=now + 30, exp=now + 90)
+    with pytest.raises(Unauthenticated) as failure:
+        asyncio.run(verifier.caller(token))
+    assert failure.value.reason == "not_yet_valid"
+    now += 10
+    assert asyncio.run(verifier.caller(token)).name == "jwt:alice"

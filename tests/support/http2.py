@@ -2,9 +2,9 @@
 
 import socket
 import struct
+from typing import Self
 
-from tests.support.serving import TIMEOUT_SECONDS
-
+TIMEOUT_SECONDS = 60.0
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
     0, 1, 3, 4, 6, 7, 8, 9
@@ -24,7 +24,7 @@ class RawConnection:
         self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS)
         self._received = bytearray()
 
-    def __enter__(self) -> "RawConnection":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

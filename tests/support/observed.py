@@ -26,6 +26,11 @@ GAUGES = (
     "attendant_rows_used",
     "attendant_active_sentences",
     "attendant_concurrent_calls",
+    "attendant_arriving_requests",
+    "attendant_waiting_requests",
+    "attendant_request_streams",
+    "attendant_held_bytes",
+    "attendant_unread_answers",
 )
 """Gauges that are 0 while the server is at rest."""
 

@@ -19,12 +19,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from attendant_server.addresses import listen
 from attendant_server.application.application import Application
+from attendant_server.application.arriving_requests import ArrivingRequests
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.held_memory import HeldMemory
 from attendant_server.grpc.credentials import server_credentials
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
 from attendant_server.grpc.interceptors.authentication import AuthenticationInterceptor
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
+from attendant_server.grpc.interceptors.receiving import (
+    ReceivingInterceptor,
+    UnreadRequestInterceptor,
+)
 from attendant_server.grpc.interceptors.record import RecordInterceptor
 from attendant_server.grpc.interceptors.serialization import SerializationInterceptor
 from attendant_server.grpc.interceptors.status import StatusInterceptor
@@ -47,8 +52,9 @@ SERVICES_OF_KINDS = {
     ModelKind.TRANSLATION: "attendant.v1.TranslationService",
     ModelKind.EMBEDDING: "attendant.v1.EmbeddingService",
 }
-MAX_PENDING_CALLS = 50_000
+MAX_PENDING_CALLS = 10_000
 """Calls that have arrived and that the library has not taken up yet."""
+MAX_HEALTH_REQUEST_BYTES = 4096
 STATUS_NAMES = tuple(code.name for code in grpc.StatusCode)
 DESCRIPTORS = (
     translation_pb2.DESCRIPTOR,
@@ -65,6 +71,7 @@ DESCRIPTORS = (
 def new_grpc_server(
     application: Application,
     memory: HeldMemory,
+    arriving: ArrivingRequests,
     health: HealthService,
     drain: DrainInterceptor,
     observer: CallObserver,
@@ -74,10 +81,12 @@ def new_grpc_server(
     """A gRPC server for the application, without ports; ``observer`` receives every call."""
     server = grpc.aio.server(
         interceptors=[
+            UnreadRequestInterceptor(),
             RecordInterceptor(observer),
             StatusInterceptor(),
             drain,
             *_authentication(security),
+            ReceivingInterceptor(arriving),
             AdmissionInterceptor(application.admission, memory),
             SerializationInterceptor(),
         ],
@@ -106,7 +115,13 @@ def new_grpc_server(
 
 def new_health_server(health: HealthService) -> grpc.aio.Server:
     """A gRPC server that answers health checks only, for probes that know no TLS."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 8)])
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_concurrent_streams", 8),
+            ("grpc.max_receive_message_length", MAX_HEALTH_REQUEST_BYTES),
+        ]
+    )
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server
 

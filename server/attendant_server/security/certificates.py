@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,14 +46,21 @@ def watched_certificate(
     return WatchedFiles(paths, lambda: _read(chain, key, client_authorities))
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 async def watch_expiry(
-    file: Path, certificate: WatchedFiles[Certificate], period_seconds: float = PERIOD_SECONDS
+    file: Path,
+    certificate: WatchedFiles[Certificate],
+    period_seconds: float = PERIOD_SECONDS,
+    clock: Callable[[], datetime] = _now,
 ) -> None:
     """Log once for each certificate that it has expired, now or later, until cancelled."""
     told: Certificate | None = None
     while True:
         value = certificate.value
-        if value is not told and value.expires <= datetime.now(UTC):
+        if value is not told and value.expires <= clock():
             told, expired = value, value.expires.isoformat()
             logger.error("event=certificate_expired file=%s expired=%s", file, expired)
         await asyncio.sleep(period_seconds)

@@ -4,7 +4,7 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,15 +20,20 @@ CLAIMS = ("exp", "iss", "aud", "sub")
 """Claims that every token must have."""
 PERMISSIONS = {"methods", "models"}
 """Fields of the permissions claim; an absent one limits nothing."""
+OPTIONS: Any = {
+    "require": list(CLAIMS),
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+}
+"""What the library checks. It knows one clock only, so the verifier checks times."""
 MAX_CACHED_TOKENS = 1024
 _FIT_SUBJECT = re.compile(r"(?!sha256-)[\w.:@|/+=-]{1,128}", re.ASCII)
 """Subjects that are logged as they are. None looks like the hash of another."""
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (jwt.ExpiredSignatureError, "expired"),
     (jwt.InvalidSignatureError, "bad_signature"),
     (jwt.InvalidIssuerError, "wrong_issuer"),
     (jwt.InvalidAudienceError, "wrong_audience"),
-    (jwt.ImmatureSignatureError, "not_yet_valid"),
     (jwt.MissingRequiredClaimError, "missing_claim"),
 )
 
@@ -72,11 +77,14 @@ class TokenRules:
 
 
 class TokenVerifier:
-    """Verifies tokens, and remembers those that it has verified until they expire."""
+    """Verifies tokens, and remembers those that it has verified while they are valid."""
 
-    def __init__(self, keys: KeySource, rules: TokenRules) -> None:
-        self._keys, self._rules = keys, rules
-        self._verified: OrderedDict[bytes, tuple[Identity, int]] = OrderedDict()
+    def __init__(
+        self, keys: KeySource, rules: TokenRules, clock: Callable[[], float] = time.time
+    ) -> None:
+        """``clock`` tells the time in Unix seconds. It may jump in both directions."""
+        self._keys, self._rules, self._clock = keys, rules, clock
+        self._verified: OrderedDict[bytes, tuple[Identity, _Validity]] = OrderedDict()
         self._verified_with = keys.value
 
     async def caller(self, token: str) -> Identity:
@@ -87,18 +95,21 @@ class TokenVerifier:
             self._verified.clear()
             self._verified_with = keys
         if digest in self._verified:
-            caller, expires = self._verified[digest]
-            if time.time() - self._rules.clock_skew_seconds < expires:
+            caller, validity = self._verified[digest]
+            if not validity.fault(self._clock(), self._rules.clock_skew_seconds):
                 return caller
             del self._verified[digest]
         claims = _verified_claims(token, await self._candidates(token), self._rules)
+        validity = _Validity.of(claims)
+        if fault := validity.fault(self._clock(), self._rules.clock_skew_seconds):
+            raise Unauthenticated(fault)
         caller = self._caller_of(claims)
         if self._keys.value is self._verified_with:
-            self._remember(digest, caller, int(claims["exp"]))
+            self._remember(digest, caller, validity)
         return caller
 
-    def _remember(self, digest: bytes, caller: Identity, expires: int) -> None:
-        self._verified[digest] = (caller, expires)
+    def _remember(self, digest: bytes, caller: Identity, validity: "_Validity") -> None:
+        self._verified[digest] = (caller, validity)
         if len(self._verified) > MAX_CACHED_TOKENS:
             self._verified.popitem(last=False)
 
@@ -136,6 +147,29 @@ class TokenVerifier:
         return Identity(_name(claims["sub"]), **permitted, **options)
 
 
+@dataclass(frozen=True, slots=True)
+class _Validity:
+    """The time in which a token is valid, in Unix seconds."""
+
+    begins: int
+    ends: int
+
+    @classmethod
+    def of(cls, claims: Mapping[str, Any]) -> "_Validity":
+        """From the claims of a token; raises Unauthenticated."""
+        try:
+            begins = max(int(claims.get(name, 0)) for name in ("nbf", "iat"))
+            return cls(begins, int(claims["exp"]))
+        except (ValueError, TypeError, OverflowError):
+            raise Unauthenticated("malformed") from None
+
+    def fault(self, now: float, skew_seconds: float) -> str:
+        """Why the token is not valid now; empty if it is."""
+        if self.ends <= now - skew_seconds:
+            return "expired"
+        return "not_yet_valid" if self.begins > now + skew_seconds else ""
+
+
 def _verified_claims(
     token: str, candidates: list[tuple[TokenKey, str]], rules: TokenRules
 ) -> dict[str, Any]:
@@ -148,8 +182,7 @@ def _verified_claims(
                 algorithms=[algorithm],
                 issuer=rules.issuer,
                 audience=rules.audience,
-                leeway=rules.clock_skew_seconds,
-                options={"require": list(CLAIMS)},
+                options=OPTIONS,
             )
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             reasons = (reason for kind, reason in _REASONS if isinstance(error, kind))

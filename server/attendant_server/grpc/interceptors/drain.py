@@ -1,9 +1,8 @@
 """Tracks the calls that a stopping server must wait for: calls with work in progress.
 
 A stop does not wait for calls that wait for their callers: a stream without a further request, such
-as idle reflection, or an answer that the caller does not read. It waits for the texts that a bulk
-call has read, even though the call waits for further ones. Calls whose request has not arrived
-are not tracked.
+as idle reflection, a request that does not arrive, or an answer that the caller does not read. It
+waits for the texts that a bulk call has read, even though the call waits for further ones.
 """
 
 import asyncio
@@ -89,6 +88,14 @@ class _Call:
                 self.is_receiving = False
                 yield request
                 self.is_receiving = True
+        finally:
+            self.is_receiving = False
+
+    async def read(self) -> Any:
+        """The only request of a unary call."""
+        self.is_receiving = True
+        try:
+            return await self._context.read()
         finally:
             self.is_receiving = False
 

@@ -1,12 +1,14 @@
 """The standard health service, grpc.health.v1.
 
-It replaces the one of grpcio-health-checking for two reasons. It can end its Watch calls, which
-would otherwise delay the stop of the server. And when one watcher of a name leaves, the other
-watchers still get updates.
+It replaces the one of grpcio-health-checking for three reasons. It can end its Watch calls, which
+would otherwise delay the stop of the server. When one watcher of a name leaves, the other watchers
+still get updates. And it limits Watch calls, which no admission does.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,6 +21,11 @@ UNKNOWN: int = Status.SERVICE_UNKNOWN
 SERVING: int = Status.SERVING
 NOT_SERVING: int = Status.NOT_SERVING
 
+MAX_WATCHES = 1000
+"""Watch calls beyond which each connection may have a few only; a proxy has many on one."""
+MAX_FURTHER_WATCHES = 4
+"""Watch calls of one connection that are taken beyond `MAX_WATCHES`."""
+
 
 class HealthService(health_pb2_grpc.HealthServicer):
     """The status of each service name; the empty name is the whole server."""
@@ -26,6 +33,8 @@ class HealthService(health_pb2_grpc.HealthServicer):
     def __init__(self, services: Sequence[str]) -> None:
         self._statuses: dict[str, int] = dict.fromkeys(services, NOT_SERVING)
         self._changed = asyncio.Condition()
+        self._watches: Counter[str] = Counter()
+        """Watch calls of each connection."""
         self._is_final = False
         self._is_closed = False
 
@@ -65,11 +74,29 @@ class HealthService(health_pb2_grpc.HealthServicer):
         return Status(status=self._statuses[request.service])
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
-        """The present status, and each later change."""
-        sent = None
-        while (status := await self._next(request.service, sent)) != sent:
-            await context.write(Status(status=status))
-            sent = status
+        """The present status, and each later change; RESOURCE_EXHAUSTED for too many watchers."""
+        async with self._counted(context):
+            sent = None
+            while (status := await self._next(request.service, sent)) != sent:
+                await context.write(Status(status=status))
+                sent = status
+
+    @asynccontextmanager
+    async def _counted(self, context: Context) -> AsyncIterator[None]:
+        peer, num_watches = context.peer(), self._watches.total()
+        own = self._watches[peer]
+        if num_watches >= MAX_WATCHES and own >= MAX_FURTHER_WATCHES:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"there are {num_watches} Watch calls, and {own} of this connection",
+            )
+        self._watches[peer] += 1
+        try:
+            yield
+        finally:
+            self._watches[peer] -= 1
+            if not self._watches[peer]:
+                del self._watches[peer]
 
     async def _next(self, service: str, sent: int | None) -> int:
         """Wait until the status differs from ``sent`` or the server stops."""

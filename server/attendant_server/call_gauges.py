@@ -1,0 +1,25 @@
+"""What the metrics show of the limits of all calls together."""
+
+from collections.abc import Callable
+
+from attendant_server.application.admission import CallAdmission
+from attendant_server.application.arriving_requests import ArrivingRequests
+from attendant_server.application.held_memory import HeldMemory
+from attendant_server.settings import Settings
+
+
+def call_gauges(
+    settings: Settings, admission: CallAdmission, memory: HeldMemory, arriving: ArrivingRequests
+) -> dict[str, Callable[[], float]]:
+    """Functions that return the values of gauges, by the names of the gauges."""
+    return {
+        "attendant_concurrent_calls": lambda: admission.num_calls,
+        "attendant_max_concurrent_calls": lambda: settings.max_concurrent_calls,
+        "attendant_arriving_requests": lambda: arriving.num_requests,
+        "attendant_waiting_requests": lambda: arriving.num_waiting,
+        "attendant_request_streams": lambda: arriving.num_streams,
+        "attendant_max_arriving_requests": lambda: arriving.max_requests,
+        "attendant_held_bytes": lambda: memory.num_bytes,
+        "attendant_max_held_bytes": lambda: memory.max_bytes,
+        "attendant_unread_answers": lambda: memory.num_unread_answers,
+    }
