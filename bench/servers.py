@@ -62,13 +62,16 @@ def flags_for(bundle: Path) -> list[str]:
 
 
 @contextmanager
-def running_server(*arguments: str, log: IO[bytes] | None = None) -> Iterator[RunningServer]:
+def running_server(
+    *arguments: str, log: IO[bytes] | None = None, python: str | Path = sys.executable
+) -> Iterator[RunningServer]:
     """The attendant server with the given flags in its own process, ready when the block begins.
 
-    Its log goes to the file ``log``, by default to standard error.
+    Its log goes to the file ``log``, by default to standard error. ``python`` is the interpreter of
+    the environment in which the server is installed.
     """
     port, metrics_port = free_port(), free_port()
-    command = [sys.executable, "-m", "attendant_server"]
+    command = [str(python), "-m", "attendant_server"]
     command += ["--host=127.0.0.1", f"--port={port}", "--log-level=warning"]
     command += [f"--metrics-port={metrics_port}", "--lame-duck-seconds=0", *arguments]
     with running_program(command, log) as pid:

@@ -65,10 +65,20 @@ def flags_of(parts: Sequence[str], endpoint: str) -> list[str]:
     return metrics + tracing + logs
 
 
+async def load_server(
+    server: RunningServer, send: Send[str], texts: Sequence[str], num_callers: int, seconds: float
+) -> LoadResult:
+    """Load a server with ``num_callers`` calls at a time for ``seconds``."""
+    cpu_seconds = server.cpu_seconds()
+    result = await closed_loop(send, texts, num_callers, seconds)
+    result.server_cpu_seconds = server.cpu_seconds() - cpu_seconds
+    return result
+
+
 async def measure(
     server: RunningServer, send: Send[str], texts: Sequence[str], seconds: float, is_scraped: bool
 ) -> LoadResult:
-    """Load one server with concurrent calls for ``seconds``."""
+    """Load one server, which may be scraped meanwhile, with concurrent calls for ``seconds``."""
 
     async def scrape() -> None:
         while is_scraped:
@@ -76,9 +86,7 @@ async def measure(
             await asyncio.sleep(SCRAPE_SECONDS)
 
     scraping = asyncio.create_task(scrape())
-    cpu_seconds = server.cpu_seconds()
-    result = await closed_loop(send, texts, CONCURRENCY, seconds)
-    result.server_cpu_seconds = server.cpu_seconds() - cpu_seconds
+    result = await load_server(server, send, texts, CONCURRENCY, seconds)
     scraping.cancel()
     return result
 
