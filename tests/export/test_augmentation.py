@@ -97,7 +97,7 @@ def test_a_name_becomes_another_one_on_both_sides(rng):
         source, target = change_names(
             "Did Tom see Tom and Ken in Boston?", "Hat Tom Tom und Ken in Boston gesehen?", rng
         )
-        first, second, _ = re.fullmatch(r"Did (\w+) see (\w+) and \w+ in (\w+)\?", source).groups()
+        first, second = re.findall(r"(?:Did|see) (\w+)", source)
         assert first == second
         assert Counter(source.split())[first] == Counter(target.split())[first]
         assert set(re.findall("[A-Z]\\w+", source)[1:]) == set(re.findall("[A-Z]\\w+", target)[1:])

@@ -31,7 +31,7 @@ _WORDS_OF_TENS = {
 
 def _number_words() -> dict[str, int]:
     """The values from 2 to 99 of number words of both languages."""
-    words = {}
+    words: dict[str, int] = {}
     for language, below_20 in _WORDS_BELOW_20.items():
         small = dict(enumerate(below_20.split(), start=2))
         units = {1: "one" if language == "english" else "ein"} | small
