@@ -175,13 +175,7 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 		--run-dir $(RUNS_DIR)/en-de-3 --init-from $(RUNS_DIR)/en-de-2 --seed 3 \
 		--max-minutes 36 --learning-rate 1e-3 --warmup-steps 150 --max-batch-tokens 4096 \
 		--validate-every-steps 400 --patience 50
-	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) \
-		--run-dir $(RUNS_DIR)/en-de-4 --init-from $(RUNS_DIR)/en-de-3 --seed 4 --dropout 0 \
-		--max-steps 330 --learning-rate 4e-4 --warmup-steps 30 --max-batch-tokens 1024 \
-		--augment all --augment no-final-punctuation:0.35 --augment lower-case:0.25 \
-		--augment numbers:0.8 --augment names:0.4 \
-		--extra-pairs $(CURDIR)/export/data/short_phrases.en-de.tsv:40
-	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de-4 --name en-de \
+	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de-3 --name en-de \
 		--bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/tatoeba-en-de.json --test $(TATOEBA_TEST)
 	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) --swap \
