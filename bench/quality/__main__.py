@@ -5,7 +5,8 @@
     python -m bench.quality --data-dir DATA_DIR --model en-fr \\
         --file tatoeba/tatoeba.en-fr.test.tsv.gz
 
-Translation: sacreBLEU and chrF on the Tatoeba test with all references, in greedy and beam search.
+Translation: sacreBLEU and chrF on the Tatoeba test with all references, in greedy and beam search,
+also of its sources in lower case without final punctuation ("casual").
 Counts empty and repetitive outputs on that test and, for models with English sources, on sentences
 of digital.gov. Checks whether batches change tokens or log-probabilities of a sentence.
 
@@ -27,7 +28,12 @@ from attendant_client import Client
 from bench.arguments import bench_parser
 from bench.quality.embedding import measure_embeddings
 from bench.quality.invariance import measure_invariance
-from bench.quality.translation import count_faults, measure_translation, translate
+from bench.quality.translation import (
+    casual_references,
+    count_faults,
+    measure_translation,
+    translate,
+)
 from bench.reporting import report
 from bench.servers import RunningServer, running_server
 from bench.texts import TATOEBA_TEST, read_references, sample_texts
@@ -57,6 +63,8 @@ def measure(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {"models": models}
     for search, beam_size in {"greedy": 1, "beam4": 4}.items():
         figures[search] = measure_translation(client, references, beam_size, model)
+        casual = casual_references(references)
+        figures[f"casual_{search}"] = measure_translation(client, casual, beam_size, model)
         figures[f"batching_{search}"] = measure_invariance(
             client, list(references), beam_size, model
         )

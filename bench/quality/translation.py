@@ -1,6 +1,7 @@
 """Scores and faults of served translations, obtained through the client."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sacrebleu
@@ -35,6 +36,17 @@ def is_looping(text: str) -> bool:
 def translate(client: Client, texts: Sequence[str], beam_size: int, model: str) -> list[str]:
     """The translations of any number of texts."""
     return [each.text for each in client.translate(texts, beam_size=beam_size, model=model)]
+
+
+def casual_references(references: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The references of each source in lower case without final punctuation.
+
+    Sources that become the same have the references of all of them.
+    """
+    found: dict[str, list[str]] = {}
+    for source, texts in references.items():
+        found.setdefault(re.sub(r"\s*[.!?…]+$", "", source).lower() or source, []).extend(texts)
+    return found
 
 
 def measure_translation(

@@ -21,6 +21,7 @@ from attendant_export.bundle.rebuild import rebuild_bundle
 from attendant_export.bundle.signing import sign_bundle
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
+from attendant_export.data.augmentation import parse_augmentation
 from attendant_export.data.bert_text import BertData, TextSource
 from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.importers.checkpoint import CheckpointError
@@ -32,10 +33,12 @@ from attendant_export.train.distributed import ProcessGroup, join_processes
 from attendant_export.train.loop import TrainingOptions, TrainingStopped
 from attendant_export.train.recipes import bert_recipe, describe_hardware, translation_recipe
 from attendant_export.train.start import describe_start
-from attendant_export.train.translation import TranslationData, train_translation
+from attendant_export.train.translation import ExtraPairs, TranslationData, train_translation
 from attendant_export.training_arguments import DEFAULT_TEXTS, TATOEBA_VALID
 from attendant_export.verify.graph_sessions import GraphError, ParityError
 
+MAX_REPEATS = 1000
+"""Limit of the repeats of further training pairs in an epoch."""
 DEFAULT_EPOCHS = 5
 """Epochs of a training without any limit."""
 
@@ -169,6 +172,8 @@ def _train_translation(args: argparse.Namespace) -> None:
         _data_file(args, args.train),
         _data_file(args, args.valid),
         swap=args.swap,
+        extra=tuple(_extra_pairs(args, text) for text in args.extra_pairs),
+        augmentation=parse_augmentation(args.augment),
         vocab_size=args.vocab_size,
         max_batch_tokens=args.max_batch_tokens,
     )
@@ -189,6 +194,15 @@ def _train_translation(args: argparse.Namespace) -> None:
         )
     if processes.is_first:
         print(f"{args.run_dir}: finished with best BLEU {progress.best:.2f}")
+
+
+def _extra_pairs(args: argparse.Namespace, text: str) -> ExtraPairs:
+    name, colon, number = text.rpartition(":")
+    if not colon:
+        return ExtraPairs(_data_file(args, text))
+    if not number.isdecimal() or not 1 <= int(number) <= MAX_REPEATS:
+        raise ValueError(f"--extra-pairs {text}: want FILE[:REPEATS], repeats 1 to {MAX_REPEATS}")
+    return ExtraPairs(_data_file(args, name), int(number))
 
 
 def _text_source(args: argparse.Namespace, text: str) -> TextSource:

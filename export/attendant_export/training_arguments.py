@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from attendant_export.data.augmentation import ALL, CHANGES
 from attendant_export.graphs.attention import HEAD_DIM_MULTIPLE
 
 TATOEBA_TRAIN = "tatoeba/tatoeba.en-de.train.tsv.gz"
@@ -97,6 +98,24 @@ def add_train_translation(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --init-from: train a new tokenizer instead, for example for other languages; "
         "tokens in both vocabularies keep their embeddings",
+    )
+    parser.add_argument(
+        "--extra-pairs",
+        action="append",
+        default=[],
+        metavar="FILE[:REPEATS]",
+        help="further training pairs, like --train; an epoch has each of them REPEATS times, 1 by "
+        "default; may be repeated",
+    )
+    usual = ", ".join(f"{kind} {probability:g}" for kind, (_, probability) in CHANGES.items())
+    parser.add_argument(
+        "--augment",
+        action="append",
+        default=[],
+        metavar="KIND[:PROBABILITY]",
+        help="change training pairs at random, anew in each epoch, so that the model learns input "
+        f"that the data lack: {ALL}, or one of these, with their usual probabilities: {usual}; "
+        "may be repeated",
     )
     _add_sizes(parser, vocab_size=8000, num_heads=8, head_dim_multiple=HEAD_DIM_MULTIPLE)
     parser.add_argument("--num-encoder-layers", type=int, default=6, help="layers of the encoder")

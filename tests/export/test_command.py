@@ -152,6 +152,31 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
             "device 'gpu' is not auto, cpu or cuda",
         ),
         (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --augment names:1.5",
+            "--augment names:1.5: want KIND[:PROBABILITY], a probability from 0 to 1",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --augment emoji",
+            "--augment emoji: emoji is none of all, numbers, names, no-final-punctuation, ",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --extra-pairs more.tsv",
+            "more.tsv: no such file",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --extra-pairs valid.tsv:0",
+            "--extra-pairs valid.tsv:0: want FILE[:REPEATS], repeats 1 to 1000",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --extra-pairs bad.tsv:2",
+            "bad.tsv:2: want two tab-separated texts",
+        ),
+        (
             "export --data-dir {data} --run-dir {tmp}/none --data-card {data}/card.json "
             "--valid valid.tsv",
             "none: no such run folder",
@@ -235,6 +260,23 @@ def test_a_stopped_training_says_so_and_does_not_look_finished(
     message = f"stopped by {number.name}; run the same command again to continue"
     assert output.err.endswith(f"attendant-export: {message}\n")
     assert output.out == ""
+
+
+def test_a_recipe_names_changes_of_the_text_and_further_pairs(data_dir, tmp_path):
+    (data_dir / "short.tsv").write_text("Dog\tHund\nKing\tKönig\n", encoding="utf-8")
+    folders = {"data": data_dir, "run": tmp_path / "run"}
+    run(
+        f"{TRAIN} --num-encoder-layers 1 --num-decoder-layers 1 --max-steps 1 --device cpu {SMALL} "
+        "--extra-pairs short.tsv:3 --augment all --augment names:0",
+        **folders,
+    )
+
+    recipe = json.loads((tmp_path / "run/run.json").read_text())["recipe"]
+    assert "Each pair of short.tsv occurs 3 times in an epoch." in recipe
+    assert "probabilities: numbers 0.5, no-final-punctuation 0.2, lower-case 0.12, " in recipe
+    assert "mean of greedy BLEU and greedy BLEU without capitals and final punctuation" in recipe
+    columns = (tmp_path / "run/history.csv").read_text().splitlines()[0].split(",")
+    assert [name for name in columns if "bleu" in name] == ["mean_bleu", "bleu", "casual_bleu"]
 
 
 def test_other_flags_neither_change_a_run_nor_its_record(data_dir, tmp_path, capsys):

@@ -1,10 +1,14 @@
+import json
 import math
+import shutil
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
-from attendant_export.bundle.manifest import BundleError
-from attendant_export.bundle.parameters import read_parameters
+from attendant_export.bundle.manifest import BundleError, read_manifest
+from attendant_export.bundle.parameters import fitting_parameters, read_parameters
+from attendant_export.bundle.weights import read_weights
 from attendant_export.data.tokenizer import load_tokenizer, train_translation_tokenizer
 from attendant_export.data.translation_pairs import PairBatch
 from attendant_export.models.encoder_decoder import EncoderDecoder
@@ -15,6 +19,7 @@ from attendant_export.runs.models import load_model
 from attendant_export.train.loop import TrainingOptions
 from attendant_export.train.start import check_start, load_start
 from attendant_export.train.translation import (
+    ExtraPairs,
     TranslationData,
     label_smoothed_loss,
     train_translation,
@@ -169,6 +174,35 @@ def test_training_can_start_from_the_weights_of_a_translation_bundle(translation
     load_start(translation_bundle, model)
 
     torch.testing.assert_close(model.state_dict(), trained.state_dict())
+
+
+def test_training_can_start_from_a_bundle_of_int8_weights_alone(translation_bundle, tmp_path):
+    folder = tmp_path / "int8"
+    shutil.copytree(translation_bundle, folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    (int8,) = (each for each in manifest["precisions"] if each["name"] == "int8")
+    manifest["precisions"] = [int8]
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    found = read_manifest(folder)
+    weights = read_weights(folder, found.precisions[0])
+    model = EncoderDecoder(found.architecture)
+
+    load_start(folder, model)
+
+    expected = fitting_parameters("int8", weights, found.architecture)
+    torch.testing.assert_close(model.state_dict(), expected, rtol=0, atol=0)
+
+
+def test_further_pairs_are_in_every_epoch_as_often_as_they_are_repeated(run_dir, tmp_path):
+    data = run_dir.parent / "data"
+    (tmp_path / "short.tsv").write_text("dog\tHund\nking\tKönig\n", encoding="utf-8")
+    extra = (ExtraPairs(tmp_path / "short.tsv", 3),)
+    texts = TranslationData(data / "train.tsv", data / "valid.tsv", swap=True, extra=extra)
+    without = replace(texts, extra=())
+
+    added = texts.read_training_pairs()[len(without.read_training_pairs()) :]
+
+    assert Counter(added) == {("Hund", "dog"): 3, ("König", "king"): 3}
 
 
 def test_a_start_for_other_languages_keeps_what_both_vocabularies_have(translation_bundle):

@@ -15,19 +15,19 @@ from attendant_export.models.embeddings import SOURCE
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 
+REFERENCES = ("fp32", "fp16", "int8")
+"""The first of these precisions that a bundle has gives the weights of the PyTorch model."""
 TOKEN_TYPES = f"{SOURCE.token_types}.weight"
 
 
 def read_parameters(folder: Path) -> dict[str, Tensor]:
-    """The parameters of a bundle, from its fp32 weights or else from its fp16 weights.
+    """The parameters of a bundle, from the first precision of `REFERENCES` that it has.
 
-    Raises BundleError for a damaged bundle, and for one with neither precision.
+    Raises BundleError for a damaged bundle.
     """
     manifest, _ = read_upgraded(folder)
     by_name = {graphs.name: graphs for graphs in manifest.precisions}
-    graphs = by_name.get("fp32", by_name.get("fp16"))
-    if graphs is None:
-        raise BundleError(f"{folder} has neither fp32 nor fp16 weights to start from")
+    graphs = next(by_name[name] for name in REFERENCES if name in by_name)
     return fitting_parameters(graphs.name, read_weights(folder, graphs), manifest.architecture)
 
 

@@ -32,7 +32,7 @@ from attendant_export.bundle.manifest import (
     write_manifest,
 )
 from attendant_export.bundle.model_card import note_rebuilt_graphs
-from attendant_export.bundle.parameters import fitting_parameters
+from attendant_export.bundle.parameters import REFERENCES, fitting_parameters
 from attendant_export.bundle.reference_outputs import check_has_reference_outputs
 from attendant_export.bundle.scratch import locked, scratch_folder
 from attendant_export.bundle.upgrade import read_upgraded
@@ -43,8 +43,6 @@ from attendant_export.graphs.writer import write_graphs_of
 
 logger = logging.getLogger(__name__)
 
-REFERENCES = ("fp32", "fp16", "int8")
-"""The first of these precisions that a bundle has gives the weights of the PyTorch model."""
 OPTIONAL_GRAPHS = {
     "aligner": "max_alignment_difference",
     "attention": "max_attention_difference",

@@ -39,10 +39,30 @@ def translation_recipe(
     return (
         f"Transformer with {norm}-norm, dropout {dropout:g} and one embedding for source, "
         f"target and output; joint BPE. {describe_schedule(options)}; batches of "
-        f"{data.max_batch_tokens:,} padded tokens, label smoothing {label_smoothing:g}. The "
-        f"checkpoint with the best greedy BLEU on {data.num_valid_sources} sentences of "
-        f"{data.valid.name}, measured every {options.validate_every_steps:,} steps."
+        f"{data.max_batch_tokens:,} padded tokens, label smoothing {label_smoothing:g}. "
+        f"{_describe_additions(data)}The checkpoint with the best {_describe_metric(data)} on "
+        f"{data.num_valid_sources} sentences of {data.valid.name}, measured every "
+        f"{options.validate_every_steps:,} steps."
     )
+
+
+def _describe_additions(data: TranslationData) -> str:
+    """What is added to and changed in the training pairs, in whole sentences."""
+    sentences = [
+        f"Each pair of {extra.path.name} occurs {extra.repeats:,} times in an epoch. "
+        for extra in data.extra
+    ]
+    if data.augmentation:
+        sentences.append(
+            f"Pairs are changed at random with these probabilities: {data.augmentation}. "
+        )
+    return "".join(sentences)
+
+
+def _describe_metric(data: TranslationData) -> str:
+    if data.augmentation:
+        return "mean of greedy BLEU and greedy BLEU without capitals and final punctuation"
+    return "greedy BLEU"
 
 
 def bert_recipe(

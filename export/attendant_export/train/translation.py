@@ -12,6 +12,7 @@ from attendant.v1.architecture_pb2 import Architecture
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation, casual_form
 from attendant_export.data.text_files import group_references, read_pairs
 from attendant_export.data.tokenizer import train_translation_tokenizer
 from attendant_export.data.translation_pairs import PairBatch, PairDataset
@@ -34,6 +35,14 @@ MAX_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True)
+class ExtraPairs:
+    """A file of further training pairs, and how often an epoch has each of them."""
+
+    path: Path
+    repeats: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class TranslationData:
     """Files of training and validation pairs, and settings for tokenization and batches."""
 
@@ -41,10 +50,20 @@ class TranslationData:
     valid: Path
     swap: bool = False
     """Translate the second column to the first."""
+    extra: tuple[ExtraPairs, ...] = ()
+    augmentation: Augmentation = NO_AUGMENTATION
+    """Changes of the training pairs, drawn anew in each epoch."""
     vocab_size: int = 8000
     max_batch_tokens: int = 4096
     num_valid_sources: int = 500
     """Number of validation sentences that each validation translates, sampled once."""
+
+    def read_training_pairs(self) -> list[tuple[str, str]]:
+        """All training pairs, the further ones as often as they are repeated."""
+        pairs = read_pairs(self.train, self.swap)
+        for extra in self.extra:
+            pairs += read_pairs(extra.path, self.swap) * extra.repeats
+        return pairs
 
 
 def label_smoothed_loss(model: EncoderDecoder, batch: PairBatch, label_smoothing: float) -> Tensor:
@@ -75,7 +94,7 @@ class TranslationTask:
     ) -> None:
         self.model, self.tokenizer, self.data = model, tokenizer, data
         self.label_smoothing, self.seed, self.processes = label_smoothing, seed, processes
-        self.dataset = PairDataset(read_pairs(data.train, data.swap), tokenizer, MAX_TOKENS)
+        self.dataset = PairDataset(data.read_training_pairs(), tokenizer, MAX_TOKENS)
         if self.dataset.num_left_out:
             logger.info(
                 "%d of %d pairs are left out: they have more than %d tokens on a side",
@@ -98,7 +117,8 @@ class TranslationTask:
         """This process's share of the batches of an epoch, on the model's device."""
         device = self.model.embedding.weight.device
         rng = np.random.default_rng((self.seed, epoch))
-        for batch in self.dataset.batches(self.data.max_batch_tokens, rng):
+        limit = self.data.max_batch_tokens
+        for batch in self.dataset.batches(limit, rng, self.data.augmentation):
             yield batch.share(self.processes.rows, device)
 
     def loss(self, batch: PairBatch) -> Tensor:
@@ -106,8 +126,20 @@ class TranslationTask:
         return label_smoothed_loss(self.model, batch, self.label_smoothing)
 
     def validate(self) -> dict[str, float]:
-        """BLEU and chrF of greedy translations of the drawn validation sentences."""
-        hypotheses = translate(self.model, self.tokenizer, self.valid_sources)
+        """BLEU and chrF of greedy translations of the drawn validation sentences.
+
+        With augmentation, the first metric is the mean of that BLEU and of the BLEU of the same
+        sentences in lower case without final punctuation.
+        """
+        scores = self._scores(self.valid_sources)
+        if not self.data.augmentation:
+            return scores
+        casual = self._scores([casual_form(source) for source in self.valid_sources])
+        mean = (scores["bleu"] + casual["bleu"]) / 2
+        return {"mean_bleu": mean} | scores | {"casual_bleu": casual["bleu"]}
+
+    def _scores(self, sources: list[str]) -> dict[str, float]:
+        hypotheses = translate(self.model, self.tokenizer, sources)
         return score_translations(hypotheses, self.valid_references)
 
 
@@ -153,5 +185,5 @@ def train_translation(
 
 
 def _train_tokenizer(data: TranslationData) -> Tokenizer:
-    texts = (text for pair in read_pairs(data.train) for text in pair)
+    texts = (text for pair in data.read_training_pairs() for text in pair)
     return train_translation_tokenizer(texts, data.vocab_size)

@@ -14,7 +14,12 @@ from bench.quality.embedding import (
     spearman,
 )
 from bench.quality.invariance import measure_invariance
-from bench.quality.translation import count_faults, is_looping, measure_translation
+from bench.quality.translation import (
+    casual_references,
+    count_faults,
+    is_looping,
+    measure_translation,
+)
 from bench.servers import running_server
 from bench.texts import GOVERNMENT, sample_texts
 
@@ -52,6 +57,15 @@ def test_empty_and_repeating_translations_are_counted():
 
     assert found == {"num_empty": 1, "num_looping": 2, "num_sentences": 4}
     assert not is_looping("so so it goes")
+
+
+def test_casual_sources_have_neither_capitals_nor_final_punctuation():
+    references = {"Is Tom in?": ["Ist Tom da?"], "Is Tom in!": ["Tom ist da!"], "…": ["…"]}
+
+    assert casual_references(references) == {
+        "is tom in": ["Ist Tom da?", "Tom ist da!"],
+        "…": ["…"],
+    }
 
 
 def test_government_sentences_are_of_one_file(tmp_path):
