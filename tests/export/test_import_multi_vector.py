@@ -81,8 +81,8 @@ def test_limits_are_those_of_the_encoder(
 
 
 def test_tokens_are_kept_in_documents_without_a_list_or_a_task(tmp_path):
-    for number, mask in enumerate(({"skiplist_words": []}, {"skiplist_tasks": []})):
-        found = read_encoder(write_multi_vector(tmp_path / str(number), mask=mask))
+    for name in ("skiplist_words", "skiplist_tasks"):
+        found = read_encoder(write_multi_vector(tmp_path / name, mask={name: []}))
         assert found.late_interaction is not None
         assert not found.late_interaction.skipped_token_ids
 

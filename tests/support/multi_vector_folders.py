@@ -35,7 +35,10 @@ def write_multi_vector(
         (folder / path).mkdir(exist_ok=True)
     for path in ("1_Dense", "2_Dense"):
         change_json(folder / path / "config.json", use_residual=None, **VECTORS)
-    fields = {"skiplist_words": [".", ",", "nowhere"], "skiplist_tasks": ["document"]}
+    fields: dict[str, Any] = {
+        "skiplist_words": [".", ",", "nowhere"],
+        "skiplist_tasks": ["document"],
+    }
     fields |= {"keep_only_token_ids": None} | (mask or {})
     write_json(folder / "3_MultiVectorMask" / "config.json", fields)
     write_json(folder / "4_Normalize" / "config.json", VECTORS)

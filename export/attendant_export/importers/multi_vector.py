@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 def is_multi_vector(checkpoint: Checkpoint) -> bool:
     """Whether ``MultiVectorEncoder`` wrote the folder."""
-    return checkpoint.options(SETTINGS).get("model_type") == "MultiVectorEncoder"
+    return bool(checkpoint.options(SETTINGS).get("model_type") == "MultiVectorEncoder")
 
 
 def multi_vector_modules(checkpoint: Checkpoint) -> list[Module]:
