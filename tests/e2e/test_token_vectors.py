@@ -35,6 +35,7 @@ from tests.support.colbert_checkpoints import (
     write_pylate,
 )
 from tests.support.models import embedding_model
+from tests.support.multi_vector_folders import EXPANSION, write_multi_vector
 from tests.support.serving import running_server
 
 transformers = pytest.importorskip("transformers")
@@ -48,12 +49,14 @@ NAMES = {
     "pylate-mpnet": PYLATE_MARKERS,
     "pylate-attending": PYLATE_MARKERS,
     "pylate-plain": PYLATE_MARKERS,
+    "multi-vector": PYLATE_MARKERS,
 }
 """The markers of each model."""
 ATTENDING = "colbert-attending", "pylate-attending"
 """Models whose queries attend to the mask tokens after them."""
 QUERY_LENGTH = 48
-LAYERS = {"colbert": [("", "linear")], "pylate": [("1_Dense", "linear"), ("2_Dense", "linear")]}
+DENSE = [("1_Dense", "linear"), ("2_Dense", "linear")]
+LAYERS = {"colbert": [("", "linear")], "pylate": DENSE, "multi": DENSE}
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,9 @@ def folder(tmp_path_factory):
             attend_to_expansion_tokens=True,
         ),
         write_pylate(root / "pylate-plain", query_length=QUERY_LENGTH, do_query_expansion=False),
+        write_multi_vector(
+            root / "multi-vector", encoder={"query_expansion": EXPANSION | {"length": QUERY_LENGTH}}
+        ),
     ]
     # The window reaches the last mask token from the first tokens of a query.
     change_json(root / "pylate-modernbert/config.json", local_attention=2 * QUERY_LENGTH)

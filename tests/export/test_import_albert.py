@@ -142,6 +142,7 @@ def random_texts(count):
     ("options", "message"),
     [
         ({"remove_space": False}, "remove_space is False, which is not supported"),
+        ({"tokenizer_class": "T5Tokenizer"}, "supported: 'AlbertTokenizer', 'AlbertTokenizerFast'"),
         ({"do_lower_case": "yes"}, "do_lower_case is 'yes', which is not supported"),
         ({"sp_model_kwargs": {"nbest_size": 2}}, "sp_model_kwargs is {'nbest_size': 2}, want {}"),
     ],

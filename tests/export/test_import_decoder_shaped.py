@@ -223,6 +223,7 @@ def test_inspect_describes_the_parts_and_the_prompts(gemma3, tmp_path, capsys):
             {"rope_parameters": {"factor": 2.0}},
             "rope_parameters has factor, which is not supported",
         ),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention is True, which is"),
         ({"is_causal": False}, "is_causal is False, which is not supported; supported: True"),
         ({"layer_types": [GLOBAL, LOCAL]}, "use_sliding_window is False, but layer_types has slid"),
         ({"layer_types": [GLOBAL, "linear"]}, "layer_types is .*, want 2 of full_attention, slid"),

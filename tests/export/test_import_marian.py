@@ -287,6 +287,7 @@ def test_a_field_that_is_not_supported_is_named(field, value, message, tmp_path,
         ({"do_lower_case": True}, "do_lower_case is True, which is not supported"),
         ({"sp_model_kwargs": {"alpha": 1}}, "sp_model_kwargs is {'alpha': 1}, want {}"),
         ({"separate_vocabs": True}, "target_vocab.json is missing"),
+        ({"tokenizer_class": "Own"}, "tokenizer_class is 'Own', which is not supported; supported"),
         ({"unk_token": "[UNK]"}, "vocab.json: the special token [UNK] is missing"),
     ],
 )

@@ -296,6 +296,7 @@ def test_a_field_that_is_not_supported_is_named(family, fields, message, tmp_pat
             "added_tokens_decoder has 'deu_Latn' with the id 9; supported: ",
         ),
         ("bart", {"mask_token": "[MASK]"}, "the special token [MASK] has no id"),
+        ("bart", {"tokenizer_class": "BertTokenizer"}, "tokenizer_class is 'BertTokenizer', which"),
         ("bart", {"errors": "ignore"}, "errors is 'ignore'"),
     ],
 )

@@ -25,6 +25,15 @@ def test_an_adapter_without_its_model_is_refused(tmp_path, refusal):
     assert "has adapter_config.json and no config.json: adapters are not" in refusal(source)
 
 
+def test_a_network_in_code_of_the_checkpoint_is_refused(tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "source", "bert")
+    path = source / "config.json"
+    change_json(path, auto_map={"AutoConfig": "own.Config", "AutoModel": "own.Model"})
+    message = refusal(source)
+    assert "config.json: auto_map.AutoModel is 'own.Model': networks in code" in message
+    assert "if it is the network of model_type 'bert', remove auto_map" in message
+
+
 def test_a_t5_encoder_is_refused(tmp_path, refusal):
     source = write_t5(tmp_path / "source", architectures=["T5EncoderModel"])
     path = source / "model.safetensors"

@@ -271,6 +271,13 @@ def test_two_statements_of_normalization_that_differ_are_refused(source, refusal
     assert "do_lower_case is True, but lowercase in tokenizer.json is False" in message
 
 
+def test_a_tokenizer_that_does_not_read_the_file_is_refused(source, refusal):
+    change_json(source / "config.json", tokenizer_class="BertJapaneseTokenizer")
+    message = refusal(source)
+    assert "config.json: tokenizer_class is 'BertJapaneseTokenizer', which is not" in message
+    assert "it does not read tokenizer.json" in message
+
+
 @pytest.mark.parametrize("has_config", [True, False])
 def test_a_normalization_by_default_counts_as_a_statement(has_config, source, refusal):
     change_json(source / "tokenizer_config.json", do_lower_case=None)

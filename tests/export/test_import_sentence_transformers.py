@@ -14,7 +14,13 @@ from attendant.v1.embedding_pb2 import (
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 
-from tests.support.checkpoints import WIDTH, change_json, write_json, write_sentence_transformer
+from tests.support.checkpoints import (
+    NUM_POSITIONS,
+    WIDTH,
+    change_json,
+    write_json,
+    write_sentence_transformer,
+)
 from tests.support.imports import read_encoder
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
@@ -248,12 +254,16 @@ def test_prompts_that_cannot_be_applied_are_refused(
         ("config_sentence_transformers.json", {"matryoshka_dimensions": [8], "truncate_dim": 16}),
     ],
 )
-def test_dimensions_that_a_checkpoint_states_are_in_the_manifest(name, fields, tmp_path, import_):
+def test_dimensions_that_a_checkpoint_states_are_in_the_manifest(
+    name, fields, tmp_path, import_, caplog
+):
     source = write_sentence_transformer(tmp_path / "source", MEAN)
     if not (source / name).exists():
         write_json(source / name, {})
     change_json(source / name, **fields)
     assert list(import_(source).embedding.trained_dimensions) == [8, 16]
+    is_default = "truncate_dim is 16: the original returns so many values by default" in caplog.text
+    assert is_default == ("truncate_dim" in fields)
 
 
 @pytest.mark.parametrize("value", [[0], [WIDTH + 1], ["8"], [True], 8])
@@ -276,6 +286,15 @@ def test_bad_numbers_of_dimensions_are_refused(numbers, message, tmp_path, capsy
     with pytest.raises(SystemExit, match="2"):
         main(["import", str(source), *options])
     assert message in capsys.readouterr().err
+
+
+def test_a_prompt_without_a_text_is_none(tmp_path):
+    source = write_sentence_transformer(tmp_path / "source", MEAN)
+    prompts = {"prompts": {"query": None, "document": "text: "}, "default_prompt_name": "query"}
+    write_json(source / "config_sentence_transformers.json", prompts)
+    defaults = read_encoder(source).defaults
+    assert dict(defaults.prompts) == {"query": "", "document": "text: "}
+    assert not defaults.default_prompt
 
 
 @pytest.mark.parametrize("prompts", [["query: "], {"query": 3}, "query"])
@@ -304,6 +323,21 @@ def test_settings_of_the_encoder_that_change_vectors_are_refused(field, value, t
     assert f"sentence_bert_config.json: {field} is {value!r}" in refusal(source)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("config_args", {"num_hidden_layers": 1}, "config_args.num_hidden_layers is 1, which is"),
+        ("tokenizer_args", {"do_lower_case": True}, "tokenizer_args.do_lower_case is True, which"),
+        ("processor_kwargs", {"model_max_length": 9}, "processor_kwargs.model_max_length is 9"),
+        ("model_kwargs", ["dtype"], "model_kwargs is ['dtype'], want an object"),
+    ],
+)
+def test_arguments_that_load_another_model_are_refused(name, arguments, message, tmp_path, refusal):
+    source = write_sentence_transformer(tmp_path / "source", MEAN)
+    change_json(source / "sentence_bert_config.json", **{name: arguments})
+    assert f"sentence_bert_config.json: {message}" in refusal(source)
+
+
 def test_settings_of_the_encoder_as_the_original_writes_them_are_read(tmp_path):
     source = write_sentence_transformer(tmp_path / "source", MEAN)
     text = {"method": "forward", "method_output_name": "last_hidden_state"}
@@ -313,9 +347,17 @@ def test_settings_of_the_encoder_as_the_original_writes_them_are_read(tmp_path):
         modality_config={"text": text},
         module_output_name="token_embeddings",
         processing_kwargs={},
+        model_args={"trust_remote_code": True, "attn_implementation": "eager"},
         max_seq_length=9,
     )
     assert read_encoder(source).max_tokens == 9
+
+
+@pytest.mark.parametrize(("stated", "limit"), [(100, 100), (1000, NUM_POSITIONS)])
+def test_the_limit_of_the_package_counts_instead_of_that_of_the_tokenizer(stated, limit, tmp_path):
+    source = write_sentence_transformer(tmp_path / "source", MEAN, max_tokens=stated)
+    change_json(source / "tokenizer_config.json", model_max_length=20)
+    assert read_encoder(source).max_tokens == limit
 
 
 @pytest.mark.parametrize("family", ["roberta", "distilbert", "xlm-roberta"])

@@ -121,6 +121,17 @@ def test_an_option_of_wordpiece_is_named(field, value, message, tmp_path):
         read_tokenizer(Checkpoint(source))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tokenizer_that_reads_the_files_otherwise_is_named(family, tmp_path):
+    source, _ = with_files(tmp_path / "source", family)
+    change_json(source / "tokenizer_config.json", tokenizer_class="OtherTokenizer")
+    message = (
+        r"tokenizer_class is 'OtherTokenizer', which is not supported; supported: '\w+Tokenizer"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        read_tokenizer(Checkpoint(source))
+
+
 def test_a_vocabulary_that_is_no_text_is_named(tmp_path):
     source, _ = with_files(tmp_path / "source", "bert")
     (source / "vocab.txt").write_bytes(b"\xff\xfe")

@@ -24,6 +24,7 @@ from attendant_export.importers.sentencepiece_model import (
     SentencePieceModel,
     read_sentencepiece,
 )
+from attendant_export.importers.stated_tokens import check_tokenizer_class
 
 SENTENCEPIECE = "spiece.model"
 CLS, SEP, PAD, MASK = "[CLS]", "[SEP]", "<pad>", "[MASK]"
@@ -43,6 +44,7 @@ def read_albert_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
     Raises CheckpointError.
     """
+    check_tokenizer_class(checkpoint, "AlbertTokenizer")
     model = read_sentencepiece(checkpoint.path(SENTENCEPIECE), allows_symbols=True)
     if model.is_bpe or model.has_bytes:
         raise CheckpointError(

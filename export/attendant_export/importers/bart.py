@@ -12,7 +12,7 @@ from attendant_export.importers.fairseq_tokenizer import end_with
 from attendant_export.importers.generation import read_generation
 from attendant_export.importers.imported import ImportedTranslator
 from attendant_export.importers.special_tokens import read_tokenizer
-from attendant_export.importers.stated_tokens import stated_token
+from attendant_export.importers.stated_tokens import check_tokenizer_class, stated_token
 from attendant_export.importers.tokenizer_checks import largest_id, stated_max_tokens
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 
@@ -75,6 +75,7 @@ def _read_tokenizer(checkpoint: Checkpoint, special: list[str]) -> Tokenizer:
     if checkpoint.has(TOKENIZER):
         tokenizer = read_tokenizer(checkpoint)
     else:
+        check_tokenizer_class(checkpoint, "BartTokenizer", "RobertaTokenizer")
         tokenizer = read_byte_level_bpe(checkpoint)
     for text in special:
         if tokenizer.token_to_id(text) is None:

@@ -13,6 +13,7 @@ from attendant_export.importers.classification import FUNCTIONS
 from attendant_export.importers.imported import ImportedEncoder
 from attendant_export.importers.prompts import SETTINGS, read_prompts
 from attendant_export.importers.sentence_transformers import (
+    MAX_SEQ_LENGTH,
     MODULES,
     Module,
     encoder_settings,
@@ -44,10 +45,8 @@ def with_cross_encoder_defaults(
     settings = Config(settings.path, fields)
     settings.require(**ENCODER_SETTINGS)
     settings.require_empty("processing_kwargs")
-    max_tokens = settings.integer("max_seq_length", encoder.max_tokens)
     return replace(
-        encoder,
-        max_tokens=min(encoder.max_tokens, max_tokens),
+        encoder.with_stated_limit(settings, MAX_SEQ_LENGTH),
         classification=_classification(encoder.classification, checkpoint),
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from attendant.v1.architecture_pb2 import Architecture
@@ -21,7 +22,7 @@ from attendant_manifest import rules
 from tokenizers import Tokenizer
 
 from attendant_export.data.shortlists import Shortlists
-from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.checkpoint import Checkpoint, Config
 from attendant_export.importers.classification import (
     has_classification_head,
     head_weights,
@@ -65,6 +66,17 @@ class ImportedEncoder:
     """The labels of a model with a classification head."""
     late_interaction: LateInteraction | None = None
     """The queries and documents of a model of late interaction."""
+    max_network_tokens: int = rules.MAX_TOKENS
+    """Limit of tokens that the network allows, whatever the tokenizer states."""
+
+    def with_stated_limit(self, config: Config, name: str) -> Self:
+        """The model with the limit of tokens of a field, which the tokenizer's does not lower.
+
+        Without the field, the limit stays. Raises CheckpointError for another value.
+        """
+        if name not in config:
+            return self
+        return replace(self, max_tokens=min(self.max_network_tokens, config.integer(name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +129,11 @@ def load_encoder(
         model = Encoder(architecture, tokens).eval()
     weights.load(model, source)
     positions = max_text_tokens(architecture.source_embeddings.positions)
-    limits = (positions, longest, stated_max_tokens(checkpoint), rules.MAX_TOKENS)
-    limit = min(each for each in limits if each is not None)
-    tokenizer = read_tokenizer(checkpoint)
-    return ImportedEncoder(family, model, tokenizer, limit, classification=classification)
+    limits = (positions, longest, rules.MAX_TOKENS)
+    most = min(each for each in limits if each is not None)
+    return ImportedEncoder(
+        *(family, model, read_tokenizer(checkpoint)),
+        max_tokens=min(most, stated_max_tokens(checkpoint) or most),
+        classification=classification,
+        max_network_tokens=most,
+    )

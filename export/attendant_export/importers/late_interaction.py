@@ -1,12 +1,11 @@
 """Models of late interaction, such as ColBERT: an encoder and dense layers for its tokens.
 
-There are two layouts: checkpoints of ColBERT itself (``HF_ColBERT``), and folders of PyLate, which
-are those of sentence-transformers with other modules.
+There are three layouts: checkpoints of ColBERT itself (``HF_ColBERT``), folders of PyLate, which
+are those of sentence-transformers with other modules, and folders of ``MultiVectorEncoder``.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from string import punctuation
 from typing import Any
 
@@ -20,10 +19,19 @@ from attendant_export.data.tokenizer import unknown_token_id
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 from attendant_export.importers.colbert import HF_PROJECTION, has_projection
 from attendant_export.importers.imported import ImportedEncoder
+from attendant_export.importers.multi_vector import (
+    TOKENS,
+    is_multi_vector,
+    multi_vector_modules,
+    multi_vector_settings,
+    with_plain_markers,
+)
 from attendant_export.importers.prompts import SETTINGS, read_prompts
+from attendant_export.importers.role_settings import RoleSettings
 from attendant_export.importers.sentence_transformers import (
     IDENTITY,
     MODULES,
+    TANH,
     Module,
     check_encoder_settings,
     check_folders,
@@ -44,26 +52,9 @@ SAMPLE = "An example, with punctuation."
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The settings that change vectors."""
-
-    markers: Mapping[str, str]
-    """The token after the first one of a query and of a document, by the names of prompts."""
-    max_tokens: int
-    """Limit of tokens of a document, special tokens and marker included."""
-    max_query_tokens: int
-    """The same of a query."""
-    expands_queries: bool
-    """Whether mask tokens are put after queries up to their limit."""
-    attends_to_expansion: bool
-    skipped_token_ids: Iterable[int | None]
-    """Ids of tokens whose vectors are left out of documents; None for a token that there is not."""
-
-
 def is_late_interaction(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint has dense layers for its tokens."""
-    return is_pylate(checkpoint) or has_projection(checkpoint)
+    return is_pylate(checkpoint) or is_multi_vector(checkpoint) or has_projection(checkpoint)
 
 
 def is_pylate(checkpoint: Checkpoint) -> bool:
@@ -76,14 +67,13 @@ def with_token_vectors(encoder: ImportedEncoder, checkpoint: Checkpoint) -> Impo
     model = encoder.model
     model.token_dense = read_token_dense(checkpoint, model.architecture.d_model)
     model.architecture.token_vectors.dense_layers.extend(model.token_dense.part.dense_layers)
-    read = _pylate_settings if is_pylate(checkpoint) else _colbert_settings
-    settings = read(checkpoint, encoder)
-    for marker in settings.markers.values():
-        _add_marker(encoder.tokenizer, marker, checkpoint)
+    encoder, settings = _with_markers(encoder, checkpoint)
     encoder = replace(
         encoder,
-        max_tokens=min(encoder.max_tokens, settings.max_tokens),
-        defaults=EmbeddingDefaults(pooling=POOLING_MEAN, prompts=settings.markers),
+        max_tokens=min(encoder.max_network_tokens, settings.max_tokens),
+        defaults=EmbeddingDefaults(
+            pooling=POOLING_MEAN, prompts=settings.markers, default_prompt=settings.default_prompt
+        ),
     )
     if problem := _query_problem(encoder, settings):
         if settings.attends_to_expansion:
@@ -104,7 +94,21 @@ def with_token_vectors(encoder: ImportedEncoder, checkpoint: Checkpoint) -> Impo
     return replace(encoder, late_interaction=part)
 
 
-def _query_problem(encoder: ImportedEncoder, settings: Settings) -> str:
+def _with_markers(
+    encoder: ImportedEncoder, checkpoint: Checkpoint
+) -> tuple[ImportedEncoder, RoleSettings]:
+    """``encoder`` with a tokenizer that reads the markers, and the settings of the layout."""
+    if is_multi_vector(checkpoint):
+        encoder = with_plain_markers(encoder, checkpoint)
+        return encoder, multi_vector_settings(checkpoint, encoder)
+    read = _pylate_settings if is_pylate(checkpoint) else _colbert_settings
+    settings = read(checkpoint, encoder)
+    for marker in settings.markers.values():
+        _add_marker(encoder.tokenizer, marker, checkpoint)
+    return encoder, settings
+
+
+def _query_problem(encoder: ImportedEncoder, settings: RoleSettings) -> str:
     """The reason why the model cannot read queries as the original does; "" without any."""
     length = settings.max_query_tokens
     if length > encoder.max_tokens:
@@ -131,9 +135,12 @@ def _query_problem(encoder: ImportedEncoder, settings: Settings) -> str:
 
 def read_token_dense(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
     """The dense layers of tokens with their weights; raises CheckpointError."""
+    if is_multi_vector(checkpoint):
+        modules = multi_vector_modules(checkpoint)
+        return load_dense_layers(checkpoint, modules, d_model, TOKENS, TANH)
     if is_pylate(checkpoint):
         modules = _pylate_modules(checkpoint)
-        return load_dense_layers(checkpoint, modules, d_model, "token_embeddings", IDENTITY)
+        return load_dense_layers(checkpoint, modules, d_model, TOKENS, IDENTITY)
     rows, *_ = checkpoint.weights.shapes[f"{HF_PROJECTION}.weight"]
     part = TextVectors(dense_layers=[Dense(d_output=rows)])
     with torch.device("meta"):
@@ -143,14 +150,14 @@ def read_token_dense(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
     return layers
 
 
-def _colbert_settings(checkpoint: Checkpoint, encoder: ImportedEncoder) -> Settings:
+def _colbert_settings(checkpoint: Checkpoint, encoder: ImportedEncoder) -> RoleSettings:
     config = checkpoint.options(METADATA)
     dimension = encoder.model.architecture.token_vectors.dense_layers[-1].d_output
     config.require(dim=dimension)
     names = {"query": ("query_token_id", "[unused0]"), "document": ("doc_token_id", "[unused1]")}
     skips = config.flag("mask_punctuation", default=True)
     tokenizer = encoder.tokenizer
-    return Settings(
+    return RoleSettings(
         markers={name: _text(config, *field) for name, field in names.items()},
         max_tokens=config.integer("doc_maxlen", default=220),
         max_query_tokens=config.integer("query_maxlen", default=32),
@@ -162,7 +169,7 @@ def _colbert_settings(checkpoint: Checkpoint, encoder: ImportedEncoder) -> Setti
     )
 
 
-def _pylate_settings(checkpoint: Checkpoint, encoder: ImportedEncoder) -> Settings:
+def _pylate_settings(checkpoint: Checkpoint, encoder: ImportedEncoder) -> RoleSettings:
     check_encoder_settings(checkpoint)
     if read_prompts(checkpoint, encoder.tokenizer).texts:
         raise CheckpointError(
@@ -181,7 +188,7 @@ def _pylate_settings(checkpoint: Checkpoint, encoder: ImportedEncoder) -> Settin
     # The original reads a word that the vocabulary lacks as the unknown token.
     unknown = unknown_token_id(encoder.tokenizer)
     ids = [encoder.tokenizer.token_to_id(word) for word in skipped]
-    return Settings(
+    return RoleSettings(
         markers={name: marker for name, marker in markers.items() if marker},
         max_tokens=config.integer("document_length", default=180),
         max_query_tokens=config.integer("query_length", default=32),

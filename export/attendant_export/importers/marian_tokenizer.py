@@ -13,7 +13,7 @@ from attendant_export.importers.sentencepiece_tokenizer import (
     Vocabulary,
     sentencepiece_tokenizer,
 )
-from attendant_export.importers.stated_tokens import stated_token
+from attendant_export.importers.stated_tokens import check_tokenizer_class, stated_token
 from attendant_export.importers.tokenizer_checks import stated_max_tokens
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 
@@ -29,6 +29,7 @@ def read_marian_tokenizers(
     checkpoint: Checkpoint, architecture: Architecture
 ) -> TranslationTokenizers:
     """The tokenizers of a checkpoint; raises CheckpointError."""
+    check_tokenizer_class(checkpoint, "MarianTokenizer")
     config = checkpoint.tokenizer_config
     config.require(do_lower_case=False)
     config.require_empty("sp_model_kwargs")

@@ -24,6 +24,8 @@ def read_prompts(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Prompts:
     """The prompts of a checkpoint; none if all are empty. Raises CheckpointError."""
     config = checkpoint.options(SETTINGS)
     texts, default = config.get("prompts", {}), config.get("default_prompt_name", "")
+    if isinstance(texts, dict):
+        texts = {name: "" if text is None else text for name, text in texts.items()}
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise CheckpointError(f"{config.path}: prompts is {texts!r}, want texts by name")
     if default and default not in texts:

@@ -20,7 +20,7 @@ NORMS = {"encoder.{layer}.feed_forward_residual.norm": f"{LAYER}.post_attention_
 def read_qwen3(checkpoint: Checkpoint) -> ImportedEncoder:
     """The model of a Qwen3 checkpoint; raises CheckpointError."""
     config = checkpoint.config
-    config.require(rope_scaling=None, is_causal=True)
+    config.require(rope_scaling=None, is_causal=True, use_bidirectional_attention=False)
     attention = read_attention(config, read_theta(config, "rope_theta", 10_000.0), 128)
     attentions, types = {GLOBAL: attention, LOCAL: Attention()}, _layer_types(config)
     if LOCAL in types:

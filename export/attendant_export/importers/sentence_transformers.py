@@ -7,6 +7,7 @@ encoder only, and the defaults are those that sentence-transformers then uses: m
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,22 @@ ENCODER_SETTINGS = tuple(
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 """Names of the settings of the encoder. The first one that is there is read."""
+MAX_SEQ_LENGTH = "max_seq_length"
+"""The limit of tokens of a text, which counts instead of that of the tokenizer."""
 TASK = "feature-extraction"
-ENCODER_DEFAULTS = {
-    "do_lower_case": False,
+ENCODER_ARGUMENTS = tuple(
+    f"{part}_{ending}"
+    for part, ending in product(("model", "config", "tokenizer", "processor"), ("args", "kwargs"))
+)
+"""Arguments by which the package loads the encoder, in older and newer settings."""
+ARGUMENTS_WITHOUT_EFFECT = (
+    *("add_pooling_layer", "attn_implementation", "code_revision", "device_map", "dtype"),
+    *("low_cpu_mem_usage", "padding_side", "revision", "torch_dtype", "trust_remote_code"),
+    *("unpad_inputs", "use_fast", "use_memory_efficient_attention", "use_safetensors"),
+)
+"""Arguments that change vectors by rounding at most."""
+NO_LOWER_CASE = {"do_lower_case": False}
+ENCODER_DEFAULTS = NO_LOWER_CASE | {
     "query_length": None,
     "document_length": None,
     "query_expansion": None,
@@ -122,8 +136,8 @@ def with_defaults(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedE
     if vectors.excludes_prompt:
         prompt = prompts.texts.get(prompts.default, "")
         defaults.num_prompt_tokens = count_prompt_tokens(encoder.tokenizer, prompt)
-    max_tokens = min(encoder.max_tokens, _max_tokens(checkpoint, encoder.max_tokens))
-    return replace(encoder, max_tokens=max_tokens, defaults=defaults)
+    encoder = encoder.with_stated_limit(check_encoder_settings(checkpoint), MAX_SEQ_LENGTH)
+    return replace(encoder, defaults=defaults)
 
 
 def read_dense_layers(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
@@ -226,14 +240,15 @@ def check_encoder_settings(
     task: str = TASK,
     wanted: Mapping[str, Any] = MODALITIES,
     default_task: str = TASK,
+    required: Mapping[str, Any] = ENCODER_DEFAULTS,
 ) -> Config:
     """The settings of the encoder; raises CheckpointError for those that are not supported.
 
     ``task`` and ``wanted``, the modalities, are those that are supported; ``default_task`` is that
-    of settings which state none.
+    of settings which state none. ``required`` are other settings that cannot be changed.
     """
     settings = encoder_settings(checkpoint)
-    settings.require(**ENCODER_DEFAULTS)
+    settings.require(**required)
     settings.choice("transformer_task", {task: task}, default_task)
     settings.require_empty("processing_kwargs")
     modalities = settings.get("modality_config")
@@ -246,16 +261,30 @@ def check_encoder_settings(
     return settings
 
 
-def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
-    return check_encoder_settings(checkpoint).integer("max_seq_length", default)
-
-
 def encoder_settings(checkpoint: Checkpoint) -> Config:
-    """The settings of the encoder; empty without any."""
+    """The settings of the encoder; empty without any.
+
+    Raises CheckpointError for arguments that load another network or tokenizer than the files have.
+    """
     for name in filter(checkpoint.has, ENCODER_SETTINGS):
         if fields := checkpoint.json_object(name):
-            return Config(checkpoint.folder / name, fields)
+            settings = Config(checkpoint.folder / name, fields)
+            _check_arguments(settings)
+            return settings
     return Config(checkpoint.folder / ENCODER_SETTINGS[0], {})
+
+
+def _check_arguments(settings: Config) -> None:
+    """Raise CheckpointError for an argument that may change vectors."""
+    for name in ENCODER_ARGUMENTS:
+        arguments: Any = settings.get(name, {})
+        if not isinstance(arguments, dict):
+            raise CheckpointError(f"{settings.path}: {name} is {arguments!r}, want an object")
+        for argument in sorted(arguments.keys() - set(ARGUMENTS_WITHOUT_EFFECT)):
+            raise CheckpointError(
+                f"{settings.path}: {name}.{argument} is {arguments[argument]!r}, which is not "
+                "supported; write it into the configuration of the model or of the tokenizer"
+            )
 
 
 def _pooling(config: Config) -> embedding_pb2.Pooling.ValueType:

@@ -14,6 +14,7 @@ from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.imported import ImportedEncoder
 from attendant_export.importers.prompts import SETTINGS, read_prompts
 from attendant_export.importers.sentence_transformers import (
+    MAX_SEQ_LENGTH,
     MODULES,
     Module,
     check_encoder_settings,
@@ -49,8 +50,7 @@ def with_sparse_vectors(encoder: ImportedEncoder, checkpoint: Checkpoint) -> Imp
     architecture.sparse_vectors.CopyFrom(_pooling(checkpoint, pooling))
     prompts, options = read_prompts(checkpoint, encoder.tokenizer), checkpoint.options(SETTINGS)
     return replace(
-        encoder,
-        max_tokens=min(encoder.max_tokens, settings.integer("max_seq_length", encoder.max_tokens)),
+        encoder.with_stated_limit(settings, MAX_SEQ_LENGTH),
         defaults=EmbeddingDefaults(
             pooling=POOLING_MEAN,
             prompts=prompts.texts,

@@ -1,4 +1,4 @@
-"""Special tokens that the files of a checkpoint state."""
+"""Special tokens and classes of tokenizers that the files of a checkpoint state."""
 
 from typing import Any
 
@@ -20,3 +20,14 @@ def stated_token(checkpoint: Checkpoint, key: str, default: str | None = None) -
     raise CheckpointError(
         f"{checkpoint.folder}: neither {SPECIAL_TOKENS} nor {TOKENIZER_CONFIG} has a {key}"
     )
+
+
+def check_tokenizer_class(checkpoint: Checkpoint, *classes: str) -> None:
+    """Raise CheckpointError if a class is stated that reads the files of a tokenizer otherwise.
+
+    ``classes`` are those that read them as the import does, also with ``Fast`` at their end.
+    """
+    known = {name: None for each in classes for name in (each, f"{each}Fast")}
+    config = checkpoint.tokenizer_class
+    if "tokenizer_class" in config:
+        config.choice("tokenizer_class", known)

@@ -15,7 +15,7 @@ from attendant_export.importers.sentencepiece_tokenizer import (
     sentencepiece_tokenizer,
 )
 from attendant_export.importers.special_tokens import read_tokenizer
-from attendant_export.importers.stated_tokens import stated_token
+from attendant_export.importers.stated_tokens import check_tokenizer_class, stated_token
 from attendant_export.importers.tokenizer_checks import stated_max_tokens
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 
@@ -59,6 +59,7 @@ def read_t5_tokenizers(checkpoint: Checkpoint, vocab_size: int) -> TranslationTo
 
 def _from_sentencepiece(checkpoint: Checkpoint, config: Config) -> Tokenizer:
     """The pieces, whose positions are the token ids, and the extra ids after them."""
+    check_tokenizer_class(checkpoint, "T5Tokenizer")
     config.require_empty("sp_model_kwargs")
     config.require(add_prefix_space=True)
     model = read_sentencepiece(checkpoint.path(SENTENCEPIECE))

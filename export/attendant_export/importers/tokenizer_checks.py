@@ -27,12 +27,20 @@ NORMALIZER_DEFAULTS = {
 CLASSES_WITH_DEFAULTS = ("BertTokenizer", "DistilBertTokenizer", "MPNetTokenizer")
 FAMILIES_WITH_DEFAULTS = ("bert", "distilbert", "mpnet")
 """Tokenizers with these values, and families whose tokenizer is one of them unless stated."""
+OWN_TOKENIZERS = ("BertJapaneseTokenizer", "BertweetTokenizer", "PhobertTokenizer")
+"""Tokenizers that the original has in Python only, whatever is in ``tokenizer.json``."""
 GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Tokenizers that give no types of tokens unless the configuration states them."""
 
 
 def check_tokenizer(checkpoint: Checkpoint, tokens: EncoderTokens, vocab_size: int) -> None:
     """Raise CheckpointError if the tokenizer does not fit the model or its configuration."""
+    config = checkpoint.tokenizer_class
+    if (name := config.get("tokenizer_class")) in OWN_TOKENIZERS:
+        raise CheckpointError(
+            f"{config.path}: tokenizer_class is {name!r}, which is not supported: it does not read "
+            f"{TOKENIZER}"
+        )
     tokenizer = read_tokenizer(checkpoint)
     path = checkpoint.folder / TOKENIZER
     content = json.loads(tokenizer.to_str())

@@ -21,7 +21,7 @@ from attendant_export.importers import byte_level_bpe, fairseq_pieces
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.sentencepiece_model import read_sentencepiece
 from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sentencepiece_tokenizer
-from attendant_export.importers.stated_tokens import stated_token
+from attendant_export.importers.stated_tokens import check_tokenizer_class, stated_token
 
 WORDPIECE = "vocab.txt"
 ADDED_TOKENS = "added_tokens.json"
@@ -29,6 +29,15 @@ BERT = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": 
 ROBERTA = {"unk": "<unk>", "pad": "<pad>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
 BERT_PAIR, ROBERTA_PAIR = "{cls} $A {sep} $B:1 {sep}:1", "{cls} $A {sep} {sep} $B {sep}"
 SURROUND = ("cls", "sep")
+
+TOKENIZER_CLASSES = {
+    "bert": ("BertTokenizer",),
+    "distilbert": ("DistilBertTokenizer", "BertTokenizer"),
+    "mpnet": ("MPNetTokenizer",),
+    "roberta": ("RobertaTokenizer",),
+    "xlm-roberta": ("XLMRobertaTokenizer",),
+}
+"""The classes that read the vocabulary files of a family as they are read here."""
 
 _Read = tuple[Tokenizer, processors.ByteLevel | None]
 """A tokenizer, and the step that leaves spaces out of the offsets of tokens, if it has one."""
@@ -44,7 +53,9 @@ def has_vocabulary_files(checkpoint: Checkpoint) -> bool:
 
 def read_vocabulary_files(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer, whose encodings begin with CLS and end with SEP; raises CheckpointError."""
-    _, read, defaults, pair = _FAMILIES[checkpoint.config.get("model_type")]
+    family = checkpoint.config.get("model_type")
+    check_tokenizer_class(checkpoint, *TOKENIZER_CLASSES[family])
+    _, read, defaults, pair = _FAMILIES[family]
     special = {
         name: stated_token(checkpoint, f"{name}_token", default)
         for name, default in defaults.items()
