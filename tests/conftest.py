@@ -54,7 +54,7 @@ def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def few_texts() -> Iterator[None]:
     """Imports compare 16 instead of 64 sample texts, in a quarter of the time."""
-    from tests.support.imports import few_sample_texts
+    from tests.support.imports import FEW_TEXTS, imports_compare
 
-    with few_sample_texts():
+    with imports_compare(FEW_TEXTS):
         yield

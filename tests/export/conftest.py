@@ -6,17 +6,22 @@ from hypothesis import settings
 
 from tests.support.architectures import THOROUGH
 from tests.support.bundles import one_thread
-from tests.support.imports import few_sample_texts
+from tests.support.imports import ALL_TEXTS, FEW_TEXTS, imports_compare
 
 
 @pytest.fixture(scope="session", autouse=True)
-def sample_texts_of_imports():
+def texts_of_imports():
     """Imports compare a quarter of the sample texts; in `make test-all`, all of them."""
-    if settings.get_current_profile_name() == THOROUGH:
+    is_thorough = settings.get_current_profile_name() == THOROUGH
+    with imports_compare(ALL_TEXTS if is_thorough else FEW_TEXTS):
         yield
-    else:
-        with few_sample_texts():
-            yield
+
+
+@pytest.fixture(scope="module")
+def all_texts():
+    """All sample texts, for models that can read only the shortest ones."""
+    with imports_compare(ALL_TEXTS):
+        yield
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Imports of checkpoints: models alone, and bundles by the real command."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,13 +14,17 @@ from attendant_export.importers.imported import ImportedEncoder, ImportedTransla
 
 from tests.support.bundles import one_thread
 
+ALL_TEXTS = tuple(importing.sample_texts())
+"""The texts that an import compares the graphs on."""
+FEW_TEXTS = ALL_TEXTS[::4]
+"""A quarter of them, in several scripts and of several lengths."""
+
 
 @contextmanager
-def few_sample_texts() -> Iterator[None]:
-    """Imports compare every fourth of the 64 sample texts, in a quarter of the time."""
-    texts = importing.sample_texts()[::4]
+def imports_compare(texts: Sequence[str]) -> Iterator[None]:
+    """Imports of this process compare the graphs on ``texts``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importing, "sample_texts", lambda: texts)
+        patch.setattr(importing, "sample_texts", lambda: list(texts))
         yield
 
 
