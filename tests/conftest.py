@@ -53,8 +53,23 @@ def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few_texts() -> Iterator[None]:
-    """Imports compare 16 instead of 64 sample texts, in a quarter of the time."""
-    from tests.support.imports import FEW_TEXTS, imports_compare
+    """Imports compare 16 instead of 64 sample texts, in a quarter of the time.
 
-    with imports_compare(FEW_TEXTS):
+    For imports of translation models. In `make test-all`, they compare all texts.
+    """
+    from attendant_export.bundle import importing
+
+    is_thorough = settings.get_current_profile_name() == "thorough"
+    texts = importing.sample_texts()[:: 1 if is_thorough else 4]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importing, "sample_texts", lambda: texts)
+        yield
+
+
+@pytest.fixture
+def quiet_threads() -> Iterator[None]:
+    """PyTorch computes on one thread: more are slower for tiny models."""
+    from tests.support.bundles import one_thread
+
+    with one_thread():
         yield

@@ -20,7 +20,7 @@ from tests.support.drawn_seeds import seeds
 
 pytest.importorskip("ctranslate2")
 
-pytestmark = pytest.mark.usefixtures("all_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 ARGUMENTS = ("--license", "cc0-1.0", "--source-languages", "en", "--target-languages", "de")
 QUANTIZATIONS = (

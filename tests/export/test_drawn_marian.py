@@ -16,7 +16,7 @@ from tests.support.marian_checkpoints import write_marian
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("sentencepiece")
 
-pytestmark = pytest.mark.usefixtures("quiet_threads")
+pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
 
 EOS = 0
 

@@ -24,7 +24,7 @@ from tests.support.bundles import one_thread
 from tests.support.checkpoints import FAMILIES, write_checkpoint
 from tests.support.imports import read_encoder
 
-pytestmark = pytest.mark.usefixtures("all_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 
 @pytest.fixture

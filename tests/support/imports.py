@@ -1,31 +1,14 @@
 """Imports of checkpoints: models alone, and bundles by the real command."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from attendant_export.__main__ import main
-from attendant_export.bundle import importing
 from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.families import read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 
 from tests.support.bundles import one_thread
-
-ALL_TEXTS = tuple(importing.sample_texts())
-"""The texts that an import compares the graphs on."""
-FEW_TEXTS = ALL_TEXTS[::4]
-"""A quarter of them, in several scripts and of several lengths."""
-
-
-@contextmanager
-def imports_compare(texts: Sequence[str]) -> Iterator[None]:
-    """Imports of this process compare the graphs on ``texts``."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importing, "sample_texts", lambda: list(texts))
-        yield
 
 
 def read_encoder(folder: Path) -> ImportedEncoder:

@@ -15,6 +15,8 @@ from tests.support.model_hub import COMMIT, FILE_LIST, NAME
 from tests.support.opennmt_py_files import write_checkpoint
 from tests.support.static_checkpoints import word_piece, write_static_transformer
 
+pytestmark = pytest.mark.usefixtures("few_texts")
+
 STUDENT, CONVERTED, STATIC = "acme/student", "acme/converted", "acme/static"
 OPENNMT_PY = "acme/opennmt-py"
 
