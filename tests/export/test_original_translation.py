@@ -24,8 +24,6 @@ from tests.support.bundles import one_thread
 from tests.support.imports import import_, read_translator
 from tests.support.marian_checkpoints import write_marian
 
-pytestmark = pytest.mark.usefixtures("few_texts")
-
 NUM_TEXTS = 10
 BATCHES = original_translation.BATCHINGS
 
