@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from attendant_server import records
@@ -68,10 +69,18 @@ class _Part(Generic[AnyAnswer]):
     num_held_bytes: int
     records: dict[int, CallRecord] = field(default_factory=dict)
     """The record of the part by its number, or those of its texts by their numbers."""
+    num_counted: dict[int, int] = field(default_factory=dict)
+    """How many texts from each number on have passed the quotas together."""
     counted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the texts have passed the quotas, or failed."""
+    """Set once all texts have passed the quotas, or failed."""
     is_reported: bool = False
     task: "asyncio.Task[Sequence[BulkResult[AnyAnswer]]] | None" = None
+
+    def count(self, number: int, num_texts: int) -> None:
+        """Note that texts, of which the first one has a number, have passed the quotas."""
+        self.num_counted[number] = num_texts
+        if sum(self.num_counted.values()) == len(self.texts):
+            self.counted.set()
 
 
 class StreamTime:
@@ -250,6 +259,8 @@ class BulkStream(Generic[AnyAnswer]):
         finally:
             for task in alone:
                 task.cancel()
+            # Their records are complete, and they use no quota, before the part is reported.
+            await asyncio.gather(*alone, return_exceptions=True)
 
     async def _result(
         self, part: _Part[AnyAnswer], number: int, texts: Sequence[BulkText]
@@ -278,7 +289,7 @@ class BulkStream(Generic[AnyAnswer]):
         while True:
             record = part.records[number] = self._record.of_part()
             records.begin(record)
-            usage = self._usage.of_part(record, part.counted.set)
+            usage = self._usage.of_part(record, partial(part.count, number, len(texts)))
             try:
                 with usage.counting():
                     return await self._answer_texts(number, texts)
