@@ -74,9 +74,12 @@ class Piece:
             return []
         places: list[int] = []
         word_ends = [match.start() for match in _WORD_END.finditer(translation)]
+        marks = _LAST_MARKS.search(translation)
+        content_end = marks.start() if marks else len(translation)
         linked = LinkedWords(translation, list(self._links_of_same_kind(translation, links)))
         for copy in self.copies:
-            wanted, last = self._place_in(translation, copy, linked), [0, *places][-1]
+            wanted = self._place_in(translation, copy, linked, content_end)
+            last = places[-1] if places else 0
             later = (end for end in word_ends if end >= last)
             places.append(min(later, key=lambda end: abs(end - wanted), default=len(translation)))
         return places
@@ -105,9 +108,10 @@ class Piece:
             if _has_words(source) == _has_words(target):
                 yield link
 
-    def _place_in(self, translation: str, copy: Copy, linked: LinkedWords) -> float:
-        marks = _LAST_MARKS.search(translation)
-        content_end = marks.start() if marks else len(translation)
+    def _place_in(
+        self, translation: str, copy: Copy, linked: LinkedWords, content_end: int
+    ) -> float:
+        """Where a copy belongs; ``content_end`` is the end of the translation without its marks."""
         if not _has_words(self.text[copy.offset :]):
             return content_end
         place = _linked_place(copy, linked, content_end)
