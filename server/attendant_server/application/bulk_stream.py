@@ -1,4 +1,4 @@
-"""Streams of texts, which are answered in parts, many at the same time, in their order."""
+"""Streams of texts: parts of them are answered at the same time, and leave in their order."""
 
 import asyncio
 import time
@@ -32,8 +32,8 @@ MAX_UNANSWERED_TEXTS = 256
 MAX_UNANSWERED_CHARACTERS = 100_000
 """No further text of a stream is begun while the unanswered ones have more characters than this."""
 NUM_PARTS = 8
-"""Parts of a stream that have as many texts or characters as may be unanswered. With fewer ones,
-the engine would have too few texts to choose from while a part waits for its longest text."""
+"""Full parts of a stream that may be unanswered. With fewer and larger ones, the engine would have
+too few texts to choose from while a part waits for its longest text."""
 MEMORY_POLL_SECONDS = 0.1
 
 AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
@@ -100,8 +100,7 @@ class BulkStream(Generic[AnyAnswer]):
 
     Texts that came in one message are answered in parts, each like a call. A part joins as soon as
     there is room, so that the engine always has texts to choose from. The oldest part leaves once
-    its answer was taken. No message is read before there is room for a text: at most
-    `MAX_UNANSWERED_TEXTS` texts.
+    its answer was taken. No message is read while `MAX_UNANSWERED_TEXTS` texts are unanswered.
     """
 
     def __init__(
