@@ -52,7 +52,8 @@ class UnreadRequestInterceptor(AroundInterceptor):
 class ReceivingInterceptor(AroundInterceptor):
     """Reads the request of a unary call as bytes, and counts streams of requests.
 
-    Must come after the authentication of the caller, so that nothing is received from strangers.
+    Must come after the authentication of the caller, so that strangers can send requests to the
+    health service only, which needs none.
     """
 
     def __init__(self, arriving: ArrivingRequests) -> None:
