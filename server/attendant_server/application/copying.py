@@ -22,9 +22,9 @@ _SIGNS_OF_ADDRESSES = ("://", "www.", "@")
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f\u20e3")
 """Characters that join emoji, or change the way they look."""
 _WORD_END = re.compile(r"(?<=\S)(?!\S)|(?<=\w)(?!\w)|(?<=[(\[{])|(?<=[\u2e80-\ua4cf])")
+_MARK = re.compile(r"[^\w\s]")
 MAX_MARKS = 8
 """Marks after a base that may compose with it."""
-_LAST_MARKS = re.compile(r"[^\w\s]*+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,7 @@ class Piece:
             return []
         places: list[int] = []
         word_ends = [match.start() for match in _WORD_END.finditer(translation)]
-        marks = _LAST_MARKS.search(translation)
-        content_end = marks.start() if marks else len(translation)
+        content_end = _content_end(translation)
         linked = LinkedWords(translation, list(self._links_of_same_kind(translation, links)))
         for copy in self.copies:
             wanted = self._place_in(translation, copy, linked, content_end)
@@ -133,6 +132,14 @@ def _linked_place(copy: Copy, linked: LinkedWords, content_end: int) -> int | No
     if word is not None and word.span[1] < content_end:
         return word.span[1]
     return None if after is None else linked.words[after].span[0]
+
+
+def _content_end(translation: str) -> int:
+    """The end of a translation without the marks at its end, such as a full stop."""
+    end = len(translation)
+    while end > 0 and _MARK.match(translation, end - 1):
+        end -= 1
+    return end
 
 
 def _has_words(text: str) -> bool:
