@@ -52,7 +52,7 @@ class Piece:
     @property
     def has_inner_copies(self) -> bool:
         """Whether words follow a copy, so that it may belong elsewhere in the translation."""
-        return any(_has_words(self.text[copy.offset :]) for copy in self.copies)
+        return bool(self.copies) and _has_words(self.text[self.copies[0].offset :])
 
     def with_copies(self, translation: str, places: Sequence[int]) -> str:
         """The translation with the copies at their ``places``, those of `places_of_copies`."""
