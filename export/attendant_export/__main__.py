@@ -193,7 +193,8 @@ def _train_translation(args: argparse.Namespace) -> None:
             processes=processes,
         )
     if processes.is_first:
-        print(f"{args.run_dir}: finished with best BLEU {progress.best:.2f}")
+        metric = "mean of both BLEU figures" if data.augmentation else "BLEU"
+        print(f"{args.run_dir}: finished with best {metric} {progress.best:.2f}")
 
 
 def _extra_pairs(args: argparse.Namespace, text: str) -> ExtraPairs:
