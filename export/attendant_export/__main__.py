@@ -13,7 +13,7 @@ from attendant_export.bundle.controls import read_control
 from attendant_export.bundle.data_card import check_credits, read_data_card
 from attendant_export.bundle.description import describe_manifest
 from attendant_export.bundle.export import ExportOptions, export_bundle
-from attendant_export.bundle.glossaries import read_glossary
+from attendant_export.bundle.glossaries import read_glossaries
 from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.bundle.manifest import BundleError, read_manifest
 from attendant_export.bundle.original import verify_against
@@ -193,7 +193,8 @@ def _train_translation(args: argparse.Namespace) -> None:
             processes=processes,
         )
     if processes.is_first:
-        print(f"{args.run_dir}: finished with best BLEU {progress.best:.2f}")
+        metric = "mean of both BLEU figures" if data.augmentation else "BLEU"
+        print(f"{args.run_dir}: finished with best {metric} {progress.best:.2f}")
 
 
 def _extra_pairs(args: argparse.Namespace, text: str) -> ExtraPairs:
@@ -280,7 +281,7 @@ def _export(args: argparse.Namespace) -> None:
         hardware=args.hardware,
         shortlist_pairs=_data_file(args, args.shortlists) if args.shortlists else None,
         controls=tuple(map(read_control, args.control)),
-        glossaries=tuple(map(read_glossary, args.glossary)),
+        glossaries=read_glossaries(args.glossary),
     )
     print(export_bundle(args.run_dir, args.bundles_dir, options))
 
@@ -299,7 +300,7 @@ def _import(args: argparse.Namespace) -> None:
         tokenizer=args.tokenizer,
         trained_dimensions=_numbers(args.trained_dimensions),
         controls=tuple(map(read_control, args.control)),
-        glossaries=tuple(map(read_glossary, args.glossary)),
+        glossaries=read_glossaries(args.glossary),
         without_head=args.without_head,
     )
     print(import_bundle(args.source, args.bundles_dir, options))
@@ -327,7 +328,7 @@ def _upgrade(args: argparse.Namespace) -> None:
 
 
 def _rebuild(args: argparse.Namespace) -> None:
-    glossaries = tuple(map(read_glossary, args.glossary))
+    glossaries = read_glossaries(args.glossary)
     print("\n".join(rebuild_bundle(args.bundle, args.only, glossaries)))
 
 

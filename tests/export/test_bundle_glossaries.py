@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from attendant_export.__main__ import main
-from attendant_export.bundle.glossaries import read_glossary
+from attendant_export.bundle.glossaries import read_glossaries, read_glossary
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.signing import sign_bundle
 from attendant_manifest.rules import SIGNATURE_NAME
@@ -84,6 +84,16 @@ def test_what_a_server_would_refuse_is_refused_before_a_bundle_is_written(
         read_glossary(written(tmp_path / "animals.tsv", content))
     with pytest.raises(GlossaryUnreadable):
         parsed_glossary("animals", content)
+
+
+def test_two_glossaries_of_the_same_name_are_refused(tmp_path):
+    (tmp_path / "other").mkdir()
+    paths = [tmp_path / "animals.tsv", tmp_path / "other" / "animals.tsv"]
+    for path in paths:
+        written(path, b"cat\tKater\n")
+    with pytest.raises(ValueError, match=r"--glossary .*other/animals\.tsv: another one has the"):
+        read_glossaries(paths)
+    assert [each.name for each in read_glossaries(paths[:1])] == ["animals"]
 
 
 def test_what_a_server_reads_is_taken_as_it_is(tmp_path):

@@ -262,7 +262,7 @@ def test_a_stopped_training_says_so_and_does_not_look_finished(
     assert output.out == ""
 
 
-def test_a_recipe_names_changes_of_the_text_and_further_pairs(data_dir, tmp_path):
+def test_a_recipe_names_changes_of_the_text_and_further_pairs(data_dir, tmp_path, capsys):
     (data_dir / "short.tsv").write_text("Dog\tHund\nKing\tKönig\n", encoding="utf-8")
     folders = {"data": data_dir, "run": tmp_path / "run"}
     run(
@@ -277,6 +277,7 @@ def test_a_recipe_names_changes_of_the_text_and_further_pairs(data_dir, tmp_path
     assert "mean of greedy BLEU and greedy BLEU without capitals and final punctuation" in recipe
     columns = (tmp_path / "run/history.csv").read_text().splitlines()[0].split(",")
     assert [name for name in columns if "bleu" in name] == ["mean_bleu", "bleu", "casual_bleu"]
+    assert ": finished with best mean of both BLEU figures " in capsys.readouterr().out
 
 
 def test_other_flags_neither_change_a_run_nor_its_record(data_dir, tmp_path, capsys):

@@ -305,6 +305,32 @@ def test_texts_wait_for_the_quota_in_their_order():
     assert not trial.record.exceeded_quota
 
 
+def test_no_part_passes_the_quota_before_all_texts_of_the_last_one():
+    now = 0
+    trial = Trial(max_texts=64)
+    trial.record.caller = Identity("key:a", quota=Quota(0, 4, 0))
+    passed = []
+
+    async def answer(number: int, text: BulkText) -> str:
+        nonlocal now
+        if trial.sizes[-1] > 1:
+            raise QuotaExceeded("never possible", None)
+        usage = current_usage()
+        try:
+            usage.take_texts(1)
+            usage.take_tokens(1)
+        except QuotaExceeded as error:
+            now += 1_000_000_000
+            raise QuotaExceeded(str(error), 0.0) from None
+        passed.append(number)
+        return text.text
+
+    quotas = CallerQuotas(clock=lambda: now)
+    results, error = asyncio.run(trial.run(trial.texts(words(24), together=24), answer, quotas))
+    assert (len(results), error) == (24, None)
+    assert [number // 8 for number in passed] == [0] * 8 + [1] * 8 + [2] * 8
+
+
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_stopping_server_answers_what_was_read(waits: bool):
     trial = Trial(max_texts=3)

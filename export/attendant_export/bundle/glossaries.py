@@ -20,6 +20,18 @@ class GlossaryFile:
     content: bytes
 
 
+def read_glossaries(paths: Sequence[Path]) -> tuple[GlossaryFile, ...]:
+    """Read the glossaries of files ``NAME.tsv``.
+
+    Raises ValueError for two of the same name, and for a bad one, with the number of its line.
+    """
+    glossaries = tuple(map(read_glossary, paths))
+    for number, glossary in enumerate(glossaries):
+        if glossary.name in (each.name for each in glossaries[:number]):
+            raise ValueError(f"--glossary {paths[number]}: another one has the same name")
+    return glossaries
+
+
 def read_glossary(path: Path) -> GlossaryFile:
     """Read the glossary of a file ``NAME.tsv``; raises ValueError, which names a bad line."""
     if path.suffix != ".tsv" or not GLOSSARY_NAME.fullmatch(path.stem):

@@ -57,13 +57,15 @@ def rebuild_bundle(
 
     ``only`` has names of `OPTIONAL_GRAPHS`. ``glossaries`` are added, or replace those of the same
     name. Returns a summary and the lines of `verify_bundle`.
+
     Keeps the weights, the tokenizers, the reference outputs, and the figures that need the trained
-    model or other texts; these figures are marked. Raises BundleError for a damaged bundle and for
-    weights that the graphs of its architecture cannot use, and ParityError if the new graphs differ
-    from the model or from the reference outputs. The bundle is then left unchanged. Raises
-    BundleError, too, if another process writes the bundle, and ValueError if glossaries are given
-    for a model that cannot have any. First restores a bundle that a killed
-    rebuild removed from its place.
+    model or other texts; these figures are marked. First restores a bundle that a killed rebuild
+    removed from its place.
+
+    Raises BundleError for a damaged bundle, for weights that the graphs of its architecture cannot
+    use, and if another process writes the bundle; ParityError if the new graphs differ from the
+    model or from the reference outputs; ValueError if glossaries are given for a model that cannot
+    have any. The bundle is then left unchanged.
     """
     folder = folder.resolve()
     if not replaced_folder(folder).is_dir():

@@ -129,7 +129,7 @@ def _expansion(settings: Config, encoder: ImportedEncoder) -> Config | None:
         settings.path, {f"query_expansion.{name}": value for name, value in fields.items()}
     )
     length = expansion.integer("query_expansion.length")
-    # Queries of this strategy may be longer, except up to the same limit.
+    # The strategy "min" leaves longer queries as they are, so it is "fixed" if none may be longer.
     is_fixed = settings.get("query_length") == length
     strategies = {"fixed": True} | ({"min": True} if is_fixed else {})
     expansion.choice("query_expansion.strategy", strategies)
@@ -143,7 +143,7 @@ def _expansion(settings: Config, encoder: ImportedEncoder) -> Config | None:
 def _query_length(
     settings: Config, expansion: Config | None, encoder: ImportedEncoder, max_document_tokens: int
 ) -> int:
-    """The limit of tokens of a query, which without a statement is at most that of documents."""
+    """The limit of tokens of a query. If it is not stated, it is at most that of documents."""
     if expansion is not None:
         return expansion.integer("query_expansion.length")
     if "query_length" in settings:

@@ -1,7 +1,7 @@
-"""Bounds the requests that are arriving: the transport holds what has come of them so far.
+"""Bounds the requests that are arriving, of which the transport holds what has come so far.
 
-A request counts while the server reads it. Until then it waits, and the transport keeps its first
-bytes only. Requests that are small, or come at once, take their turn in a moment.
+A request counts while the server reads it. Before, it waits, and the transport keeps only its first
+bytes. Requests that are small, or that come whole, wait for a moment only.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ class ArrivingRequests:
     def stream(self, caller: str) -> Iterator[None]:
         """Count a stream of requests until the end of the block. Raises QueueFull.
 
-        A stream may wait for its caller as long as it likes, so each counts for one large request.
+        The transport may hold a request of a stream at any time, so each counts as a large one.
         """
         own = self._streams[caller]
         limit = max(1, int(SHARE_OF_FREE_STREAMS * (self.max_requests - self.num_streams + own)))
@@ -158,7 +158,10 @@ class ArrivingRequests:
             del self._waiting[request.caller]
 
     def _make_room_to_wait(self, caller: str) -> None:
-        """Refuse the newest waiting request of the caller with the most; raises for ``caller``."""
+        """Refuse the newest waiting request of the caller with the most.
+
+        Raises QueueFull if ``caller`` would then have the most.
+        """
         most = max(self._waiting, key=lambda caller: len(self._waiting[caller]))
         refusal = QueueFull(
             f"{self.num_waiting} requests wait to be received, at most {self._max_waiting}",
@@ -173,7 +176,7 @@ class ArrivingRequests:
             newest.room.set_exception(refusal)
 
     def _hurry(self) -> None:
-        """While requests wait, give the oldest one of the caller with the most little time."""
+        """While requests wait, shorten the time of one: the oldest of the caller with the most."""
         if not self._waiting or any(request.is_in_the_way for request in self._arriving):
             return
         oldest = max(self._arriving, key=lambda request: self._num_of[request.caller])

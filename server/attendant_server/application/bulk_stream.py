@@ -1,10 +1,11 @@
-"""Streams of texts, which are answered in parts, many at the same time, in their order."""
+"""Streams of texts: parts of them are answered at the same time, and leave in their order."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from attendant_server import records
@@ -31,8 +32,8 @@ MAX_UNANSWERED_TEXTS = 256
 MAX_UNANSWERED_CHARACTERS = 100_000
 """No further text of a stream is begun while the unanswered ones have more characters than this."""
 NUM_PARTS = 8
-"""Parts of a stream that have as many texts or characters as may be unanswered. With fewer ones,
-the engine would have too few texts to choose from while a part waits for its longest text."""
+"""Full parts of a stream that may be unanswered. With fewer and larger ones, the engine would have
+too few texts to choose from while a part waits for its longest text."""
 MEMORY_POLL_SECONDS = 0.1
 
 AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
@@ -68,10 +69,18 @@ class _Part(Generic[AnyAnswer]):
     num_held_bytes: int
     records: dict[int, CallRecord] = field(default_factory=dict)
     """The record of the part by its number, or those of its texts by their numbers."""
+    num_counted: dict[int, int] = field(default_factory=dict)
+    """How many texts from each number on have passed the quotas together."""
     counted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the texts have passed the quotas, or failed."""
+    """Set once all texts have passed the quotas, or failed."""
     is_reported: bool = False
     task: "asyncio.Task[Sequence[BulkResult[AnyAnswer]]] | None" = None
+
+    def count(self, number: int, num_texts: int) -> None:
+        """Note that texts, of which the first one has a number, have passed the quotas."""
+        self.num_counted[number] = num_texts
+        if sum(self.num_counted.values()) == len(self.texts):
+            self.counted.set()
 
 
 class StreamTime:
@@ -91,8 +100,7 @@ class BulkStream(Generic[AnyAnswer]):
 
     Texts that came in one message are answered in parts, each like a call. A part joins as soon as
     there is room, so that the engine always has texts to choose from. The oldest part leaves once
-    its answer was taken. No message is read before there is room for a text: at most
-    `MAX_UNANSWERED_TEXTS` texts.
+    its answer was taken. No message is read while `MAX_UNANSWERED_TEXTS` texts are unanswered.
     """
 
     def __init__(
@@ -250,6 +258,8 @@ class BulkStream(Generic[AnyAnswer]):
         finally:
             for task in alone:
                 task.cancel()
+            # Their records are complete, and they use no quota, before the part is reported.
+            await asyncio.gather(*alone, return_exceptions=True)
 
     async def _result(
         self, part: _Part[AnyAnswer], number: int, texts: Sequence[BulkText]
@@ -278,7 +288,7 @@ class BulkStream(Generic[AnyAnswer]):
         while True:
             record = part.records[number] = self._record.of_part()
             records.begin(record)
-            usage = self._usage.of_part(record, part.counted.set)
+            usage = self._usage.of_part(record, partial(part.count, number, len(texts)))
             try:
                 with usage.counting():
                     return await self._answer_texts(number, texts)

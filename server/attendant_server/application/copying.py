@@ -22,9 +22,9 @@ _SIGNS_OF_ADDRESSES = ("://", "www.", "@")
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f\u20e3")
 """Characters that join emoji, or change the way they look."""
 _WORD_END = re.compile(r"(?<=\S)(?!\S)|(?<=\w)(?!\w)|(?<=[(\[{])|(?<=[\u2e80-\ua4cf])")
+_MARK = re.compile(r"[^\w\s]")
 MAX_MARKS = 8
 """Marks after a base that may compose with it."""
-_LAST_MARKS = re.compile(r"[^\w\s]*+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Piece:
     @property
     def has_inner_copies(self) -> bool:
         """Whether words follow a copy, so that it may belong elsewhere in the translation."""
-        return any(_has_words(self.text[copy.offset :]) for copy in self.copies)
+        return bool(self.copies) and _has_words(self.text[self.copies[0].offset :])
 
     def with_copies(self, translation: str, places: Sequence[int]) -> str:
         """The translation with the copies at their ``places``, those of `places_of_copies`."""
@@ -74,9 +74,11 @@ class Piece:
             return []
         places: list[int] = []
         word_ends = [match.start() for match in _WORD_END.finditer(translation)]
+        content_end = _content_end(translation)
         linked = LinkedWords(translation, list(self._links_of_same_kind(translation, links)))
         for copy in self.copies:
-            wanted, last = self._place_in(translation, copy, linked), [0, *places][-1]
+            wanted = self._place_in(translation, copy, linked, content_end)
+            last = places[-1] if places else 0
             later = (end for end in word_ends if end >= last)
             places.append(min(later, key=lambda end: abs(end - wanted), default=len(translation)))
         return places
@@ -105,9 +107,10 @@ class Piece:
             if _has_words(source) == _has_words(target):
                 yield link
 
-    def _place_in(self, translation: str, copy: Copy, linked: LinkedWords) -> float:
-        marks = _LAST_MARKS.search(translation)
-        content_end = marks.start() if marks else len(translation)
+    def _place_in(
+        self, translation: str, copy: Copy, linked: LinkedWords, content_end: int
+    ) -> float:
+        """Where a copy belongs; ``content_end`` is the end of the translation without its marks."""
         if not _has_words(self.text[copy.offset :]):
             return content_end
         place = _linked_place(copy, linked, content_end)
@@ -129,6 +132,14 @@ def _linked_place(copy: Copy, linked: LinkedWords, content_end: int) -> int | No
     if word is not None and word.span[1] < content_end:
         return word.span[1]
     return None if after is None else linked.words[after].span[0]
+
+
+def _content_end(translation: str) -> int:
+    """The end of a translation without the marks at its end, such as a full stop."""
+    end = len(translation)
+    while end > 0 and _MARK.match(translation, end - 1):
+        end -= 1
+    return end
 
 
 def _has_words(text: str) -> bool:

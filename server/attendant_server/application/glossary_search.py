@@ -6,9 +6,9 @@ the place is the model's choice, and the words after the term suit it. What is d
 the earlier terms. A search adds several terms if there would otherwise be too many searches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from math import inf
 
 from attendant_server.application.glossaries import Glossary, TermMatch
@@ -168,7 +168,10 @@ class GlossarySearch:
         changeable = [(place, before) for place, before in kept if before is not None]
         if not changeable:
             return
-        prefixes = [text_tokens(self._tokenizer, before) for _, before in changeable]
+        prefixes = await self._jobs.run_for(
+            _tokens_of_beginnings(place for place, _ in changeable) // TOKENS_DECODED_FOR_ONE,
+            lambda: [text_tokens(self._tokenizer, before) for _, before in changeable],
+        )
         options = self._options_of_words(max(map(len, prefixes)))
         sources = [place.draft.source for place, _ in changeable]
         call = TranslateCall(sources, options, self._deadline, prefixes=prefixes)
@@ -177,14 +180,10 @@ class GlossarySearch:
         except SearchTooLarge:  # the words of the draft do as well
             return
         found = list(zip(changeable, answers, strict=True))
-        lengths = [
-            len(beginning.token_ids)
-            for own in places
-            for place in own
-            for beginning in place.beginnings
-        ]
         await self._jobs.run_for(
-            NUM_WORDS_BEFORE * sum(lengths) // TOKENS_DECODED_FOR_ONE,
+            NUM_WORDS_BEFORE
+            * _tokens_of_beginnings(chain.from_iterable(places))
+            // TOKENS_DECODED_FOR_ONE,
             partial(_add_first_words, places, found, self._tokenizer),
         )
 
@@ -194,12 +193,10 @@ class GlossarySearch:
         forced = self._plan.options.forced_token_ids
         pairs = [(each.draft.source, (*forced, *each.token_ids)) for each in found]
         score_of = dict(zip(found, await self._log_probabilities(pairs), strict=True))
-        for own in places:
-            before = ""
-            for place in own[:-1]:
-                chosen = max(place.beginnings, key=score_of.__getitem__)
-                before += chosen.text[place.start :]
-            own[-1].move(before, self._tokenizer, self._plan.options)
+        await self._jobs.run_for(
+            _tokens_of_beginnings(own[-1] for own in places) // TOKENS_DECODED_FOR_ONE,
+            partial(_move_last, places, score_of, self._tokenizer, self._plan.options),
+        )
 
     def _options_of_words(self, num_prefix_tokens: int) -> SearchOptions:
         """The options of a search for the likeliest words after prefixes of so many tokens."""
@@ -297,6 +294,26 @@ def _add_first_words(
         shared = [word for place in own for word in words_of.get(place, ())]
         for place in own:
             place.add_words(words_of.get(place, shared), tokenizer)
+
+
+def _move_last(
+    places: Sequence[Sequence[TermPlace]],
+    score_of: Mapping[Beginning, float],
+    tokenizer: TextTokenizer,
+    options: SearchOptions,
+) -> None:
+    """Let the last place of each draft follow the likeliest beginnings up to the others."""
+    for own in places:
+        before = ""
+        for place in own[:-1]:
+            chosen = max(place.beginnings, key=score_of.__getitem__)
+            before += chosen.text[place.start :]
+        own[-1].move(before, tokenizer, options)
+
+
+def _tokens_of_beginnings(places: Iterable[TermPlace]) -> int:
+    """The tokens of all beginnings of some places."""
+    return sum(len(each.token_ids) for place in places for each in place.beginnings)
 
 
 def _lacking(drafts: Sequence[Draft], tokenizer: TextTokenizer) -> list[Draft]:

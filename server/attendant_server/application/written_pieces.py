@@ -49,7 +49,7 @@ class PieceWriter:
         return self.aligns_copies and text.pieces[number].has_inner_copies
 
     def settled(self, token_ids: tuple[int, ...]) -> tuple[int, ...]:
-        """The first tokens of a translation, without those from one on that will be replaced."""
+        """The tokens before the first one that will be replaced; all of them if there is none."""
         if not (self.replaces_unknown and self.tokenizer.num_unknown(token_ids)):
             return token_ids
         return token_ids[: token_ids.index(self.tokenizer.unk_id)]

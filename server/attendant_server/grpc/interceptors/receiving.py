@@ -1,7 +1,7 @@
 """Receives the requests of calls, within the limits of `ArrivingRequests`.
 
-The library reads the request of a unary call before it runs any interceptor's part around the
-handler, without a limit of time or memory, but that of a stream only when the handler asks for it.
+The library reads the request of a unary call before it runs the handler, without a limit of time or
+of the memory of all requests. It reads a request of a stream only when the handler asks for it.
 """
 
 from typing import Any
@@ -22,8 +22,8 @@ STREAMS = ("client_stream", "bidi_stream")
 class UnreadRequestInterceptor(AroundInterceptor):
     """Keeps the library from reading requests; must be the outermost interceptor.
 
-    The other interceptors get something without a meaning for the request of a unary call, until
-    `ReceivingInterceptor` reads it.
+    The interceptors before `ReceivingInterceptor` get an iterator of the library in place of the
+    request of a unary call, and must not use it.
     """
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
@@ -52,7 +52,8 @@ class UnreadRequestInterceptor(AroundInterceptor):
 class ReceivingInterceptor(AroundInterceptor):
     """Reads the request of a unary call as bytes, and counts streams of requests.
 
-    After it has authenticated the caller, so that strangers send nothing.
+    Must come after the authentication of the caller, so that strangers can send requests to the
+    health service only, which needs none.
     """
 
     def __init__(self, arriving: ArrivingRequests) -> None:
