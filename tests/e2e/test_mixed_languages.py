@@ -99,7 +99,8 @@ def test_other_faults_of_a_call_end_the_command(translated: Callable[..., Any]):
     code, lines, complaints = translated(ENGLISH, "--from", "auto", "--model", "no-such")
     assert (code, lines) == (1, [])
     assert complaints[0].startswith("attendant: model: no such model")
-    code, lines, complaints = translated(ENGLISH, "--from", "auto", "--stream", "--beam", "99")
+    options = ("--from", "auto", "--to", "de", "--stream", "--beam", "99")
+    code, lines, complaints = translated(ENGLISH, *options)
     assert (code, lines) == (1, [])
     assert complaints[0].startswith("attendant: options.beam_size: ")
 
