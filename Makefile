@@ -81,6 +81,8 @@ EMBEDDING_RIVALS := $(call bench_rivals,sentence-transformers infinity)
 BENCH_OTHERS := $(if $(findstring infinity,$(RIVALS)),$(VENV_INFINITY)/.installed)
 export BENCH_INFINITY_PYTHON := $(CURDIR)/$(VENV_INFINITY)/bin/python
 
+EXPORTER_TESTS := tests/export $(addprefix tests/e2e/test_imported_,languages.py repetition_penalty.py)
+
 MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto model.proto model_control.proto)
@@ -99,11 +101,11 @@ serve: $(VENV_SERVE)/.installed ## Start the server on the built-in bundles
 	$(if $(filter gpu,$(DEVICE)),ATTENDANT_MODELS="$${ATTENDANT_MODELS-$(GPU_MODELS)}" )\
 	$(VENV_SERVE)/bin/attendant-server$(if $(filter gpu,$(DEVICE)), --device cuda)
 
-# The exporter's tests run beside the others: one after the other, they take more than half an hour.
+# The tests run in two processes that take about as long as each other.
 test: $(VENV)/.installed ## Run the tests
 	@mkdir -p build
-	@$(VENV)/bin/pytest -p no:cacheprovider tests/export > build/test-export.log 2>&1 & exporter=$$!; \
-	others=0; $(VENV)/bin/pytest --ignore=tests/export || others=$$?; \
+	@$(VENV)/bin/pytest -p no:cacheprovider $(EXPORTER_TESTS) > build/test-export.log 2>&1 & exporter=$$!; \
+	others=0; $(VENV)/bin/pytest $(addprefix --ignore=,$(EXPORTER_TESTS)) || others=$$?; \
 	exported=0; wait $$exporter || exported=$$?; \
 	cat build/test-export.log; \
 	[ $$others = 0 ] && [ $$exported = 0 ]

@@ -53,14 +53,14 @@ def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few_texts() -> Iterator[None]:
-    """Imports compare 16 instead of 64 sample texts, in a quarter of the time.
+    """Imports compare 8 instead of 64 sample texts, in a fifth of the time.
 
     For imports of translation models. In `make test-all`, they compare all texts.
     """
     from attendant_export.bundle import importing
 
     is_thorough = settings.get_current_profile_name() == "thorough"
-    texts = importing.sample_texts()[:: 1 if is_thorough else 4]
+    texts = importing.sample_texts()[:: 1 if is_thorough else 8]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importing, "sample_texts", lambda: texts)
         yield

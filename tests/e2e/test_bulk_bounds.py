@@ -71,10 +71,8 @@ def test_a_caller_that_does_not_read_holds_little_and_delays_nobody(
         wait_until(lambda: is_stalled(running))
         assert 0 < num_unanswered(running) <= 256
         assert running.metric("attendant_held_bytes") < 256 * 1000
-        num_taken = sender.num_taken
-        assert num_taken < 10_000
         assert len(translations(running, ["a cat"])) == 1
-        assert sender.num_taken == num_taken
+        assert sender.num_taken < 10_000  # what the windows of both sides hold
         assert [next(call).ids[0] for _ in range(1000)] == [text_id for text_id, _ in texts[:1000]]
         call.cancel()
     wait_until(lambda: num_unanswered(running) == 0)

@@ -20,7 +20,7 @@ from tests.support.ctranslate2_folders import (
 from tests.support.imports import import_characters
 from tests.support.serving import running_server
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 TEXTS = ["abc", "a cab", "ponml", "zz", "d"]
 MAX_TOKENS = 12

@@ -11,7 +11,7 @@ from tests.support.imports import import_characters
 from tests.support.opennmt_py_files import TARGET_TOKENS, write_checkpoint
 from tests.support.serving import running_server
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 TEXTS = ["abc", "a cab", "ponml", "zz", "d"]
 MAX_TOKENS = 12
