@@ -1,5 +1,6 @@
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,14 +54,24 @@ def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few_texts() -> Iterator[None]:
-    """Imports compare 8 instead of 64 sample texts, in a fifth of the time.
+    """Imports compare 16 instead of 64 sample texts; in `make test-all`, all of them."""
+    with _imports_compare_one_of(4):
+        yield
 
-    For imports of translation models. In `make test-all`, they compare all texts.
-    """
+
+@pytest.fixture(scope="module")
+def very_few_texts() -> Iterator[None]:
+    """Imports compare 8 instead of 64 sample texts; in `make test-all`, all of them."""
+    with _imports_compare_one_of(8):
+        yield
+
+
+@contextmanager
+def _imports_compare_one_of(step: int) -> Iterator[None]:
     from attendant_export.bundle import importing
 
     is_thorough = settings.get_current_profile_name() == "thorough"
-    texts = importing.sample_texts()[:: 1 if is_thorough else 8]
+    texts = importing.sample_texts()[:: 1 if is_thorough else step]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importing, "sample_texts", lambda: texts)
         yield

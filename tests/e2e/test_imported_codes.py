@@ -21,7 +21,7 @@ from tests.support.bundles import one_thread
 from tests.support.marian_checkpoints import tiny_vocabulary, write_marian
 from tests.support.serving import running_server
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
 
 TEXTS = ["The train is late.", "She is here", "\U0001f633\U0001f633 a", "No.", "a e i o u"]
 CODES = {"fr": ">>fra<<", "de": ">>deu<<"}

@@ -15,7 +15,7 @@ from tests.support.bundles import one_thread
 from tests.support.drawn_translators import MAX_TOKENS, draw_checkpoint, until_end
 from tests.support.serving import running_server
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
 
 TEXTS = sample_texts()[:12]
 BEAM_SIZES = (1, 4)

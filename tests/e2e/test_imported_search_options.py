@@ -12,7 +12,7 @@ from tests.support.bundles import one_thread
 from tests.support.marian_checkpoints import write_generation, write_marian
 from tests.support.serving import running_server
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
 
 NGRAM_SIZE, MIN_LENGTH, BEAM_SIZE, MAX_TOKENS = 2, 6, 4, 16
 TEXTS = sample_texts()[:16]

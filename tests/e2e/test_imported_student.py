@@ -15,7 +15,7 @@ from tests.support.firefox_files import serving_files
 from tests.support.marian_files import vocabulary, write_marian_folder
 from tests.support.serving import running_server
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
 
 TEXTS = ["The train is late.", "She is here", "No.", "\U0001f633 a e i o u", "on the train"]
 MAX_TOKENS = 12

@@ -16,7 +16,7 @@ from tests.support.imports import read_translator
 from tests.support.serving import running_server
 from tests.support.t5_checkpoints import TASKS, write_t5
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
 
 TEXTS = ["The train is late.", "No.", "She opened the window because it was warm.", "a \U0001f633"]
 MAX_TOKENS = 24

@@ -17,7 +17,7 @@ from tests.support.imports import read_translator
 from tests.support.marian_checkpoints import tiny_pieces, tiny_vocabulary, write_marian
 from tests.support.serving import running_server
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
 
 FACES = "\U0001f633\U0001f633 \U0001f633"
 TEXTS = [f">>fra<< {t}" for t in ("The train is late.", "She is here", FACES, "No.", "a e i o u")]

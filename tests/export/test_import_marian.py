@@ -29,7 +29,7 @@ from tests.support.marian_checkpoints import (
     write_marian,
 )
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
 
 PAD = len(tiny_vocabulary(codes=False)) - 1
 

@@ -9,7 +9,7 @@ from tests.support.checkpoints import change_json
 from tests.support.imports import import_, read_translator
 from tests.support.marian_checkpoints import tiny_vocabulary, write_marian
 
-pytestmark = pytest.mark.usefixtures("few_texts")
+pytestmark = pytest.mark.usefixtures("very_few_texts")
 
 VOCABULARY = tiny_vocabulary()
 PREFIXES = {"fr": [VOCABULARY[">>fra<<"]], "de": [VOCABULARY[">>deu<<"]]}

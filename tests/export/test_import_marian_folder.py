@@ -35,7 +35,7 @@ from tests.support.marian_files import (
     write_options,
 )
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
 
 SIZE = len(vocabulary("source"))
 START = SIZE

@@ -35,7 +35,7 @@ from tests.support.multilingual_checkpoints import (
     write_multilingual,
 )
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
 
 FAMILIES = ("m2m_100", "nllb", "bart", "mbart", "mbart50")
 TEXT = "The train is late."

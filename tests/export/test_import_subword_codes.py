@@ -11,7 +11,7 @@ from attendant_export.importers.subword_codes import HEADER, codes_tokenizer, re
 from tests.support.imports import import_
 from tests.support.opennmt_py_files import SPECIAL, write_checkpoint
 
-pytestmark = pytest.mark.usefixtures("few_texts")
+pytestmark = pytest.mark.usefixtures("very_few_texts")
 
 LETTERS = "abcdé中"
 ARGUMENTS = ("--license", "MIT", "--source-languages", "en", "--target-languages", "de")

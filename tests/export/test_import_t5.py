@@ -29,7 +29,7 @@ from tests.support.t5_checkpoints import (
     write_t5,
 )
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
 
 LANGUAGES = ("--source-languages", "en", "--target-languages", "de")
 

@@ -19,7 +19,7 @@ from tests.support.sentencepiece_texts import drawn_texts, read_plainly
 FAMILIES = ("bert", "distilbert", "mpnet", "roberta")
 TEXTS = [*sample_texts(), "", " ", "x" * 300, *islice(drawn_texts(), 2000)]
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
 
 
 def with_files(folder, family):

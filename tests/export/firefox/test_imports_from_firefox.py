@@ -16,7 +16,7 @@ from tests.support.firefox_files import REGISTRY, Request
 from tests.support.imports import read_translator
 from tests.support.marian_files import write_marian_folder
 
-pytestmark = pytest.mark.usefixtures("few_texts")
+pytestmark = pytest.mark.usefixtures("very_few_texts")
 
 MODEL = "model.enfr.intgemm.alphas.bin"
 

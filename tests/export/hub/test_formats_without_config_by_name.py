@@ -15,7 +15,7 @@ from tests.support.model_hub import COMMIT, FILE_LIST, NAME
 from tests.support.opennmt_py_files import write_checkpoint
 from tests.support.static_checkpoints import word_piece, write_static_transformer
 
-pytestmark = pytest.mark.usefixtures("few_texts")
+pytestmark = pytest.mark.usefixtures("very_few_texts")
 
 STUDENT, CONVERTED, STATIC = "acme/student", "acme/converted", "acme/static"
 OPENNMT_PY = "acme/opennmt-py"

@@ -18,7 +18,7 @@ from tests.support.checkpoints import write_json, write_sentence_transformer
 from tests.support.marian_checkpoints import write_generation, write_marian
 from tests.support.model_hub import COMMIT, NAME, SIGNATURE, TOKEN
 
-pytestmark = pytest.mark.usefixtures("few_texts")
+pytestmark = pytest.mark.usefixtures("very_few_texts")
 
 NEEDED = {
     "config.json",
