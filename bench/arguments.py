@@ -31,6 +31,11 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Add ``--target``, a server that runs already; see `bench.servers.given_server`."""
+    parser.add_argument("--target", help="address of a running server; default: start one")
+
+
 def some_of(*known: str) -> Callable[[str], list[str]]:
     """A parser for a comma-separated list of names that match one of the patterns ``known``."""
 

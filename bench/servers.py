@@ -80,6 +80,16 @@ def running_server(
 
 
 @contextmanager
+def given_server(target: str | None, *arguments: str) -> Iterator[RunningServer]:
+    """The running server at ``target``; without one, a server with the given flags."""
+    if target:
+        yield RunningServer(target)
+    else:
+        with running_server(*arguments) as running:
+            yield running
+
+
+@contextmanager
 def running_program(command: Sequence[str], log: IO[bytes] | None = None) -> Iterator[int]:
     """A program that prints a line with "serving" when it is ready; yields its process id."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:

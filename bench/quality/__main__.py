@@ -20,12 +20,11 @@ translation over a pivot language.
 """
 
 import argparse
-from contextlib import nullcontext
 from typing import Any
 
 from attendant_client import Client
 
-from bench.arguments import bench_parser
+from bench.arguments import add_target, bench_parser
 from bench.quality.embedding import measure_embeddings
 from bench.quality.invariance import measure_invariance
 from bench.quality.translation import (
@@ -35,7 +34,7 @@ from bench.quality.translation import (
     translate,
 )
 from bench.reporting import report
-from bench.servers import RunningServer, running_server
+from bench.servers import given_server
 from bench.texts import TATOEBA_TEST, read_references, sample_texts
 
 EN_DE = "en-de"
@@ -47,7 +46,7 @@ NUM_GOVERNMENT = 500
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = bench_parser(__doc__)
-    parser.add_argument("--target", help="address of a running server; default: start one")
+    add_target(parser)
     parser.add_argument("--model", default=EN_DE, help="name of the translation model")
     parser.add_argument("--file", default=TATOEBA_TEST)
     parser.add_argument("--swap", action="store_true", help="read the second column as the source")
@@ -80,9 +79,8 @@ def main() -> None:
     """Run the bench and print JSON."""
     arguments = build_parser().parse_args()
     patient = f"--max-request-seconds={TIMEOUT_SECONDS}"
-    given = nullcontext(RunningServer(arguments.target)) if arguments.target else None
     with (
-        given or running_server(patient) as running,
+        given_server(arguments.target, patient) as running,
         Client(running.target, timeout_seconds=TIMEOUT_SECONDS) as client,
     ):
         report(f"quality-{arguments.model}", measure(client, arguments))

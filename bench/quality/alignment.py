@@ -16,15 +16,14 @@ import argparse
 import csv
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from attendant_client import Client, WordAlignment
 
-from bench.arguments import bench_parser
+from bench.arguments import add_target, bench_parser
 from bench.reporting import report, table
-from bench.servers import RunningServer, running_server
+from bench.servers import given_server
 
 PAIRS = Path(__file__).with_name("aligned_words.en-de.tsv")
 _WORDS = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
@@ -119,7 +118,7 @@ def measure(client: Client, model: str, pairs: Sequence[AlignedPair]) -> Alignme
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = bench_parser(__doc__, reads_data=False)
-    parser.add_argument("--target", help="address of a running server; default: start one")
+    add_target(parser)
     parser.add_argument("--model", default="en-de", help="name of a model: en-de or de-en")
     return parser
 
@@ -130,8 +129,7 @@ def main() -> None:
     pairs = read_pairs()
     if options.model.startswith("de-en"):
         pairs = [pair.swapped() for pair in pairs]
-    given = nullcontext(RunningServer(options.target)) if options.target else None
-    with given or running_server() as running, Client(running.target) as client:
+    with given_server(options.target) as running, Client(running.target) as client:
         found = measure(client, options.model, pairs)
     row = {
         "pairs": len(pairs),

@@ -16,16 +16,15 @@ import random
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from attendant_client import Client, Sampling
 
-from bench.arguments import bench_parser
+from bench.arguments import add_target, bench_parser
 from bench.quality.translation import bleu_and_chrf, translate
 from bench.reporting import report, table
-from bench.servers import RunningServer, running_server
+from bench.servers import given_server
 from bench.texts import tatoeba_sentences
 
 MODELS = {"English": "en-de", "German": "de-en"}
@@ -171,7 +170,7 @@ def difference(one: Sequence[tuple[int, float]], other: Sequence[tuple[int, floa
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = bench_parser(__doc__)
-    parser.add_argument("--target", help="address of a running server; default: start one")
+    add_target(parser)
     return parser
 
 
@@ -181,9 +180,8 @@ def main() -> None:
     references = tatoeba_sentences(options.data_dir)
     english = list(references)[:NUM_TEXTS]
     texts = {"English": english, "German": [references[source][0] for source in english]}
-    given = nullcontext(RunningServer(options.target)) if options.target else None
     with (
-        given or running_server("--models=bert-en-de,de-en,en-de") as running,
+        given_server(options.target, "--models=bert-en-de,de-en,en-de") as running,
         Client(running.target, timeout_seconds=300) as client,
     ):
         spellings = measure_spellings(client, texts)

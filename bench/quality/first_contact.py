@@ -19,17 +19,16 @@ import argparse
 import csv
 import re
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from attendant_client import Client
 
-from bench.arguments import bench_parser
+from bench.arguments import add_target, bench_parser
 from bench.quality.translation import translate
 from bench.reporting import report, table
-from bench.servers import RunningServer, running_server
+from bench.servers import given_server
 
 PHRASES = Path(__file__).with_name("first_contact.en-de.tsv")
 PARTS = (OPEN, HELD_OUT) = ("open", "held-out")
@@ -119,7 +118,7 @@ def wrong_lines(answers: Sequence[Answer], parts: Sequence[str]) -> str:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = bench_parser(__doc__, reads_data=False)
-    parser.add_argument("--target", help="address of a running server; default: start one")
+    add_target(parser)
     parser.add_argument("--model", default="en-de", help="name of an English-German model")
     parser.add_argument(
         "--show-held-out", action="store_true", help="also print wrong answers that are held out"
@@ -144,8 +143,7 @@ def measure(client: Client, model: str, phrases: Sequence[Phrase]) -> dict[str, 
 def main() -> None:
     """Run the bench, and print a table and the wrong translations."""
     options = build_parser().parse_args()
-    given = nullcontext(RunningServer(options.target)) if options.target else None
-    with given or running_server() as running, Client(running.target) as client:
+    with given_server(options.target) as running, Client(running.target) as client:
         answers = measure(client, options.model, read_phrases())
     found = {search: counts(these) for search, these in answers.items()}
     shown = PARTS if options.show_held_out else (OPEN,)

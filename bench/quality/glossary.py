@@ -15,15 +15,14 @@ import argparse
 import random
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from typing import NamedTuple
 
 from attendant_client import Client, TranslationScore
 
-from bench.arguments import bench_parser
+from bench.arguments import add_target, bench_parser
 from bench.quality.translation import bleu_and_chrf
 from bench.reporting import report, table
-from bench.servers import RunningServer, running_server
+from bench.servers import RunningServer, given_server
 from bench.texts import tatoeba_sentences
 
 LEAST_LETTERS, LEAST_WEIGHT = 4, 0.5
@@ -121,7 +120,7 @@ def has_word(text: str, word: str) -> bool:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = bench_parser(__doc__)
-    parser.add_argument("--target", help="address of a running server; default: start one")
+    add_target(parser)
     parser.add_argument("--model", default="en-de", help="name of an English-German model")
     parser.add_argument("--texts", type=int, default=500, help="number of sentences")
     parser.add_argument("--terms", type=int, default=1, help="terms of each sentence")
@@ -133,8 +132,7 @@ def main() -> None:
     options = build_parser().parse_args()
     references = tatoeba_sentences(options.data_dir)
     pairs = [(source, targets[0]) for source, targets in references.items()]
-    given = nullcontext(RunningServer(options.target)) if options.target else None
-    with given or running_server() as running, Client(running.target) as client:
+    with given_server(options.target) as running, Client(running.target) as client:
         drawn = draw_terms(client, options.model, pairs, options.texts, options.terms)
         rows = measure(client, options.model, running, drawn)
     content = {"model": options.model, "terms": options.terms, "rows": rows}

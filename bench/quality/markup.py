@@ -12,29 +12,15 @@ wrong translation of its words counts as wrong, too.
 """
 
 import argparse
-import csv
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from attendant_client import Client
-
-from bench.arguments import bench_parser
-from bench.reporting import report, table
-from bench.servers import RunningServer, running_server
+from bench.quality.accepted_parts import Sentence, count_parts, parts_parser, read_sentences
 
 SENTENCES = Path(__file__).with_name("tagged.en-de.tsv")
 _TAGS = re.compile(r"<(/?)([a-z]+)[^>]*>")
-
-
-@dataclass(frozen=True, slots=True)
-class TaggedSentence:
-    """A sentence with markup, and the accepted contents of each of its elements."""
-
-    source: str
-    accepted: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +29,6 @@ class Content:
 
     tag: str
     text: str
-
-
-def read_sentences(path: Path = SENTENCES) -> list[TaggedSentence]:
-    """The sentences of a file."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            TaggedSentence(source, tuple(tuple(each.split("|")) for each in accepted.split(" ; ")))
-            for source, accepted in csv.reader(
-                file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True
-            )
-        ]
 
 
 def contents(text: str) -> list[Content]:
@@ -69,13 +44,13 @@ def contents(text: str) -> list[Content]:
     return [found[place] for place in sorted(found)]
 
 
-def right_elements(sentence: TaggedSentence, translation: str) -> list[bool]:
+def right_elements(sentence: Sentence, translation: str) -> list[bool]:
     """For each element of the sentence, whether it is around the right words."""
     found = contents(translation)
     return list(_right_elements(sentence, found))
 
 
-def _right_elements(sentence: TaggedSentence, found: Sequence[Content]) -> Iterator[bool]:
+def _right_elements(sentence: Sentence, found: Sequence[Content]) -> Iterator[bool]:
     for element, accepted in zip(contents(sentence.source), sentence.accepted, strict=True):
         these = [each for each in found if each.tag == element.tag]
         yield len(these) == 1 and these[0].text in accepted
@@ -83,28 +58,14 @@ def _right_elements(sentence: TaggedSentence, found: Sequence[Content]) -> Itera
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
-    parser = bench_parser(__doc__, reads_data=False)
-    parser.add_argument("--target", help="address of a running server; default: start one")
-    parser.add_argument("--model", default="en-de", help="name of an English-German model")
-    return parser
+    return parts_parser(__doc__)
 
 
 def main() -> None:
     """Run the bench, and print a table and the sentences with wrong elements."""
     options = build_parser().parse_args()
-    sentences = read_sentences()
-    given = nullcontext(RunningServer(options.target)) if options.target else None
-    with given or running_server() as running, Client(running.target) as client:
-        sources = [sentence.source for sentence in sentences]
-        found = client.translate(sources, model=options.model, markup="html").raise_for_errors()
-    right = [right_elements(s, each.text) for s, each in zip(sentences, found, strict=True)]
-    row = {"elements": sum(map(len, right)), "right": sum(map(sum, right))}
-    wrong = "\n".join(
-        f"{sentence.source}\t{each.text}"
-        for sentence, each, marks in zip(sentences, found, right, strict=True)
-        if not all(marks)
-    )
-    report(f"markup-{options.model}", {"model": options.model, **row}, table([row]), wrong)
+    sentences = read_sentences(SENTENCES)
+    count_parts("markup", "elements", options, sentences, right_elements, markup="html")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Scores and faults of served translations, obtained through the client."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sacrebleu
 from attendant_client import Client
+from attendant_export.data.augmentation import casual_form
 
 NUM_LONG_WORDS = 15
 
@@ -45,7 +45,7 @@ def casual_references(references: Mapping[str, Sequence[str]]) -> dict[str, list
     """
     found: dict[str, list[str]] = {}
     for source, texts in references.items():
-        found.setdefault(re.sub(r"\s*[.!?…]+$", "", source).lower() or source, []).extend(texts)
+        found.setdefault(casual_form(source), []).extend(texts)
     return found
 
 

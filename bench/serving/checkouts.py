@@ -10,16 +10,16 @@ latency, and the server's processor time. A ratio of 1 means that nothing has ch
 
 import argparse
 import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 from bench.arguments import add_server_flags, bench_parser, some_of
-from bench.loads import in_turn
+from bench.loads import LoadResult, Send
 from bench.reporting import Figure, figures_of, ratios_table, report
 from bench.servers import ONE_OF_EACH_KIND, RunningServer, running_server
-from bench.serving.overhead import NUM_TEXTS, load_server, sending
-from bench.texts import sample_texts
+from bench.serving.overhead import load_server, measure_in_turn
 
 THIS, OTHER = "this checkout", "other checkout"
 UNITS = ["texts/s", "p50 ms", "p99 ms", "server's CPU ms/text"]
@@ -43,18 +43,16 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 async def _compare(
-    load: str, num_callers: int, servers: dict[str, RunningServer], arguments: argparse.Namespace
+    load: str,
+    num_callers: int,
+    servers: Mapping[str, RunningServer],
+    arguments: argparse.Namespace,
 ) -> list[Figure]:
-    texts = sample_texts(arguments.data_dir, "short", NUM_TEXTS)
-    async with AsyncExitStack() as stack:
-        measures = {}
-        for name, server in servers.items():
-            send = await stack.enter_async_context(sending(load, server))
-            measures[name] = partial(
-                load_server, server, send, texts, num_callers, arguments.seconds
-            )
-        measured = await in_turn(measures, arguments.pairs)
-    return figures_of(f"{load}, {num_callers} callers", measured, UNITS, THIS)
+    def measured(name: str, send: Send[str], texts: Sequence[str]) -> Awaitable[LoadResult]:
+        return load_server(servers[name], send, texts, num_callers, arguments.seconds)
+
+    results = await measure_in_turn(load, servers, arguments, measured)
+    return figures_of(f"{load}, {num_callers} callers", results, UNITS, THIS)
 
 
 def build_parser() -> argparse.ArgumentParser:

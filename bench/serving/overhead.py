@@ -13,7 +13,7 @@ from __future__ import annotations  # some classes of grpc are generic in its st
 import argparse
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -128,17 +128,35 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 async def _compare(
-    load: str, servers: dict[str, RunningServer], arguments: argparse.Namespace
+    load: str, servers: Mapping[str, RunningServer], arguments: argparse.Namespace
 ) -> list[Figure]:
+    def measured(name: str, send: Send[str], texts: Sequence[str]) -> Awaitable[LoadResult]:
+        is_scraped = name == WATCHED and "metrics" in arguments.parts
+        return measure(servers[name], send, texts, arguments.seconds, is_scraped)
+
+    results = await measure_in_turn(load, servers, arguments, measured)
+    return figures_of(load, results, ["texts/s", "server's CPU ms/text"], WATCHED)
+
+
+async def measure_in_turn(
+    load: str,
+    servers: Mapping[str, RunningServer],
+    arguments: argparse.Namespace,
+    measure_one: Callable[[str, Send[str], Sequence[str]], Awaitable[LoadResult]],
+) -> dict[str, list[LoadResult]]:
+    """The results of ``arguments.pairs`` rounds of a load, by the names of the servers.
+
+    ``measure_one`` gets the name of a server, its ``send`` over one connection, and the texts.
+    """
     texts = sample_texts(arguments.data_dir, "short", NUM_TEXTS)
     async with AsyncExitStack() as stack:
-        measures = {}
-        for name, server in servers.items():
-            send = await stack.enter_async_context(sending(load, server))
-            is_scraped = name == WATCHED and "metrics" in arguments.parts
-            measures[name] = partial(measure, server, send, texts, arguments.seconds, is_scraped)
-        measured = await in_turn(measures, arguments.pairs)
-    return figures_of(load, measured, ["texts/s", "server's CPU ms/text"], WATCHED)
+        measures = {
+            name: partial(
+                measure_one, name, await stack.enter_async_context(sending(load, server)), texts
+            )
+            for name, server in servers.items()
+        }
+        return await in_turn(measures, arguments.pairs)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -3,10 +3,11 @@ import sys
 import pytest
 
 from bench.quality import copies
-from bench.quality.copies import PART, CopyingSentence, read_sentences, right_parts
+from bench.quality.accepted_parts import Sentence, read_sentences
+from bench.quality.copies import PART, copied_parts, right_parts
 from bench.servers import running_server
 
-SENTENCES = read_sentences()
+SENTENCES = read_sentences(copies.SENTENCES)
 
 
 def test_there_are_forty_four_different_sentences():
@@ -14,18 +15,17 @@ def test_there_are_forty_four_different_sentences():
 
 
 @pytest.mark.parametrize("sentence", SENTENCES, ids=lambda sentence: sentence.source)
-def test_each_part_is_within_its_sentence_and_has_accepted_places(sentence: CopyingSentence):
-    assert len(sentence.parts) == len(sentence.accepted) == len(set(sentence.parts))
-    assert not sentence.source.startswith(sentence.parts[0])
-    assert not sentence.source.rstrip(".?!").endswith(sentence.parts[-1])
+def test_each_part_is_within_its_sentence_and_has_accepted_places(sentence: Sentence):
+    parts = copied_parts(sentence.source)
+    assert len(parts) == len(sentence.accepted) == len(set(parts))
+    assert not sentence.source.startswith(parts[0])
+    assert not sentence.source.rstrip(".?!").endswith(parts[-1])
     for places in sentence.accepted:
         assert all(place.count(PART) == 1 and len(place) > 2 for place in places)
 
 
 def test_a_part_is_right_at_an_accepted_place_only():
-    sentence = CopyingSentence(
-        "See www.a.b and \U0001f600 now.", (("Sieh *",), ("und *", "* jetzt"))
-    )
+    sentence = Sentence("See www.a.b and \U0001f600 now.", (("Sieh *",), ("und *", "* jetzt")))
     assert right_parts(sentence, "Sieh www.a.b und \U0001f600 jetzt.") == [True, True]
     assert right_parts(sentence, "www.a.b Sieh und jetzt \U0001f600.") == [False, False]
 

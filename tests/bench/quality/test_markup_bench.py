@@ -3,10 +3,11 @@ import sys
 import pytest
 
 from bench.quality import markup
-from bench.quality.markup import TaggedSentence, contents, read_sentences, right_elements
+from bench.quality.accepted_parts import Sentence, read_sentences
+from bench.quality.markup import contents, right_elements
 from bench.servers import running_server
 
-SENTENCES = read_sentences()
+SENTENCES = read_sentences(markup.SENTENCES)
 
 
 def test_there_are_fifty_different_sentences():
@@ -14,7 +15,7 @@ def test_there_are_fifty_different_sentences():
 
 
 @pytest.mark.parametrize("sentence", SENTENCES, ids=lambda sentence: sentence.source)
-def test_each_element_of_a_sentence_has_accepted_contents(sentence: TaggedSentence):
+def test_each_element_of_a_sentence_has_accepted_contents(sentence: Sentence):
     elements = contents(sentence.source)
     assert len({element.tag for element in elements}) == len(elements)
     assert len(sentence.accepted) == len(elements)
@@ -22,7 +23,7 @@ def test_each_element_of_a_sentence_has_accepted_contents(sentence: TaggedSenten
 
 
 def test_an_element_is_right_if_it_occurs_once_with_accepted_content():
-    sentence = TaggedSentence("<b>a</b> <i>b</i>", (("x", "y"), ("z",)))
+    sentence = Sentence("<b>a</b> <i>b</i>", (("x", "y"), ("z",)))
     assert right_elements(sentence, "<i>z</i> <b>y</b>") == [True, True]
     assert right_elements(sentence, "<b>x</b><b>y</b> <i>w</i>") == [False, False]
     assert right_elements(sentence, "x z") == [False, False]
