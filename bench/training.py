@@ -1,13 +1,13 @@
 """Training throughput of `attendant-export`, and its utilisation of the machine.
 
-    python -m bench.training --data-dir DATA_DIR --rounds 5
+    python -m bench.training --data-dir DATA_DIR --rounds 5 --precisions fp32 bf16
 
 Runs ``attendant-export train-translation`` for one epoch on a sample of Tatoeba pairs, starting
 from the built-in bundle. The time of the epoch, without start and validation, comes from
 ``history.csv``.
 Utilisation is the ratio of two rates. The first is the operations that the model needs for real
 tokens, three times those of the forward pass, per second. The second is the fastest fp32 matrix
-product on the same threads, measured before each epoch.
+product on the same threads, measured before each round. Several precisions train in turn.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from attendant.v1.model_pb2 import TranslationSizes
 from attendant_export.models.shapes import transformer
+from attendant_export.train.device import PRECISIONS
 from attendant_manifest.sizes import translation_sizes
 from tokenizers import Tokenizer
 
@@ -79,7 +80,7 @@ def mean_flops(lines: Sequence[str]) -> float:
     return sum(map(lambda s, t: flops_per_pair(sizes, s, t), sources, targets)) / len(lines)
 
 
-def train(lines: Sequence[str]) -> float:
+def train(lines: Sequence[str], precision: str) -> float:
     """Seconds of one epoch of ``attendant-export``, from its history."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -89,6 +90,7 @@ def train(lines: Sequence[str]) -> float:
         command += [f"--data-dir={folder}", "--train=train.tsv", "--valid=valid.tsv"]
         command += [f"--run-dir={folder / 'run'}", f"--init-from={BUNDLE}", "--max-epochs=1"]
         command += [f"--max-batch-tokens={MAX_BATCH_TOKENS}", "--validate-every-steps=1000000"]
+        command += [f"--precision={precision}"]
         environment = os.environ | {"OMP_NUM_THREADS": str(NUM_THREADS)}
         subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
         with (folder / "run" / "history.csv").open(encoding="utf-8") as file:
@@ -100,6 +102,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = bench_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="number of measurements")
     parser.add_argument("--sentences", type=int, default=8000, help="sentence pairs per epoch")
+    parser.add_argument(
+        "--precisions", nargs="+", default=["fp32"], choices=PRECISIONS, help="what to compare"
+    )
     return parser
 
 
@@ -108,10 +113,12 @@ def main() -> None:
     arguments = build_parser().parse_args()
     torch.set_num_threads(NUM_THREADS)
     lines = sample_pairs(arguments.data_dir / TRAIN, arguments.sentences)
-    speeds, peaks = [], []
+    speeds: dict[str, list[float]] = {each: [] for each in arguments.precisions}
+    peaks = []
     for _ in range(arguments.rounds):
         peaks.append(sgemm_flops())
-        speeds.append(len(lines) / train(lines))
+        for precision, measured in speeds.items():
+            measured.append(len(lines) / train(lines, precision))
     per_pair = mean_flops(lines)
     results = {
         "threads": NUM_THREADS,
@@ -119,8 +126,11 @@ def main() -> None:
         "sentence_pairs": len(lines),
         "flops_per_sentence_pair": per_pair,
         "sgemm_flops_per_second": spread(peaks),
-        "sentence_pairs_per_second": spread(speeds),
-        "utilisation": spread([s * per_pair / p for s, p in zip(speeds, peaks, strict=True)]),
+        "sentence_pairs_per_second": {each: spread(of) for each, of in speeds.items()},
+        "utilisation": {
+            each: spread([s * per_pair / p for s, p in zip(of, peaks, strict=True)])
+            for each, of in speeds.items()
+        },
     }
     report("training", results)
 

@@ -187,6 +187,7 @@ def _train_translation(args: argparse.Namespace) -> None:
             args.run_dir,
             dropout=args.dropout,
             device=args.device,
+            precision=args.precision,
             label_smoothing=args.label_smoothing,
             init_from=args.init_from,
             new_tokenizer=args.new_tokenizer,
@@ -254,6 +255,7 @@ def _train_bert(args: argparse.Namespace) -> None:
             args.run_dir,
             dropout=args.dropout,
             device=args.device,
+            precision=args.precision,
             init_from=args.init_from,
             processes=processes,
         )

@@ -43,6 +43,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "from a bundle, the data card of an export must also list the data of the bundle",
     )
     parser.add_argument("--device", default="auto", help="device to train on: auto, cpu or cuda")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help="type of the products while training: fp32, bf16, or auto, which is bf16 where that "
+        "is much faster; weights and optimizer are fp32",
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of all random choices")
     parser.add_argument(
         "--train", default=TATOEBA_TRAIN, help="training pairs, source<TAB>target, .gz or plain"

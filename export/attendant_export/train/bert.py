@@ -39,7 +39,7 @@ from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.models.text_vectors import Pooling
 from attendant_export.runs.config import BERT, RunConfig, write_config
 from attendant_export.train.bert_losses import contrastive_loss, masked_loss
-from attendant_export.train.device import pick_device
+from attendant_export.train.device import pick_device, pick_precision
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions
 from attendant_export.train.setup import prepare_model, prepare_tokenizer
@@ -256,6 +256,7 @@ def train_bert(
     *,
     dropout: float = 0.1,
     device: str = "auto",
+    precision: str = "auto",
     init_from: Path | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Progress:
@@ -283,8 +284,9 @@ def train_bert(
         model.begin_as_averages()
     if processes.is_first:
         write_config(run_dir, config)
+    dtype = pick_precision(precision, next(model.parameters()).device)
     for trainer in _phases(
-        model, tokenizer, text, data, mlm_options, contrastive_options, run_dir, processes
+        model, tokenizer, text, data, mlm_options, contrastive_options, run_dir, processes, dtype
     ):
         progress = trainer.train()
     return progress
@@ -299,6 +301,7 @@ def _phases(
     options: ContrastiveOptions,
     run_dir: Path,
     processes: ProcessGroup,
+    dtype: torch.dtype,
 ) -> Iterator[Trainer[Any]]:
     """The trainer of each phase, created when the previous phase has finished."""
     sentences = read_similar_sentences(
@@ -306,21 +309,21 @@ def _phases(
     )
     pairs = SimilarPairs(sentences.train, tokenizer, data.max_tokens)
     given = (model, tokenizer, pairs, sentences.valid, data.max_tokens)
+
+    def trainer(task: Task[Any], training: TrainingOptions, folder: Path) -> Trainer[Any]:
+        return Trainer(model, task, training, folder, processes=processes, dtype=dtype)
+
     if options.embedding_training is not None:
         averages = replace(
             options, training=options.embedding_training, max_pairs=options.max_embedding_pairs
         )
         task = ContrastiveTask(*given, averages, num_layers=0, processes=processes)
-        yield Trainer(
-            model, task.as_task(), averages.training, run_dir / "embeddings", processes=processes
-        )
+        yield trainer(task.as_task(), averages.training, run_dir / "embeddings")
     mlm = MlmTask(model, tokenizer, text, data, mlm_options, processes)
     if mlm_options.training is not None:
-        yield Trainer(
-            model, mlm.as_task(), mlm_options.training, run_dir / "mlm", processes=processes
-        )
+        yield trainer(mlm.as_task(), mlm_options.training, run_dir / "mlm")
     task = ContrastiveTask(*given, options, mlm, processes=processes)
-    yield Trainer(model, task.as_task(), options.training, run_dir, processes=processes)
+    yield trainer(task.as_task(), options.training, run_dir)
 
 
 def _special_tokens(tokenizer: Tokenizer) -> EncoderTokens:

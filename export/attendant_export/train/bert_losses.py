@@ -6,6 +6,7 @@ from torch import Tensor
 
 from attendant_export.data.masked_text import MaskedBatch
 from attendant_export.models.encoder import Encoder
+from attendant_export.train.vocabulary_loss import summed_cross_entropy
 
 
 def masked_loss(model: Encoder, batch: MaskedBatch) -> Tensor:
@@ -14,8 +15,7 @@ def masked_loss(model: Encoder, batch: MaskedBatch) -> Tensor:
     For a share of a batch: the sum over the share, divided by the masked tokens of the whole batch.
     """
     hidden = model(batch.token_ids)[batch.is_target]  # (targets, d_model)
-    summed = F.cross_entropy(model.mask_logits(hidden), batch.targets, reduction="sum")
-    return summed / batch.num_targets
+    return summed_cross_entropy(model.mask_logits, hidden, batch.targets) / batch.num_targets
 
 
 def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -120,7 +120,8 @@ class Trainer(Generic[Batch]):
     """Trains a model on a task and keeps the last and the best checkpoint in ``run_dir``.
 
     Several ``processes`` train like one: each computes its share of every batch, and gradients are
-    summed. Only the first process validates and writes files.
+    summed. Only the first process validates and writes files. ``dtype`` is that of the products;
+    weights and optimizer stay in float32.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Trainer(Generic[Batch]):
         run_dir: Path,
         show_progress: bool = True,
         processes: ProcessGroup = SINGLE_PROCESS,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """Resume from ``run_dir/last`` if it exists. Raises ValueError for an empty task."""
         if task.num_batches == 0:
@@ -139,7 +141,7 @@ class Trainer(Generic[Batch]):
         run_dir.mkdir(parents=True, exist_ok=True)
         self.model, self.task, self.options, self.run_dir = model, task, options, run_dir
         self.show_progress, self.processes = show_progress and processes.is_first, processes
-        self.device = next(model.parameters()).device
+        self.device, self.dtype = next(model.parameters()).device, dtype
         self.progress = Progress()
         self.history = History(run_dir)
         self.optimizer = torch.optim.AdamW(
@@ -251,9 +253,9 @@ class Trainer(Generic[Batch]):
         self.progress.elapsed_seconds = times[0]
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
-        if self.device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
-        return nullcontext()
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
 
     def _done(self) -> float:
         """The used fraction of the tightest limit."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from attendant.v1.architecture_pb2 import Architecture
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -22,10 +21,11 @@ from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.runs.config import TRANSLATION, RunConfig, write_config
 from attendant_export.runs.translation import translate
-from attendant_export.train.device import pick_device
+from attendant_export.train.device import pick_device, pick_precision
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions
 from attendant_export.train.setup import prepare_model, prepare_tokenizer
+from attendant_export.train.vocabulary_loss import summed_cross_entropy
 from attendant_export.verify.metrics import score_translations
 
 logger = logging.getLogger(__name__)
@@ -72,12 +72,10 @@ def label_smoothed_loss(model: EncoderDecoder, batch: PairBatch, label_smoothing
     For a share of a batch: the sum over the share, divided by the real tokens of the whole batch.
     """
     hidden = model(batch.source, batch.target_in)  # (batch, target, d_model)
-    real = batch.target_out != model.tokens.pad_id
     # Drop padding before the projection to the vocabulary, the largest product of the model.
-    logits = model.logits(hidden[real])  # (tokens, vocab)
-    targets = batch.target_out[real]
-    summed = F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")
-    return summed / batch.num_targets
+    real = batch.target_out != model.tokens.pad_id
+    hidden, targets = hidden[real], batch.target_out[real]  # (tokens, d_model), (tokens)
+    return summed_cross_entropy(model.logits, hidden, targets, label_smoothing) / batch.num_targets
 
 
 class TranslationTask:
@@ -151,6 +149,7 @@ def train_translation(
     *,
     dropout: float = 0.1,
     device: str = "auto",
+    precision: str = "auto",
     label_smoothing: float = 0.1,
     init_from: Path | None = None,
     new_tokenizer: bool = False,
@@ -176,9 +175,10 @@ def train_translation(
     network = with_vocab_size(architecture, tokenizer.get_vocab_size())
     config = RunConfig(TRANSLATION, network, TranslationTokens(), dropout)
     model = EncoderDecoder(network, TranslationTokens(), dropout).to(pick_device(device))
+    dtype = pick_precision(precision, model.embedding.weight.device)
     prepare_model(model, config, run_dir, init_from, tokenizer if new_tokenizer else None)
     task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed, processes)
-    trainer = Trainer(model, task.as_task(), options, run_dir, processes=processes)
+    trainer = Trainer(model, task.as_task(), options, run_dir, processes=processes, dtype=dtype)
     if processes.is_first:
         write_config(run_dir, config)
     return trainer.train()
