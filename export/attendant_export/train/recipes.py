@@ -7,7 +7,7 @@ from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, Architecture
 
 from attendant_export.data.bert_text import BertData
 from attendant_export.train.bert import ContrastiveOptions, MlmOptions
-from attendant_export.train.loop import TrainingOptions
+from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.translation import TranslationData
 
 
