@@ -88,6 +88,11 @@ def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str =
     add("patience", whole(1), 10, "validations without improvement before an early stop")
     add("learning-rate", positive, 1e-3 if prefix else 2e-3, "peak learning rate")
     add("warmup-steps", whole(1), 400, "steps until the peak learning rate")
+    add(
+        *("average-decay", share_below_one, 0.0),
+        "keep a moving average of the weights with this decay, such as 0.999, and validate and "
+        "export it; 0: the weights of the last step",
+    )
 
 
 def _add_sizes(

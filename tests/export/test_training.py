@@ -165,6 +165,67 @@ def test_weights_that_cannot_be_written_are_an_error_of_the_system(tmp_path):
         checkpoint.save_weights(tmp_path / "no-folder/weights.safetensors", nn.Linear(1, 1))
 
 
+class Recorded(Regression):
+    """Keeps the weights after each step and those that each validation sees."""
+
+    def __init__(self, **stop):
+        super().__init__(**stop)
+        self.stepped, self.validated = [], []
+        self.validate = self._validate
+
+    def _validate(self):
+        self.validated.append(self.weights())
+        return {"minus_loss": -self.losses[-1] if self.losses else 0.0}
+
+    def weights(self):
+        return [p.detach().clone() for p in self.model.parameters()]
+
+    def loss(self, batch):
+        if self.losses:
+            self.stepped.append(self.weights())
+        return super().loss(batch)
+
+
+AVERAGED = replace(OPTIONS, average_decay=0.6)
+
+
+def test_validations_and_exports_use_the_average_of_the_weights(tmp_path):
+    task = Recorded()
+    first = task.weights()
+
+    task.train(tmp_path, replace(AVERAGED, max_steps=3))
+
+    average, steps = first, [*task.stepped, weights_in(tmp_path / "last")]
+    for step, weights in enumerate(steps, 1):
+        decay = min(0.6, step / (step + 9))
+        average = [decay * a + (1 - decay) * w for a, w in zip(average, weights, strict=True)]
+    torch.testing.assert_close(task.validated, [average])
+    torch.testing.assert_close(weights_in(tmp_path / "best"), average)
+    torch.testing.assert_close(task.weights(), average)
+
+
+def test_an_average_goes_on_after_a_stop(tmp_path):
+    whole, first, second = Recorded(), Recorded(stop_at_step=7), Recorded()
+
+    whole.train(tmp_path / "whole", AVERAGED)
+    with pytest.raises(TrainingStopped):
+        first.train(tmp_path / "parts", AVERAGED)
+    second.train(tmp_path / "parts", AVERAGED)
+
+    torch.testing.assert_close(first.validated + second.validated, whole.validated)
+    assert first.losses + second.losses == whole.losses
+
+
+def test_an_average_of_a_run_without_one_begins_with_its_weights(tmp_path):
+    Regression().train(tmp_path)
+    task = Recorded()
+    task.validate = lambda: {"value": 9.0}
+
+    task.train(tmp_path, replace(AVERAGED, max_steps=13))
+
+    assert (tmp_path / "last/average.safetensors").exists()
+
+
 def test_a_run_too_short_for_its_warm_up_warms_up_in_its_first_quarter(tmp_path, caplog):
     task = Regression()
 

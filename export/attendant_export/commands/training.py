@@ -40,6 +40,7 @@ def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOpt
         "patience",
         "learning_rate",
         "warmup_steps",
+        "average_decay",
     )
     values = {name: getattr(args, prefix + name) for name in names}
     if values["max_minutes"] is values["max_epochs"] is values["max_steps"] is None:

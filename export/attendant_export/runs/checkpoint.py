@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-WEIGHTS, OPTIMIZER, STATE, CONFIG = (
+WEIGHTS, AVERAGE, OPTIMIZER, STATE, CONFIG = (
     "weights.safetensors",
+    "average.safetensors",
     "optimizer.safetensors",
     "state.json",
     "config.json",
@@ -92,17 +94,25 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def save_last(
-    run_dir: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+    run_dir: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    averaged: Callable[[], AbstractContextManager[None]] | None = None,
 ) -> None:
     """Write ``last/`` of a run folder and replace the previous one as a whole.
 
-    A crash leaves either the previous or the new folder, never a mixture.
+    In the context ``averaged``, if given, ``model`` has the average of its weights. A crash leaves
+    either the previous or the new folder, never a mixture.
     """
     last, new, old = run_dir / LAST, run_dir / f"{LAST}.new", run_dir / f"{LAST}.old"
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir(parents=True)
     save_weights(new / WEIGHTS, model)
+    if averaged is not None:
+        with averaged():
+            save_weights(new / AVERAGE, model)
     save_optimizer(new / OPTIMIZER, optimizer)
     write_json(new / STATE, state)
     if last.exists():
@@ -120,12 +130,22 @@ def find_last(run_dir: Path) -> Path | None:
 
 
 def keep_last_as_best(run_dir: Path) -> None:
-    """Copy the weights of ``last/`` to ``best/``."""
+    """Copy the weights of ``last/`` to ``best/``, their average if there is one."""
     best = run_dir / BEST / WEIGHTS
     best.parent.mkdir(exist_ok=True)
     temporary = best.with_suffix(".tmp")
-    shutil.copyfile(run_dir / LAST / WEIGHTS, temporary)
+    shutil.copyfile(_average_or_weights(run_dir / LAST), temporary)
     temporary.replace(best)
+
+
+def read_average(last: Path) -> dict[str, Tensor]:
+    """The average of the weights in a folder of `save_last`, else the weights."""
+    return read_weights(_average_or_weights(last))
+
+
+def _average_or_weights(last: Path) -> Path:
+    average = last / AVERAGE
+    return average if average.exists() else last / WEIGHTS
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Never, TypeVar
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from attendant_export.runs import checkpoint
 from attendant_export.runs.history import History
+from attendant_export.train.averaging import WeightAverage
 from attendant_export.train.device import keep_freed_memory
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.schedule import (
@@ -39,10 +40,10 @@ MAX_GRADIENT_NORM = 1.0
 """Longer gradients are scaled down to this norm."""
 STEPS_TO_JUDGE = 8
 """Steps after which the number of steps within a limit of time is estimated."""
-CHECKPOINT_COPIES = 7
-"""Copies of the weights' size in a run folder: three in ``last`` and its successor, and ``best``.
+CHECKPOINT_COPIES = 9
+"""Copies of the weights' size in a run folder: four in ``last`` and its successor, and ``best``.
 
-The optimizer keeps two values of each weight.
+The optimizer keeps two values of each weight, and the average one.
 """
 
 
@@ -131,6 +132,8 @@ class Trainer(Generic[Batch]):
             weight_decay=0.0,
             fused=True,
         )
+        decay = options.average_decay
+        self._average = WeightAverage(model, decay) if decay else None
         self._recent: list[float] = []
         self._signals, self._stopped_by = StopSignals(self.show_progress), 0
         if processes.is_first:
@@ -212,6 +215,8 @@ class Trainer(Generic[Batch]):
         self._check_finite(norm.item())  # Of the summed gradients, so all processes agree.
         self.optimizer.step()
         self.progress.step += 1
+        if self._average is not None:
+            self._average.update(self.progress.step)
         self.progress.batch += 1
         return loss.item() / self.processes.size
 
@@ -257,7 +262,7 @@ class Trainer(Generic[Batch]):
         progress, values = self.progress, {"": 0.0}
         if self.processes.is_first:
             try:
-                with self._signals.interrupting():
+                with self._averaged(), self._signals.interrupting():
                     values = self.task.validate()
             except Interrupted:
                 logger.info("the validation of step %d was interrupted", progress.step)
@@ -298,12 +303,20 @@ class Trainer(Generic[Batch]):
     def _save(self) -> None:
         if not self.processes.is_first:
             return
-        checkpoint.save_last(self.run_dir, self.model, self.optimizer, asdict(self.progress))
+        state = asdict(self.progress)
+        average = None if self._average is None else self._average.applied
+        checkpoint.save_last(self.run_dir, self.model, self.optimizer, state, average)
         self._keep_best()
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The model has the average of its weights meanwhile, if there is one."""
+        return nullcontext() if self._average is None else self._average.applied()
 
     def _resume(self, last: Path) -> None:
         checkpoint.load_weights(last / checkpoint.WEIGHTS, self.model)
         checkpoint.load_optimizer(last / checkpoint.OPTIMIZER, self.optimizer)
+        if self._average is not None:
+            self._average.load(checkpoint.read_average(last))
         state = checkpoint.read_json(last / checkpoint.STATE)
         # Older versions do not write it, but saved only right after validations.
         self.progress = Progress(**{"validated_step": state["step"], **state})

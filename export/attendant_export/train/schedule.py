@@ -19,6 +19,8 @@ class TrainingOptions:
     validate_every_steps: int = 1000
     patience: int = 10
     """Validations without improvement before the run stops early."""
+    average_decay: float = 0.0
+    """Decay of the moving average of the weights that validations use; 0 for the last weights."""
     seed: int = 1
 
     def __post_init__(self) -> None:
