@@ -54,6 +54,7 @@ LIMITS = (
 )
 UNREAD_CALL_BYTES, CONNECTION_BYTES, WATCH_BYTES = 90_000, 100_000, 30_000
 MAX_WAITING_CALLS, MAX_PENDING_CALLS, MAX_WATCHES = 1024, 10_000, 1000
+MAX_HEALTH_REQUESTS, MAX_WAITING_HEALTH_REQUESTS = 16, 256
 TOKENIZED_CALL_BYTES, QUEUED_TEXTS_BYTES = 200_000_000, 20_000_000
 """The figures of docs/operations.md, Memory of calls."""
 
@@ -100,8 +101,9 @@ def stated_maximum(server: RunningServer, at_rest: int) -> int:
         + 2 * QUEUED_TEXTS_BYTES
         + 3 * server.total("attendant_max_held_bytes")
         + 2 * server.total("attendant_max_arriving_requests") * MAX_REQUEST_BYTES
+        + MAX_HEALTH_REQUESTS * MAX_REQUEST_BYTES
         + NUM_TOKENIZER_THREADS * TOKENIZED_CALL_BYTES
-        + (MAX_WAITING_CALLS + num_pending) * UNREAD_CALL_BYTES
+        + (MAX_WAITING_CALLS + MAX_WAITING_HEALTH_REQUESTS + num_pending) * UNREAD_CALL_BYTES
         + NUM_CONNECTIONS * CONNECTION_BYTES
         + (MAX_WATCHES + 4 * NUM_CONNECTIONS) * WATCH_BYTES
     )

@@ -3,6 +3,7 @@
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.dashboards.boards import board
+from deploy.dashboards.limits import models_and_ports, requests_and_answers
 from deploy.dashboards.panels import (
     CALLS,
     MODEL,
@@ -34,6 +35,8 @@ def overview() -> Dashboard:
             "Callers": _callers(),
             "Latency": _latency(),
             "Saturation": _saturation(),
+            "Requests and answers": requests_and_answers(),
+            "Models and ports": models_and_ports(),
         },
     )
 
@@ -143,8 +146,8 @@ def _calls() -> list[Panel]:
         graph(
             "Refused calls",
             "Calls refused on arrival, by reason. queue_full, queue_wait and concurrency: more "
-            "load than these servers can take. unavailable: a server is starting, stopping or "
-            "down.",
+            "load than these servers can take. memory: see the row Requests and answers. quota: "
+            "over a limit of the caller. unavailable: a server is starting, stopping or down.",
             "reqps",
             Query(f"sum by (reason) (rate({refused}[$__rate_interval]))", "{{reason}}"),
             soft_max=1,
@@ -183,6 +186,13 @@ def _callers() -> list[Panel]:
             "others: consider a quota for it.",
             "reqps",
             rate("attendant_caller_calls_total", SERVER, "caller"),
+        ),
+        graph(
+            "Texts by caller",
+            "Texts per second that count for each caller's quota. Compare it with "
+            "max_texts_per_minute divided by 60.",
+            "cps",
+            rate("attendant_caller_texts_total", SERVER, "caller"),
         ),
         graph(
             "Tokens by caller",

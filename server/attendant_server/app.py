@@ -15,7 +15,7 @@ from attendant_server import __version__
 from attendant_server.addresses import joined
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.application import new_application
-from attendant_server.application.arriving_requests import MIN_REQUESTS, ArrivingRequests
+from attendant_server.application.arrivals import new_arrivals
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.descriptions import ModelDescription
 from attendant_server.application.held_memory import SHARE_OF_MEMORY, HeldMemory
@@ -99,8 +99,9 @@ class Server:
             2 * settings.max_concurrent_calls,
             self._metrics.on_refused,
         )
-        self._arriving = ArrivingRequests(
-            max(MIN_REQUESTS, self._memory.max_bytes // settings.max_request_bytes),
+        self._arrivals = new_arrivals(
+            self._memory.max_bytes,
+            settings.max_request_bytes,
             settings.max_receive_seconds,
             self._metrics.on_refused,
         )
@@ -166,7 +167,7 @@ class Server:
         self._grpc = new_grpc_server(
             self._application,
             self._memory,
-            self._arriving,
+            self._arrivals,
             self._health,
             self._drain,
             self._call_reporter,
@@ -189,9 +190,8 @@ class Server:
     async def load(self) -> None:
         """Load all models, start the engine and report SERVING. Raises BundleError."""
         await self.supervisor.start()
-        settings = self._settings
-        if period := settings.watch_bundles_seconds:
-            watching = watch_folder(settings.bundles, period, self.lifecycle.refresh)
+        if period := self._settings.watch_bundles_seconds:
+            watching = watch_folder(self._settings.bundles, period, self.lifecycle.refresh)
             self._watch = asyncio.ensure_future(watching)
         logger.info(
             "event=serving address=%s metrics_address=%s models=%s",
@@ -222,8 +222,7 @@ class Server:
         self._admission.refuse_calls()
         await self._close_port(min(SETTLE_SECONDS, lame_duck_seconds), drain_until)
         if self.engine is not None:
-            seconds_left = max(0.0, drain_until - time.monotonic())
-            await asyncio.to_thread(self.engine.drain, seconds_left)
+            await asyncio.to_thread(self.engine.drain, max(0.0, drain_until - time.monotonic()))
         if self._stop_health_server is not None:
             await self._stop_health_server()
         self._security.stop()
@@ -243,6 +242,7 @@ class Server:
             await asyncio.sleep(0)  # the first step of `stopping` sends GOAWAY
         # Only now, because clients with health checks watch again at once where they still can.
         await self._health.close()
+        self._arrivals.refuse_requests()  # a call that has not arrived has nothing to finish
         if num_calls := await self._drain.wait(max(0.0, drain_until - time.monotonic())):
             logger.warning("event=drain_expired calls=%d", num_calls)
         await self._grpc.stop(0)  # ends the calls that wait for their callers
@@ -266,7 +266,7 @@ class Server:
                 "attendant_serving": lambda: self._health.is_serving(WHOLE_SERVER),
                 "attendant_connections": lambda: num_connections(self.port),
                 "attendant_max_connections": lambda: self._settings.max_connections,
-                **call_gauges(self._settings, self._admission, self._memory, self._arriving),
+                **call_gauges(self._settings, self._admission, self._memory, self._arrivals.calls),
                 "attendant_memory_used_bytes": lambda: host_memory().used,
                 "attendant_memory_limit_bytes": lambda: host_memory().limit,
             }

@@ -2,7 +2,10 @@
 
 import logging
 
+from attendant_manifest.translation_rules import glossary_path
+
 from attendant_server.application.descriptions import ModelKind
+from attendant_server.application.glossaries import MAX_ENTRIES
 from attendant_server.bundles import Bundle, BundleError
 from attendant_server.system.memory import host_memory
 
@@ -14,6 +17,10 @@ BYTES_PER_BYTE = {
 weights of each graph in the order in which its kernels read them."""
 ATTENTION_BYTES_PER_BYTE = 1.5
 """The same for an attention graph, which is opened later, relative to the weights."""
+GLOSSARY_BYTES_PER_ENTRY = 800
+"""Memory of an entry of a glossary, in addition to that of the bytes of its file."""
+MIN_ENTRY_BYTES = 10
+"""An entry takes about this many bytes of the file, or more."""
 MEGABYTE = 1_000_000
 
 logger = logging.getLogger(__name__)
@@ -56,4 +63,12 @@ def warn_of_caches(max_cache_bytes: int) -> None:
 
 def needed_bytes(bundle: Bundle) -> int:
     """An estimate of the memory that a bundle takes once it is loaded, without caches."""
-    return int(BYTES_PER_BYTE[ModelKind(bundle.manifest.kind)] * bundle.num_loaded_bytes)
+    of_files = int(BYTES_PER_BYTE[ModelKind(bundle.manifest.kind)] * bundle.num_loaded_bytes)
+    return of_files + GLOSSARY_BYTES_PER_ENTRY * _num_glossary_entries(bundle)
+
+
+def _num_glossary_entries(bundle: Bundle) -> int:
+    """The most entries that the glossaries of a bundle are likely to have, by their sizes."""
+    paths = set(map(glossary_path, bundle.manifest.glossaries))
+    sizes = (file.size_bytes for file in bundle.manifest.files if file.path in paths)
+    return sum(min(MAX_ENTRIES, size // MIN_ENTRY_BYTES) for size in sizes)

@@ -1,17 +1,26 @@
 """The committed dashboards match the code and Grafana's types, and explain every panel."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.monitoring import DASHBOARDS, ROOT
+from tests.support.monitoring import DASHBOARDS, ROOT, documented_metrics
 
 TYPESCRIPT = ROOT / "build" / "grafana"
 TSC = TYPESCRIPT / "node_modules" / ".bin" / "tsc"
 OPTIONS = ("--noEmit", "--skipLibCheck", "--strict", "--module", "esnext", "--moduleResolution")
+
+
+WITHOUT_PANEL = {
+    "attendant_build_info": "the variable Instance lists its instances",
+    "attendant_model_info": "the variable Model lists its models",
+    "process_virtual_memory_bytes": "address space is not memory, and has no limit",
+}
+"""Metrics that are on no panel, each with the reason."""
 
 
 def panels(path: Path) -> list[dict]:
@@ -31,6 +40,18 @@ def test_every_panel_says_what_a_bad_value_means():
         assert len(found) >= 15
         assert len({p["title"] for p in found}) == len(found)
         assert all(len(p["description"]) > 60 for p in found)
+
+
+def test_every_metric_is_on_a_panel_or_has_a_reason_why_not():
+    targets = (t for path in DASHBOARDS for p in panels(path) for t in p["targets"])
+    shown = set(re.findall(r"\w+", " ".join(target["expr"] for target in targets)))
+    parts = {"histogram": ("_bucket", "_sum", "_count")}
+    missing = {
+        name
+        for name, (kind, _) in documented_metrics().items()
+        if shown.isdisjoint(name + part for part in parts.get(kind, ("",)))
+    }
+    assert missing == set(WITHOUT_PANEL)
 
 
 def type_errors(folder: Path, document: str) -> str:

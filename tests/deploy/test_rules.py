@@ -6,9 +6,8 @@ import subprocess
 import pytest
 import yaml
 
-from tests.support.monitoring import PROMETHEUS, ROOT, rules, tool
+from tests.support.monitoring import OPERATIONS, PROMETHEUS, rules, tool
 
-OPERATIONS = ROOT / "docs" / "operations.md"
 ALERTS = [rule for rule in rules() if "alert" in rule]
 
 

@@ -4,6 +4,7 @@ import resource
 import struct
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import grpc
 import pytest
 from attendant.v1.model_pb2 import TokenizeRequest
 from attendant.v1.translation_pb2 import TranslateRequest
+from attendant_server.application.arriving_requests import ArrivingRequests
 from attendant_server.grpc.services import health
+from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from tests.support.http2 import (
     CONTINUATION,
@@ -36,6 +39,7 @@ STREAM_TRANSLATE = "/attendant.v1.TranslationService/StreamTranslate"
 TOKENIZE = "/attendant.v1.ModelService/Tokenize"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 HEALTH = "/grpc.health.v1.Health/Watch"
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 REQUEST = TranslateRequest(texts=["The dog."])
 MAX_CONCURRENT_STREAMS = 3
 """The identifier of a setting."""
@@ -264,9 +268,38 @@ def test_unfinished_requests_are_held_within_a_limit_and_make_room_for_others(
     assert running.metric("attendant_waiting_requests") == 0
 
 
+def without_end(arriving: ArrivingRequests) -> None:
+    """Let no request be ended for others that wait."""
+    arriving._limits = replace(arriving._limits, patience_seconds=3600.0)
+
+
+def test_unfinished_requests_of_the_health_service_delay_no_call(start: Callable[..., Running]):
+    running = start(max_held_bytes=1, max_request_bytes=1_000_000)
+    arrivals = running.server._arrivals
+    without_end(arrivals.calls)
+    without_end(arrivals.health)
+    with UnfinishedCalls(running.server.port) as connection:
+        connection.greet()
+        connection.begin(HEALTH_CHECK, 40, bytes(1_000_000))
+        wait_until(lambda: arrivals.health.num_waiting == 24)
+        assert arrivals.health.num_requests == 16
+        assert running.metric("attendant_arriving_requests") == 0
+        assert_answers(running)
+
+
+def test_a_health_check_beside_unfinished_ones_is_answered(start: Callable[..., Running]):
+    running = start()
+    with UnfinishedCalls(running.server.port) as connection:
+        connection.greet()
+        connection.begin(HEALTH_CHECK, 40, bytes(100))
+        wait_until(lambda: running.server._arrivals.health.num_waiting == 24)
+        assert running.health.Check(HealthCheckRequest(), timeout=TIMEOUT_SECONDS).status
+    assert running.metric("attendant_refused_calls_total", reason="memory") > 0
+
+
 def test_a_request_that_waits_holds_one_window_only(start: Callable[..., Running]):
     running = start(max_held_bytes=1)
-    running.server._arriving._crowded_seconds = 3600.0
+    without_end(running.server._arrivals.calls)
     with ExitStack() as stack:
         holding, waiting = (
             stack.enter_context(UnfinishedCalls(running.server.port)) for _ in range(2)

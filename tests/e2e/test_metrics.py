@@ -1,9 +1,7 @@
 """The metrics of a real server agree with their documentation."""
 
-import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,6 +22,7 @@ from attendant_server.observability.metrics import Metrics
 from attendant_server.settings import Settings
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.monitoring import OPERATIONS, Described, documented_metrics
 from tests.support.serving import (
     TRANSLATION_MODEL,
     LoopThread,
@@ -33,24 +32,9 @@ from tests.support.serving import (
     wait_until,
 )
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 TEXT = "The dog sees the king."
 REQUEST = TranslateRequest(texts=[TEXT])
 EMBEDDING_MODEL = "tiny-bert/1"
-
-Described = dict[str, tuple[str, frozenset[str]]]
-"""Type and labels of each metric."""
-
-
-def documented() -> Described:
-    """The tables under "Metrics": metrics that a server without a GPU has, and those it lacks."""
-    section = DOCUMENT.read_text(encoding="utf-8").partition("## Metrics\n")[2]
-    found: Described = {}
-    for line in section.partition("\n## ")[0].splitlines():
-        if line.startswith("| `"):
-            name, kind, _, labels, _ = (cell.strip() for cell in line.strip("|").split("|"))
-            found[name.strip("`")] = (kind, frozenset(re.findall(r"`(\w+)`", labels)))
-    return found
 
 
 def shown(text: str) -> Described:
@@ -93,9 +77,9 @@ OF_SOME_SERVERS = ("attendant_device_memory", "attendant_tls_certificate")
 
 
 def test_the_tables_of_metrics_are_what_a_server_shows(start):
-    special = {name for name in documented() if name.startswith(OF_SOME_SERVERS)}
+    special = {name for name in documented_metrics() if name.startswith(OF_SOME_SERVERS)}
     assert len(special) == 3
-    expected = {name: facts for name, facts in documented().items() if name not in special}
+    expected = {name: facts for name, facts in documented_metrics().items() if name not in special}
     assert shown(metrics_page(start().server)) == expected
 
 
@@ -106,14 +90,14 @@ def test_the_tables_have_what_a_server_with_a_gpu_and_tls_shows_more():
     special = {m.name for m in metrics.registry.collect()} - {
         m.name for m in Metrics().registry.collect()
     }
-    assert special == {name for name in documented() if name.startswith(OF_SOME_SERVERS)}
+    assert special == {name for name in documented_metrics() if name.startswith(OF_SOME_SERVERS)}
     for name in special:
-        assert documented()[name] == ("gauge", frozenset())
+        assert documented_metrics()[name] == ("gauge", frozenset())
 
 
 def test_the_document_tells_the_buckets():
     seconds = ", ".join(f"{bound:g}" for bound in series.SECONDS_BUCKETS)
-    assert f"({seconds})" in DOCUMENT.read_text(encoding="utf-8")
+    assert f"({seconds})" in OPERATIONS.read_text(encoding="utf-8")
     assert tuple(2**i for i in range(11)) == series.COUNT_BUCKETS
 
 

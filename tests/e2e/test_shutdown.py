@@ -16,6 +16,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.support.processes import last_line, line_of, port_of, server_process
 from tests.support.serving import TIMEOUT_SECONDS, Running, wait_until
+from tests.support.unfinished import UnfinishedCalls
 
 REQUEST = TranslateRequest(texts=["The dog sees the king."] * 4)
 HEALTH_CHECKED = json.dumps(
@@ -177,6 +178,23 @@ def test_calls_that_take_longer_than_the_drain_are_unavailable(loop, settings, c
             assert call.code() == grpc.StatusCode.UNAVAILABLE
         stopping.result(TIMEOUT_SECONDS)
     assert "event=drain_expired calls=1" in caplog.messages
+
+
+def test_a_stop_does_not_wait_for_requests_that_have_not_arrived(loop, settings, caplog):
+    """16 requests arrive and 4 wait; none of them ever has its last byte."""
+    server = Server(settings(drain_seconds=3600.0, max_receive_seconds=3600.0, max_held_bytes=1))
+    loop.run(server.__aenter__())
+    with UnfinishedCalls(server.port) as connection:
+        connection.greet()
+        connection.begin("/attendant.v1.TranslationService/Translate", 20, bytes(100))
+        connection.go_on()
+        wait_until(lambda: server._arrivals.calls.num_waiting == 4)
+        loop.run(server.stop())
+        with pytest.raises(EOFError):
+            wait_until(lambda: connection.go_on() < 0)
+    assert len(connection.ends) == 20
+    assert all(b"the server is stopping" in end for end in connection.ends.values())
+    assert not [message for message in caplog.messages if "drain_expired" in message]
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(running: Running, bundles: Path, loop, settings):

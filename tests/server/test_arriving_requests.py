@@ -4,8 +4,9 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from attendant_server.application.arriving_requests import ArrivingRequests
-from attendant_server.errors import DeadlineExceeded, QueueFull
+from attendant_server.application.arrivals import new_arrivals
+from attendant_server.application.arriving_requests import ArrivalLimits, ArrivingRequests
+from attendant_server.errors import DeadlineExceeded, QueueFull, Unavailable
 
 from tests.support.serving import TIMEOUT_SECONDS
 
@@ -57,6 +58,7 @@ async def sender(arriving: ArrivingRequests) -> AsyncIterator[Sender]:
     await made.end()
     assert arriving.num_requests == arriving.num_waiting == 0
     assert not arriving._num_of
+    assert arriving._ending is None
 
 
 @pytest.fixture
@@ -66,11 +68,12 @@ def refused() -> list[str]:
 
 @pytest.fixture
 def limits(refused: list[str]) -> Callable[..., ArrivingRequests]:
-    """Limits for two requests that have all time."""
+    """Limits for two requests that have all time, and no patience with slow ones."""
 
     def made(**values: Any) -> ArrivingRequests:
-        defaults = {"max_seconds": LONG, "crowded_seconds": LONG - 1, "max_waiting": 8}
-        return ArrivingRequests(2, on_refused=refused.append, **{**defaults, **values})
+        times = {"patience_seconds": AT_ONCE, "crowded_seconds": LONG - 1, "slow_seconds": LONG - 1}
+        defaults = {"max_requests": 2, "max_seconds": LONG, "max_waiting": 8, **times}
+        return ArrivingRequests(ArrivalLimits(**{**defaults, **values}), refused.append)
 
     return made
 
@@ -115,32 +118,136 @@ def test_a_request_that_does_not_arrive_in_time_is_given_up(limits, refused):
     assert not refused
 
 
-def test_while_others_wait_the_oldest_of_the_caller_with_the_most_is_given_up(limits, refused):
+def test_while_others_wait_the_oldest_of_the_caller_with_the_most_is_ended(limits, refused):
     async def run() -> None:
-        async with sender(limits(crowded_seconds=AT_ONCE)) as callers:
-            first, _ = await callers.send("a")
+        async with sender(limits(max_requests=3, crowded_seconds=AT_ONCE)) as callers:
+            slow, _ = await callers.send("a")
+            first, _ = await callers.send("b")
             second, _ = await callers.send("b")
-            third, arrive = await callers.send("b")
-            with pytest.raises(QueueFull, match=r"requests arrive, at most 2, and others wait"):
+            third, arrive = await callers.send("c")
+            with pytest.raises(QueueFull, match=r"requests arrive, at most 3, and others wait"):
                 await first
+            arrive()
+            assert await third == "of c"
+            assert not slow.done()
             assert not second.done()
-            arrive()
-            assert await third == "of b"
-            fourth, _ = await callers.send("b")
-            fifth, arrive = await callers.send("c")
-            with pytest.raises(QueueFull):
-                await second
-            arrive()
-            assert await fifth == "of c"
-            assert not fourth.done()
 
     asyncio.run(asyncio.wait_for(run(), TIMEOUT_SECONDS))
-    assert refused == ["memory", "memory"]
+    assert refused == ["memory"]
+
+
+def test_a_slow_request_of_a_caller_with_its_share_has_the_time_of_slow_ones(limits, refused):
+    async def run() -> None:
+        arriving = limits(crowded_seconds=AT_ONCE)
+        async with sender(arriving) as callers:
+            slow = [await callers.send(caller) for caller in "ab"]
+            waiting, arrive_next = await callers.send("c")
+            assert arriving.num_waiting == 1
+            for task, arrive in slow:
+                assert not task.done()
+                arrive()
+                assert (await task).startswith("of ")
+            arrive_next()
+            assert await waiting == "of c"
+
+    asyncio.run(asyncio.wait_for(run(), TIMEOUT_SECONDS))
+    assert not refused
+
+
+def test_a_slow_request_that_has_had_its_time_is_ended_for_one_that_waits(limits, refused):
+    async def run() -> None:
+        async with sender(limits(slow_seconds=AT_ONCE)) as callers:
+            first, _ = await callers.send("a")
+            second, _ = await callers.send("b")
+            third, arrive = await callers.send("c")
+            with pytest.raises(QueueFull) as refusal:
+                await first
+            assert refusal.value.retry_after_seconds == 1.0
+            arrive()
+            assert await third == "of c"
+            assert not second.done()
+
+    asyncio.run(asyncio.wait_for(run(), TIMEOUT_SECONDS))
+    assert refused == ["memory"]
+
+
+def test_a_request_that_waits_for_a_moment_ends_no_other(limits, refused):
+    async def run() -> None:
+        times = {"crowded_seconds": AT_ONCE, "slow_seconds": AT_ONCE}
+        arriving = limits(patience_seconds=LONG, **times)
+        async with sender(arriving) as callers:
+            slow, _ = await callers.send("a")
+            _, arrive = await callers.send("a")
+            waiting, arrive_next = await callers.send("b")
+            arrive()
+            arrive_next()
+            assert await waiting == "of b"
+            assert not slow.done()
+
+    asyncio.run(asyncio.wait_for(run(), TIMEOUT_SECONDS))
+    assert not refused
+
+
+def test_no_request_is_ended_for_a_caller_that_has_more(limits, refused):
+    async def run() -> None:
+        arriving = limits(max_requests=3, slow_seconds=AT_ONCE)
+        async with sender(arriving) as callers:
+            slow, _ = await callers.send("a")
+            first, _ = await callers.send("b")
+            await callers.send("b")
+            await callers.send("b")  # waits
+            with pytest.raises(QueueFull):
+                await first
+            assert not slow.done()
+            assert callers.begun == ["a", "b", "b", "b"]
+
+    asyncio.run(asyncio.wait_for(run(), TIMEOUT_SECONDS))
+    assert refused == ["memory"]
+
+
+def test_each_waiting_request_gets_the_room_of_one_that_is_ended(limits, refused):
+    async def run() -> None:
+        arriving = limits(max_requests=4, crowded_seconds=AT_ONCE, patience_seconds=0.01)
+        async with sender(arriving) as callers:
+            flood = [await callers.send("a") for _ in range(4)]
+            others = [await callers.send(caller) for caller in "bc"]
+            for task, arrive in others:
+                arrive()
+                await task
+            await settled()
+            assert sum(task.done() for task, _ in flood) == 2
+
+    asyncio.run(asyncio.wait_for(run(), TIMEOUT_SECONDS))
+    assert refused == ["memory"] * 2
+
+
+def test_requests_that_have_not_arrived_are_refused_at_the_stop(limits, refused):
+    async def run() -> None:
+        arriving = limits()
+        async with sender(arriving) as callers:
+            tasks = [(await callers.send(caller))[0] for caller in "abc"]
+            assert (arriving.num_requests, arriving.num_waiting) == (2, 1)
+            arriving.refuse_requests()
+            tasks.append((await callers.send("d"))[0])
+            for task in tasks:
+                with pytest.raises(Unavailable, match="the server is stopping"):
+                    await task
+            assert callers.begun == ["a", "b"]
+
+    asyncio.run(asyncio.wait_for(run(), TIMEOUT_SECONDS))
+    assert refused == ["unavailable"] * 4
+
+
+def test_the_time_of_slow_requests_is_that_of_the_largest_at_a_megabyte_a_second():
+    arrivals = new_arrivals(64_000_000, 4_000_000, LONG, lambda reason: None)
+    assert arrivals.calls._limits.slow_seconds == 4.0
+    small = new_arrivals(64_000_000, 100_000, LONG, lambda reason: None)
+    assert small.calls._limits.slow_seconds == small.calls._limits.crowded_seconds == 1.0
 
 
 def test_a_request_that_waits_for_too_long_may_be_sent_again_later(limits, refused):
     async def run() -> None:
-        arriving = limits(max_seconds=0.01, crowded_seconds=LONG)
+        arriving = limits(max_seconds=0.01)
         async with sender(arriving) as callers:
             for _ in range(2):
                 await callers.send("a")
@@ -184,7 +291,7 @@ def test_an_error_of_the_transport_is_passed_on(limits):
 
 
 def test_a_caller_leaves_streams_to_others(refused):
-    arriving = ArrivingRequests(8, LONG, refused.append)
+    arriving = ArrivingRequests(ArrivalLimits(8, LONG), refused.append)
     with ExitStack() as stack:
         for caller in "aaaaaab":
             stack.enter_context(arriving.stream(caller))

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attendant_server.application.glossary_files import MAX_FILE_BYTES
 from attendant_server.bundle_glossaries import read_glossaries
 from attendant_server.bundles import Bundle, BundleError, read_bundle
+from attendant_server.memory_need import needed_bytes
 
 from tests.support.manifests import content_of, translation_manifest
 
@@ -61,3 +64,32 @@ def test_a_bundle_with_a_broken_glossary_is_refused_by_its_file_and_line(
 ):
     with pytest.raises(BundleError, match=rf"glossaries/animals\.tsv: {problem}"):
         read_glossaries(bundle_with(tmp_path, content))
+
+
+def test_a_glossary_larger_than_the_limit_is_refused_before_its_file_is_opened(tmp_path):
+    bundle = bundle_with(tmp_path, b"cat\tKater\n")
+    path = bundle.directory / "manifest.json"
+    document = json.loads(path.read_text())
+    [entry] = [file for file in document["files"] if file["path"].startswith("glossaries/")]
+    entry["size_bytes"] = str(MAX_FILE_BYTES)
+    path.write_text(json.dumps(document))
+    read_bundle(bundle.directory, "auto", "cpu")
+    entry["size_bytes"] = str(MAX_FILE_BYTES + 1)
+    path.write_text(json.dumps(document))
+    problem = r"files: glossaries/animals\.tsv must have at most 8000000 bytes, got 8000001"
+    with pytest.raises(BundleError, match=problem):
+        read_bundle(bundle.directory, "auto", "cpu")
+
+
+def test_the_memory_of_glossaries_counts_before_a_bundle_is_loaded(tmp_path):
+    content = b"".join(b"term number %d\tBegriff Nummer %d\n" % (i, i) for i in range(10_000))
+    [small, large] = (
+        bundle_with(tmp_path / name, part)
+        for name, part in (("small", b"cat\tKater\n"), ("large", content))
+    )
+    tracemalloc.start()
+    glossaries = read_glossaries(large)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(glossaries["animals"].entries) == 10_000
+    assert taken <= needed_bytes(large) - needed_bytes(small) <= 3 * taken

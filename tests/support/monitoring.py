@@ -20,6 +20,7 @@ import yaml
 from tests.support.serving import TIMEOUT_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
+OPERATIONS = ROOT / "docs" / "operations.md"
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 SCRAPE_INTERVAL = "500ms"
@@ -98,6 +99,21 @@ def expressions_of(
                 expression = expression.replace(f"${name}", value)
             assert "$" not in expression, f"{panel['title']} uses an unknown variable: {expression}"
             yield panel["title"], expression
+
+
+Described = dict[str, tuple[str, frozenset[str]]]
+"""Type and labels of each metric."""
+
+
+def documented_metrics() -> Described:
+    """The tables under "Metrics": metrics that a server without a GPU has, and those it lacks."""
+    section = OPERATIONS.read_text(encoding="utf-8").partition("## Metrics\n")[2]
+    found: Described = {}
+    for line in section.partition("\n## ")[0].splitlines():
+        if line.startswith("| `"):
+            name, kind, _, labels, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            found[name.strip("`")] = (kind, frozenset(re.findall(r"`(\w+)`", labels)))
+    return found
 
 
 def rules() -> list[dict[str, Any]]:

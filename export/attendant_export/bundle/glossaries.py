@@ -6,9 +6,13 @@ from io import StringIO
 from pathlib import Path
 
 from attendant.v1.bundle_pb2 import Manifest
-from attendant_manifest.translation_rules import GLOSSARY_NAME, glossary_path
+from attendant_manifest.translation_rules import (
+    GLOSSARY_NAME,
+    MAX_GLOSSARY_BYTES,
+    glossary_path,
+)
 
-MAX_BYTES, MAX_ENTRIES, MAX_TARGETS, MAX_TERM_CHARACTERS = 8_000_000, 10_000, 16, 200
+MAX_ENTRIES, MAX_TARGETS, MAX_TERM_CHARACTERS = 10_000, 16, 200
 """The limits of a server, see Manifest.glossaries."""
 
 
@@ -40,9 +44,9 @@ def read_glossary(path: Path) -> GlossaryFile:
             'digits, "_", "-" and ".", at most 64'
         )
     with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"{path}: has more than {MAX_BYTES} bytes")
+        content = file.read(MAX_GLOSSARY_BYTES + 1)
+    if len(content) > MAX_GLOSSARY_BYTES:
+        raise ValueError(f"{path}: has more than {MAX_GLOSSARY_BYTES} bytes")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -7,6 +7,7 @@ from attendant_server.application.glossaries import MAX_ENTRIES, Glossary, Gloss
 from attendant_server.errors import GlossaryUnreadable, InvalidRequest
 
 MAX_FILE_BYTES = 8_000_000
+"""Largest file of a glossary; manifests have the same limit for those of bundles."""
 
 
 def parsed_glossary(name: str, content: bytes) -> Glossary:

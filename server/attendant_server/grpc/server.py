@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from attendant_server.addresses import listen
 from attendant_server.application.application import Application
-from attendant_server.application.arriving_requests import ArrivingRequests
+from attendant_server.application.arrivals import Arrivals
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.held_memory import HeldMemory
 from attendant_server.grpc.credentials import server_credentials
@@ -71,7 +71,7 @@ DESCRIPTORS = (
 def new_grpc_server(
     application: Application,
     memory: HeldMemory,
-    arriving: ArrivingRequests,
+    arrivals: Arrivals,
     health: HealthService,
     drain: DrainInterceptor,
     observer: CallObserver,
@@ -86,7 +86,7 @@ def new_grpc_server(
             StatusInterceptor(),
             drain,
             *_authentication(security),
-            ReceivingInterceptor(arriving),
+            ReceivingInterceptor(arrivals),
             AdmissionInterceptor(application.admission, memory),
             SerializationInterceptor(),
         ],
