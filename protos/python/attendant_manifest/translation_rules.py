@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from attendant.v1 import bundle_pb2
 
+from attendant_manifest import glossaries
 from attendant_manifest.special_tokens import target_tokens
 
 REPETITION_PENALTIES = 0.01, 100
@@ -12,7 +13,6 @@ REPETITION_PENALTIES = 0.01, 100
 CONTROL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
 """Names of controls and of their values."""
 MAX_CONTROLS, MAX_CONTROL_VALUES = 32, 256
-GLOSSARY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 MAX_GLOSSARIES = 100
 
 
@@ -33,13 +33,13 @@ def alignment_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
 
 def glossary_path(name: str) -> str:
     """The path of a glossary in its bundle."""
-    return f"glossaries/{name}.tsv"
+    return f"glossaries/{name}{glossaries.SUFFIX}"
 
 
 def glossary_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     """Problems of the names of glossaries; the content of their files is not checked."""
     names = list(manifest.glossaries)
-    if not all(map(GLOSSARY_NAME.fullmatch, names)):
+    if not all(map(glossaries.NAME.fullmatch, names)):
         yield "glossaries has a name that breaks the rules for names"
     if len(set(names)) < len(names) or len(names) > MAX_GLOSSARIES:
         yield f"glossaries must have at most {MAX_GLOSSARIES} names, and none twice"
