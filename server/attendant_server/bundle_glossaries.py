@@ -2,8 +2,7 @@
 
 from attendant_manifest.translation_rules import glossary_path
 
-from attendant_server.application.glossaries import Glossary
-from attendant_server.application.glossary_files import parsed_glossary
+from attendant_server.application.glossaries import Glossary, parsed_glossary
 from attendant_server.bundles import Bundle, BundleError
 from attendant_server.errors import GlossaryUnreadable
 

@@ -2,8 +2,10 @@
 
 AttendantError
 ├── InvalidRequest        a value of the request is bad; names the field and the limit
-│   └── CallTooLarge      the texts of a call exceed a limit that fewer texts may keep
+│   ├── CallTooLarge      the texts of a call exceed a limit that fewer texts may keep
+│   └── LanguageUnknown   the named model lacks a language of the request
 ├── ModelNotFound         no model of this name
+│   └── LanguagesUnknown  no model has the languages of the request
 ├── ModelNotLoaded        a bundle cannot be loaded while the server runs
 ├── ModelWithoutHead      the model lacks the head that a call needs
 ├── GlossaryNotFound      no glossary of this name
@@ -18,6 +20,8 @@ AttendantError
 
 `grpc/interceptors/status.py` holds the one table from these classes to gRPC status codes.
 """
+
+from collections.abc import Mapping
 
 
 class AttendantError(Exception):
@@ -74,8 +78,24 @@ class CallTooLarge(InvalidRequest):
         self.max_texts = max_texts
 
 
+class LanguageUnknown(InvalidRequest):
+    """The model of a call lacks a language; ``languages`` is its tag, by the name of its field."""
+
+    def __init__(self, field: str, problem: str, tag: str) -> None:
+        super().__init__(field, problem)
+        self.languages = {field: tag}
+
+
 class ModelNotFound(AttendantError):
     """No model of this name is loaded."""
+
+
+class LanguagesUnknown(ModelNotFound):
+    """No model has all of ``languages``: tags, by the names of their fields in the request."""
+
+    def __init__(self, message: str, languages: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.languages = languages
 
 
 class ModelNotLoaded(AttendantError):

@@ -2,10 +2,10 @@
 
 import logging
 
+from attendant_manifest.glossaries import MAX_ENTRIES
 from attendant_manifest.translation_rules import glossary_path
 
 from attendant_server.application.descriptions import ModelKind
-from attendant_server.application.glossaries import MAX_ENTRIES
 from attendant_server.bundles import Bundle, BundleError
 from attendant_server.system.memory import host_memory
 

@@ -18,6 +18,7 @@ from attendant_client import (
     ServerError,
     UnavailableError,
     bulk_calls,
+    bulk_input,
 )
 from attendant_client.bulk_input import (
     MAX_MESSAGE_CHARACTERS,
@@ -165,6 +166,54 @@ def test_an_input_goes_on_after_all_of_its_texts_were_answered():
     while texts.has_more():
         found.append(taken(texts))
     assert found == asyncio.run(read()) == ["a", "b"]
+
+
+def readers() -> list[threading.Thread]:
+    """The threads that read the texts of calls."""
+    return [thread for thread in threading.enumerate() if thread.name == "attendant-bulk"]
+
+
+@pytest.mark.parametrize("num_results", [0, 1, 3])
+def test_a_closed_call_leaves_no_thread(client, num_results: int):
+    before = readers()
+    with client.bulk_translate(itertools.repeat("a")) as results:
+        assert len(list(itertools.islice(results, num_results))) == num_results
+    assert readers() == before
+
+
+def test_a_thread_that_waits_for_a_text_ends_with_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bulk_input, "MAX_CLOSING_SECONDS", 0)
+    before, may_go_on = readers(), threading.Event()
+
+    def slow() -> Iterator[str]:
+        yield "a"
+        may_go_on.wait()
+        yield from itertools.repeat("b")
+
+    texts = BulkInput(slow())
+    assert texts.has_more()
+    texts.close()
+    [reader] = [thread for thread in readers() if thread not in before]
+    may_go_on.set()
+    reader.join(30)
+    assert not reader.is_alive()
+
+
+def test_the_source_of_texts_may_close_the_call():
+    before = readers()
+
+    def source() -> Iterator[str]:
+        yield "a"
+        texts.close()
+        yield "b"
+
+    texts = BulkInput(source())
+    assert texts.has_more()
+    for thread in readers():
+        if thread not in before:
+            thread.join(30)
+            assert not thread.is_alive()
+    assert [text.text for text in texts.take(2)] == ["a"]
 
 
 def test_the_input_is_read_no_further_than_there_is_room(client, script):

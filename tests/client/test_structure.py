@@ -122,6 +122,15 @@ def test_errors_survive_pickling_and_copying():
         assert (twin.code, twin.index, twin.request_id) == (error.code, 3, "id-7")
 
 
+def test_errors_keep_their_reasons_when_they_are_pickled_and_copied():
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    error = errors.CallTooLargeError("many", code, 1.5, "id-7", "TOO_MANY", {"max_texts": "4"})
+    for twin in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert (twin.code, twin.retry_after_seconds, twin.request_id) == (code, 1.5, "id-7")
+        assert (twin.reason, twin.reason_details) == ("TOO_MANY", {"max_texts": "4"})
+        assert twin.max_texts == 4
+
+
 @pytest.mark.parametrize(
     ("target", "proxy"),
     [

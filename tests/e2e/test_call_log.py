@@ -75,7 +75,7 @@ REFUSALS: dict[str, tuple[str, str, Any, str]] = {
         "embedding",
         "FillMask",
         FillMaskRequest(texts=[f"{MARKER} [MASK]"], model=MARKER),
-        f"model: no such model; there are {MODELS}",
+        "model: no such model; there are tiny-bert/1",
     ),
     "no model": (
         "models",

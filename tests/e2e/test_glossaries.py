@@ -29,8 +29,9 @@ from attendant_server.application import glossary_drafts, glossary_folder, gloss
 from attendant_server.application.catalog import ServedModel
 from attendant_server.application.glossaries import Glossary
 from attendant_server.application.glossary_drafts import MAX_SEARCHES
+from attendant_server.application.glossary_places import MAX_DECODED, MAX_SCORED
 from attendant_server.engine.calls import Call, TranslateCall
-from attendant_server.engine.pair_calls import AlignCall
+from attendant_server.engine.pair_calls import AlignCall, ScoreCall
 
 from tests.support.application import TINY_BUNDLES
 from tests.support.bulk import each_result
@@ -169,22 +170,47 @@ def test_all_hypotheses_have_the_terms_with_any_options(running: Running, option
     assert [each.text for each in again.hypotheses] == [each.text for each in found.hypotheses]
 
 
-def test_many_missing_terms_take_few_searches(running: Running, monkeypatch):
-    nouns = ["cat", "dog", "horse", "bird", "house", "garden", "table", "chair", "window", "door"]
-    text = f"I saw {', '.join(f'the {noun}' for noun in nouns)}."
-    calls: list[Call[Any]] = []
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call[Any]]:
+    """The further calls of all requests."""
+    found: list[Call[Any]] = []
     answer_further = ServedModel.answer_further
 
     async def counted(model: ServedModel, call: Call[Any]) -> list[Any]:
-        calls.append(call)
+        found.append(call)
         return await answer_further(model, call)
 
     monkeypatch.setattr(ServedModel, "answer_further", counted)
-    found = best(running, text, {noun: [f"{noun.capitalize()}ling"] for noun in nouns})
-    assert used(text, found) == [(noun, f"{noun.capitalize()}ling") for noun in nouns]
+    return found
+
+
+NOUNS = ["cat", "dog", "horse", "bird", "house", "garden", "table", "chair", "window", "door"]
+LIST = f"I saw {', '.join(f'the {noun}' for noun in NOUNS)}."
+
+
+def test_many_missing_terms_take_few_searches(running: Running, calls: list[Call[Any]]):
+    found = best(running, LIST, {noun: [f"{noun.capitalize()}ling"] for noun in NOUNS})
+    assert used(LIST, found) == [(noun, f"{noun.capitalize()}ling") for noun in NOUNS]
     searches = [call for call in calls if isinstance(call, TranslateCall)]
     assert 4 <= len(searches) <= 2 * MAX_SEARCHES  # for words before terms, and for the rest
     assert sum(isinstance(call, AlignCall) for call in calls) == MAX_SEARCHES
+
+
+def test_many_translations_of_many_terms_cost_no_more_than_some(
+    running: Running, calls: list[Call[Any]]
+):
+    endings = ["ling", "chen", "heit", "tum", "ung", "schaft", "nis", "lein", "keit", "wesen"]
+    endings += ["werk", "zeug", "gut", "art", "stoff", "mann"]
+    nouns = [*NOUNS, "tree", "river", "mountain", "car", "book", "ship"]
+    text = f"I saw {', '.join(f'the {noun}' for noun in nouns)}."
+    terms = {noun: [f"{noun.capitalize()}{ending}" for ending in endings] for noun in nouns}
+    found = best(running, text, terms)
+    assert [source for source, _ in used(text, found)] == nouns
+    num_scored = sum(call.num_texts for call in calls if isinstance(call, ScoreCall))
+    searches = [call for call in calls if isinstance(call, TranslateCall)]
+    ends = [call for call in searches if call.options.num_alternatives == 1]
+    assert sum(call.num_texts for call in ends) <= MAX_SEARCHES * MAX_DECODED
+    assert num_scored <= MAX_SEARCHES * (MAX_SCORED + MAX_DECODED)
 
 
 @pytest.mark.parametrize("max_searches", [1, 2, MAX_SEARCHES])

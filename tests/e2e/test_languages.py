@@ -14,6 +14,7 @@ from attendant.v1.translation_pb2 import (
     TranslationPair,
 )
 from attendant_client import Client, InvalidRequestError, NotFoundError
+from attendant_client.errors import LANGUAGE_UNKNOWN
 from tokenizers import Tokenizer
 
 from tests.support.altered import with_manifest
@@ -139,6 +140,32 @@ def test_a_language_that_the_named_model_lacks_is_refused(server, tag):
     assert error.details() == f"{has}, not {tag!r}"
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "reason", "details"),
+    [
+        ("fr", "de", LANGUAGE_UNKNOWN, {"source_language": "fr"}),
+        ("en", "fr", LANGUAGE_UNKNOWN, {"target_language": "fr"}),
+        ("en", "", "", {}),
+        ("e" * 101, "de", "", {}),
+    ],
+)
+def test_a_language_that_the_model_lacks_has_a_reason_for_programs(
+    server, source, target, reason, details
+):
+    options = {"model": "tiny-en-de", "source_language": source, "target_language": target}
+    with Client(f"127.0.0.1:{server.server.port}") as client:
+        calls = [
+            lambda: client.translate(TEXT, **options),
+            lambda: list(client.stream_translate(TEXT, **options)),
+            lambda: list(client.bulk_translate([TEXT], **options)),
+            lambda: client.score([(TEXT, TEXT)], **options),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidRequestError) as failure:
+                call()
+            assert (failure.value.reason, failure.value.reason_details) == (reason, details)
+
+
 def test_tokens_of_languages_are_never_truncated(server):
     request = TranslateRequest(
         texts=["dog " * 100],
@@ -182,5 +209,7 @@ def test_languages_choose_the_model(start, translation_bundle, tmp_path):
         with pytest.raises(InvalidRequestError, match="model: must name one of tiny-en-de/1, tiny"):
             client.translate(TEXT, source_language="en")
         wanted = "model: no translation model for source_language de, target_language en; there are"
-        with pytest.raises(NotFoundError, match=wanted):
+        with pytest.raises(NotFoundError, match=wanted) as failure:
             client.translate(TEXT, source_language="de", target_language="en")
+        assert failure.value.reason == LANGUAGE_UNKNOWN
+        assert failure.value.reason_details == {"source_language": "de", "target_language": "en"}

@@ -9,7 +9,7 @@ from attendant_export.bundle.glossaries import read_glossaries, read_glossary
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.signing import sign_bundle
 from attendant_manifest.rules import SIGNATURE_NAME
-from attendant_server.application.glossary_files import parsed_glossary
+from attendant_server.application.glossaries import parsed_glossary
 from attendant_server.errors import GlossaryUnreadable
 
 from tests.support.bundles import one_thread
@@ -68,10 +68,11 @@ def test_an_embedding_model_gets_no_glossary(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"cat\n", "line 1: a term must have between 1 and 16 translations, .*, got 0"),
-        (b"#\n\ncat" + b"\tx" * 17, "line 3: a term must have between 1 and 16 .*, got 17"),
-        (b"\tKater\n", "line 1: terms and translations must have between 1 and 200 characters"),
-        (b"cat\t" + b"x" * 201, "line 1: terms and translations must have between 1 and 200"),
+        (b"cat\n", r"line 1\.targets: must have between 1 and 16 values, got 0"),
+        (b"#\n\ncat" + b"\tx" * 17, r"line 3\.targets: must have between 1 and 16 .*, got 17"),
+        (b"\tKater\n", r"line 1\.source: must not be empty"),
+        (b"cat\tx\t" + b"x" * 201, r"line 1\.targets\[1\]: at most 200 characters, got 201"),
+        (("cat\t" + "\u0958" * 101).encode(), r"line 1\.targets\[0\]: .*, got 202"),  # composed
         (b"cat\tK\xff", "is not UTF-8"),
         (b"cat\tx\n" * 10_001, "has more than 10000 entries"),
         (b"#" * 8_000_001, "has more than 8000000 bytes"),
@@ -82,7 +83,7 @@ def test_what_a_server_would_refuse_is_refused_before_a_bundle_is_written(
 ):
     with pytest.raises(ValueError, match=rf"animals\.tsv: {problem}"):
         read_glossary(written(tmp_path / "animals.tsv", content))
-    with pytest.raises(GlossaryUnreadable):
+    with pytest.raises(GlossaryUnreadable, match=f"the glossary animals: {problem}"):
         parsed_glossary("animals", content)
 
 
@@ -97,9 +98,11 @@ def test_two_glossaries_of_the_same_name_are_refused(tmp_path):
 
 
 def test_what_a_server_reads_is_taken_as_it_is(tmp_path):
-    content = "\ufeff# animals\r\nbig\x0ccat\tgroßer\u2028Kater\t\r\n\r\n".encode()
+    long = "o\u0308" * 200  # 200 characters once they are composed
+    content = f"\ufeff# animals\r\nbig\x0ccat\tgroßer\u2028Kater\t{long}\t\r\n\r\n".encode()
     assert read_glossary(written(tmp_path / "animals.tsv", content)).content == content
-    assert [entry.source for entry in parsed_glossary("animals", content).entries] == ["big cat"]
+    [entry] = parsed_glossary("animals", content).entries
+    assert (entry.source, entry.targets) == ("big cat", ["großer Kater", "ö" * 200])
 
 
 @pytest.mark.parametrize("name", ["animals.csv", "animals", ".tsv", "ä.tsv", f"{'a' * 65}.tsv"])

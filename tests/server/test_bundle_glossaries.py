@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attendant_server.application.glossary_files import MAX_FILE_BYTES
+from attendant_manifest.glossaries import MAX_FILE_BYTES
 from attendant_server.bundle_glossaries import read_glossaries
 from attendant_server.bundles import Bundle, BundleError, read_bundle
 from attendant_server.memory_need import needed_bytes
@@ -56,7 +56,7 @@ def test_a_glossary_that_is_not_what_the_manifest_says_is_refused(tmp_path):
     ("content", "problem"),
     [
         (b"cat\n", r"the glossary animals: line 1\.targets: must have between 1 and 16"),
-        (b"cat\tK\xff", "the glossary animals is not UTF-8"),
+        (b"cat\tK\xff", "the glossary animals: is not UTF-8"),
     ],
 )
 def test_a_bundle_with_a_broken_glossary_is_refused_by_its_file_and_line(

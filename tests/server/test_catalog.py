@@ -82,8 +82,23 @@ def test_the_first_default_model_that_fits_is_chosen_among_several(refusals: lis
 
 
 def test_a_kind_without_models_has_none_to_find(refusals: list[str]):
-    with pytest.raises(ModelNotFound, match="there are en-de/1$"):
+    with pytest.raises(ModelNotFound, match="^model: no embedding model; there are none$"):
         catalog_of([model("en-de", "1")], refusals).find("", EMBEDDING)
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        (TRANSLATION, "en-de/1.9, en-de/1.10"),
+        (EMBEDDING, "bert/1"),
+        (None, "bert/1, en-de/1.9, en-de/1.10"),
+    ],
+)
+def test_a_model_that_is_not_found_is_answered_with_those_of_the_kind(
+    catalog: Catalog, kind: ModelKind | None, keys: str
+):
+    with pytest.raises(ModelNotFound, match=f"^model: no such model; there are {keys}$"):
+        catalog.find("fr-de", kind)
 
 
 def test_a_model_of_another_kind_is_refused(catalog: Catalog):

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from attendant_manifest.glossaries import GlossaryEntry
 from attendant_server.application import glossaries, term_placement
 from attendant_server.application.alignment import WordLink
-from attendant_server.application.glossaries import Glossary, GlossaryEntry
+from attendant_server.application.glossaries import Glossary, request_entries
 from attendant_server.application.glossary_folder import GlossaryFolder
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.term_placement import (
@@ -128,17 +129,21 @@ def test_occurrences_that_were_taken_are_not_tried_again(monkeypatch):
 @pytest.mark.parametrize(
     ("source", "targets", "problem"),
     [
-        ("", ["x"], "entry.source: must not be empty"),
-        (" \t", ["x"], "entry.source: must not be empty"),
-        ("cat", [], "entry.targets: must have between 1 and 16 values, got 0"),
-        ("cat", ["x"] * 17, "entry.targets: must have between 1 and 16 values, got 17"),
-        ("cat", ["x", ""], r"entry.targets\[1\]: must not be empty"),
-        ("c" * 201, ["x"], "entry.source: at most 200 characters, got 201"),
+        ("", ["x"], r"glossary_entries\[1\].source: must not be empty"),
+        (" \t", ["x"], r"glossary_entries\[1\].source: must not be empty"),
+        ("cat", [], r"glossary_entries\[1\].targets: must have between 1 and 16 values, got 0"),
+        (
+            "cat",
+            ["x"] * 17,
+            r"glossary_entries\[1\].targets: must have .* values, got 17",
+        ),
+        ("cat", ["x", ""], r"glossary_entries\[1\].targets\[1\]: must not be empty"),
+        ("c" * 201, ["x"], r"glossary_entries\[1\].source: at most 200 characters, got 201"),
     ],
 )
 def test_a_bad_entry_is_refused_by_the_name_of_its_field(source, targets, problem):
     with pytest.raises(InvalidRequest, match=f"^{problem}$"):
-        GlossaryEntry.of(source, targets, "entry")
+        request_entries([("dog", ["x"]), (source, targets)])
 
 
 def placed(translation, *terms, links=()):
@@ -250,8 +255,8 @@ def test_without_a_folder_no_glossary_is_found():
         (b"cat\n", r"the glossary broken: line 1\.targets: must have between 1"),
         (b"cat\tKater\n\tHund\n", r"the glossary broken: line 2\.source: must not be empty"),
         ("cat\tKa\u2028ter\x0c\r\ndog\n".encode(), r"the glossary broken: line 2\.targets: must"),
-        (b"cat\tK\xff", "the glossary broken is not UTF-8"),
-        (b"cat\tx\n" * 10_001, "the glossary broken has more than 10000 entries"),
+        (b"cat\tK\xff", "the glossary broken: is not UTF-8"),
+        (b"cat\tx\n" * 10_001, "the glossary broken: has more than 10000 entries"),
     ],
 )
 def test_a_broken_file_is_named_with_its_line(folder, content, problem):

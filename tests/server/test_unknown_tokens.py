@@ -24,14 +24,15 @@ def tokenizer_of(
     tokens: Sequence[str],
     decoder: decoders.Decoder | None = None,
     splitter: pre_tokenizers.PreTokenizer | None = None,
+    unknown: str = "<unk>",
 ) -> TextTokenizer:
     """A tokenizer of these tokens and the unknown one, which has the id 0."""
-    ids = {token: number for number, token in enumerate(("<unk>", *tokens))}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    ids = {token: number for number, token in enumerate((unknown, *tokens))}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=unknown))
     tokenizer.pre_tokenizer = splitter or pre_tokenizers.WhitespaceSplit()
     if decoder is not None:
         tokenizer.decoder = decoder
-    tokenizer.add_special_tokens(["<unk>"])
+    tokenizer.add_special_tokens([unknown])
     return TextTokenizer(tokenizer.to_str(), unk_id=UNKNOWN)
 
 
@@ -99,6 +100,36 @@ def test_within_a_word_only_the_unknown_characters_are_replaced():
     found = replaced("a Dvořak", source, target, {0: 4, 1: 5, 2: 6}, [1, UNKNOWN, 2])
     assert found.text == "Dwořak"
     assert [tuple(each) for each in found.replacements] == [((5, 6), (3, 4))]
+
+
+@pytest.mark.parametrize(
+    ("marks", "tokens"),
+    [
+        ("starts of words", ["\u2581das", "\u2581ist"]),
+        ("ends of words", ["das</w>", "ist</w>"]),
+        ("continuations", ["das", "ist"]),
+    ],
+)
+@pytest.mark.parametrize("num_unknown", [1, 2, 3])
+def test_an_unknown_token_that_has_swallowed_a_space_is_not_part_of_the_word_beside_it(
+    marks: str, tokens: list[str], num_unknown: int
+):
+    letters = pre_tokenizers.Split(Regex(r"\s+|[\s\S]"), "isolated")
+    source = tokenizer_of(list("Dvoakd "), splitter=letters)
+    target = tokenizer_of(tokens, DECODERS[marks])
+    ids = [1, *[UNKNOWN] * num_unknown, 2]
+    sources = {0: 0, num_unknown + 1: 9} | dict.fromkeys(range(1, num_unknown + 1), 5)
+    assert replaced("a Dvořak d", source, target, sources, ids).text == "das Dvořak ist"
+
+
+@pytest.mark.parametrize("unknown", ["<unk>", "UNK"])
+def test_unknown_tokens_in_a_row_within_a_word_are_replaced_by_unknown_characters(unknown: str):
+    letters = pre_tokenizers.Split(Regex(r"\s+|[\s\S]"), "isolated")
+    source = tokenizer_of(list("Dvoak "), splitter=letters)
+    target = tokenizer_of(["\u2581Dwo", "ak"], DECODERS["starts of words"], unknown=unknown)
+    ids = [1, UNKNOWN, UNKNOWN, UNKNOWN, 2]
+    sources = {0: 4, 1: 5, 2: 6, 3: 7, 4: 8}
+    assert replaced("a Dvořšžak", source, target, sources, ids).text == "Dwořšžak"
 
 
 def test_unknown_tokens_in_a_row_give_the_same_text_once():

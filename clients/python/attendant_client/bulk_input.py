@@ -26,6 +26,8 @@ MAX_MESSAGE_TEXTS = 32
 """Texts of one message: the server answers no more of them together."""
 MAX_MESSAGE_CHARACTERS = 12_500
 """No further text joins a message that would then have more characters than this."""
+MAX_CLOSING_SECONDS = 0.5
+"""How long closing a synchronous call waits for a source that is about to give a text."""
 Texts = Iterable[BulkItem]
 AsyncTexts = Iterable[BulkItem] | AsyncIterable[BulkItem]
 
@@ -141,11 +143,18 @@ class BulkInput(_Unanswered):
             return super().has_refused(failure)
 
     def close(self) -> None:
-        """Read no further texts."""
+        """Read no further texts, and end the thread that reads.
+
+        A thread cannot be interrupted while it waits for the source. If that takes longer than
+        `MAX_CLOSING_SECONDS`, the thread ends with the next text, or with the program.
+        """
         with self._changed:
             self._attempt += 1
             self._has_ended = True
             self._changed.notify_all()
+        # The source itself may close the call.
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join(MAX_CLOSING_SECONDS)
 
     def _sent(self, call: BulkCall[Any], attempt: int, first: int) -> Iterator[Message]:
         yield call.settings(first)

@@ -17,7 +17,8 @@ AttendantError                  anything that went wrong between the client and 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TypeVar, cast
 
 import grpc
@@ -31,6 +32,8 @@ PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 TOO_LARGE = "CALL_TOO_LARGE"
 """The reason of google.rpc.ErrorInfo for calls that may succeed with fewer texts."""
+LANGUAGE_UNKNOWN = "LANGUAGE_UNKNOWN"
+"""The reason for languages that the named model lacks, or that no model has."""
 TOO_LARGE_MESSAGE = "eceived message larger than max"
 """What gRPC says of a request, or an answer, that exceeds the receiver's limit."""
 
@@ -91,17 +94,11 @@ class TextError(AttendantError):
 
 
 class CallError(AttendantError):
-    """The whole call failed."""
+    """The whole call failed.
 
-
-class InvalidRequestError(CallError):
-    """A value of the request is bad; the message names the field and the limit."""
-
-
-class CallTooLargeError(InvalidRequestError):
-    """The request, or the answer to it, is too large; with fewer texts, it may not be.
-
-    `max_texts` is the server's limit of the texts of a call; None if another limit is exceeded.
+    `reason` is the fault in a form for programs, such as LANGUAGE_UNKNOWN, and `reason_details` are
+    its values by their names (the reason and the metadata of google.rpc.ErrorInfo). Both are empty
+    if the server states no reason.
     """
 
     def __init__(
@@ -110,11 +107,26 @@ class CallTooLargeError(InvalidRequestError):
         code: grpc.StatusCode,
         retry_after_seconds: float | None = None,
         request_id: str = "",
-        max_texts: int | None = None,
+        reason: str = "",
+        reason_details: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(message, code, retry_after_seconds, request_id)
-        self.args = (message, code, retry_after_seconds, request_id, max_texts)
-        self.max_texts = max_texts
+        self.reason, self.reason_details = reason, dict(reason_details)
+        self.args = (*self.args, reason, self.reason_details)
+
+
+class InvalidRequestError(CallError):
+    """A value of the request is bad; the message names the field and the limit."""
+
+
+class CallTooLargeError(InvalidRequestError):
+    """The request, or the answer to it, is too large; with fewer texts, it may not be."""
+
+    @property
+    def max_texts(self) -> int | None:
+        """The server's limit of the texts of a call; None if another limit is exceeded."""
+        limit = self.reason_details.get("max_texts", "")
+        return int(limit) if limit.isdecimal() else None
 
 
 class NotFoundError(CallError):
@@ -185,12 +197,10 @@ def call_error(error: grpc.RpcError, request_id: str = "") -> CallError:
         return CallTooLargeError(message, code, None, request_id)
     call = cast(grpc.Call, error)  # gRPC raises objects that are both
     status = _status(call)
-    info = _detail(status, error_details_pb2.ErrorInfo())
-    if info is not None and info.reason == TOO_LARGE:
-        max_texts = info.metadata.get("max_texts", "")
-        limit = int(max_texts) if max_texts.isdecimal() else None
-        return CallTooLargeError(message, code, None, request_id, limit)
-    return ERROR_BY_CODE[code](message, code, _retry_after_seconds(call, status), request_id)
+    info = _detail(status, error_details_pb2.ErrorInfo()) or error_details_pb2.ErrorInfo()
+    kind = CallTooLargeError if info.reason == TOO_LARGE else ERROR_BY_CODE[code]
+    retry_after_seconds = _retry_after_seconds(call, status)
+    return kind(message, code, retry_after_seconds, request_id, info.reason, info.metadata)
 
 
 def stream_error(error: grpc.RpcError, request_id: str) -> CallError:

@@ -11,14 +11,18 @@ from dataclasses import dataclass, fields
 import grpc
 
 from attendant_client.client import Client
-from attendant_client.errors import CallError, InvalidRequestError, NotFoundError, TextError
+from attendant_client.errors import (
+    LANGUAGE_UNKNOWN,
+    CallError,
+    InvalidRequestError,
+    NotFoundError,
+    TextError,
+)
 from attendant_client.input_lines import Line
 from attendant_client.language_flags import AUTO
 from attendant_client.results import Translation
 
 Translate = Callable[[Client, argparse.Namespace, Sequence[Line]], Sequence[Translation]]
-_OF_LANGUAGE = ("source_language: ", "model: no translation model for source_language ")
-"""Beginnings of the messages of calls that fail because of the language of their texts."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -77,7 +81,8 @@ def with_language_of(
 
 def fault_of(language: str, error: CallError) -> TextError:
     """The fault of a line in a language; raises the error if it is not about the language."""
-    if not error.message.startswith(_OF_LANGUAGE):
+    is_of_language = error.reason == LANGUAGE_UNKNOWN and "source_language" in error.reason_details
+    if not is_of_language:
         raise error
     message = f"is in {language}: {error.message}"
     return TextError(message, error.code, request_id=error.request_id)

@@ -1,19 +1,18 @@
 """Glossaries of translation models: files that are checked and put into bundles."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 from attendant.v1.bundle_pb2 import Manifest
-from attendant_manifest.translation_rules import (
-    GLOSSARY_NAME,
-    MAX_GLOSSARY_BYTES,
-    glossary_path,
+from attendant_manifest.glossaries import (
+    MAX_FILE_BYTES,
+    NAME,
+    SUFFIX,
+    GlossaryFault,
+    parsed_entries,
 )
-
-MAX_ENTRIES, MAX_TARGETS, MAX_TERM_CHARACTERS = 10_000, 16, 200
-"""The limits of a server, see Manifest.glossaries."""
+from attendant_manifest.translation_rules import glossary_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +37,17 @@ def read_glossaries(paths: Sequence[Path]) -> tuple[GlossaryFile, ...]:
 
 def read_glossary(path: Path) -> GlossaryFile:
     """Read the glossary of a file ``NAME.tsv``; raises ValueError, which names a bad line."""
-    if path.suffix != ".tsv" or not GLOSSARY_NAME.fullmatch(path.stem):
+    if path.suffix != SUFFIX or not NAME.fullmatch(path.stem):
         raise ValueError(
             f"--glossary {path}: want NAME.tsv, where NAME is a letter or digit, then letters, "
             'digits, "_", "-" and ".", at most 64'
         )
     with path.open("rb") as file:
-        content = file.read(MAX_GLOSSARY_BYTES + 1)
-    if len(content) > MAX_GLOSSARY_BYTES:
-        raise ValueError(f"{path}: has more than {MAX_GLOSSARY_BYTES} bytes")
+        content = file.read(MAX_FILE_BYTES + 1)
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not UTF-8") from None
-    if problem := next(_problems(text), None):
-        raise ValueError(f"{path}: {problem}")
+        parsed_entries(content)
+    except GlossaryFault as fault:
+        raise ValueError(f"{path}: {fault}") from None
     return GlossaryFile(path.stem, content)
 
 
@@ -69,25 +64,3 @@ def add_glossaries(folder: Path, manifest: Manifest, glossaries: Sequence[Glossa
         path.write_bytes(glossary.content)
     names = {*manifest.glossaries, *(glossary.name for glossary in glossaries)}
     manifest.glossaries[:] = sorted(names)
-
-
-def _problems(text: str) -> Iterator[str]:
-    num_entries = 0
-    # As servers read it, not splitlines: form feeds and other separators do not end lines.
-    for number, line in enumerate(StringIO(text, newline=None), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        num_entries += 1
-        terms = [" ".join(term.split()) for term in line.rstrip("\t\n").split("\t")]
-        if not 1 <= len(terms) - 1 <= MAX_TARGETS:
-            yield (
-                f"line {number}: a term must have between 1 and {MAX_TARGETS} translations, "
-                f"separated by tabs, got {len(terms) - 1}"
-            )
-        if not all(1 <= len(term) <= MAX_TERM_CHARACTERS for term in terms):
-            yield (
-                f"line {number}: terms and translations must have between 1 and "
-                f"{MAX_TERM_CHARACTERS} characters"
-            )
-    if num_entries > MAX_ENTRIES:
-        yield f"has more than {MAX_ENTRIES} entries"

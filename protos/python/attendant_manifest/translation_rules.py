@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from attendant.v1 import bundle_pb2
 
+from attendant_manifest import glossaries
 from attendant_manifest.special_tokens import target_tokens
 
 REPETITION_PENALTIES = 0.01, 100
@@ -12,10 +13,7 @@ REPETITION_PENALTIES = 0.01, 100
 CONTROL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
 """Names of controls and of their values."""
 MAX_CONTROLS, MAX_CONTROL_VALUES = 32, 256
-GLOSSARY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 MAX_GLOSSARIES = 100
-MAX_GLOSSARY_BYTES = 8_000_000
-"""Largest file of a glossary."""
 
 
 def alignment_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
@@ -35,23 +33,23 @@ def alignment_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
 
 def glossary_path(name: str) -> str:
     """The path of a glossary in its bundle."""
-    return f"glossaries/{name}.tsv"
+    return f"glossaries/{name}{glossaries.SUFFIX}"
 
 
 def glossary_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     """Problems of names and sizes of glossaries; the content of their files is not checked."""
     names = list(manifest.glossaries)
     paths = set(map(glossary_path, names))
-    if not all(map(GLOSSARY_NAME.fullmatch, names)):
+    if not all(map(glossaries.NAME.fullmatch, names)):
         yield "glossaries has a name that breaks the rules for names"
     if len(set(names)) < len(names) or len(names) > MAX_GLOSSARIES:
         yield f"glossaries must have at most {MAX_GLOSSARIES} names, and none twice"
     if names and not manifest.HasField("alignment"):
         yield "alignment is missing, but there are glossaries"
     for file in manifest.files:
-        if file.path in paths and file.size_bytes > MAX_GLOSSARY_BYTES:
+        if file.path in paths and file.size_bytes > glossaries.MAX_FILE_BYTES:
             yield (
-                f"files: {file.path} must have at most {MAX_GLOSSARY_BYTES} bytes, "
+                f"files: {file.path} must have at most {glossaries.MAX_FILE_BYTES} bytes, "
                 f"got {file.size_bytes}"
             )
 

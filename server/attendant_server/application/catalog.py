@@ -204,20 +204,22 @@ class Catalog:
         Raises ModelNotFound, InvalidRequest, or PermissionDenied if the caller may not use every
         model and none of its models has the name. Models that it may not use are no candidates.
         Without ``model``, only models of ``kind`` that ``fits`` accepts are candidates. ``wanted``
-        says what it accepts.
+        says what it accepts. Messages list models of ``kind`` only.
         """
         permitted = self.permitted()
+        of_kind = [d for d in permitted if kind is None or d.kind is kind]
         if model:
             candidates = [d for d in permitted if model in (d.key, d.name)]
             if not candidates and permitted is not self.descriptions:
-                raise PermissionDenied(f"model: this caller may use {_keys(permitted)} only")
+                models = "models" if kind is None else f"{kind.label} models"
+                allowed = f"this caller may use only these {models}: {_keys(of_kind)}"
+                raise PermissionDenied(f"model: {allowed}")
         else:
-            of_kind = (d for d in permitted if kind is None or d.kind is kind)
             candidates = [d for d in of_kind if fits is None or fits(d)]
         if not candidates:
             missing = "such model" if model or kind is None else f"{kind.label} model"
             missing += f" for {wanted}" if wanted and not model else ""
-            raise ModelNotFound(f"model: no {missing}; there are {_keys(permitted)}")
+            raise ModelNotFound(f"model: no {missing}; there are {_keys(of_kind)}")
         found = self._default_of(candidates) if model else self._chosen(candidates)
         if kind is not None and found.kind is not kind:
             raise InvalidRequest("model", f"{found.key} is no {kind.label} model")

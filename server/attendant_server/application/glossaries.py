@@ -1,46 +1,16 @@
 """Glossaries: terms of a source language, each with one or several translations."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from attendant_manifest.glossaries import MAX_ENTRIES, GlossaryEntry, GlossaryFault, parsed_entries
 
 from attendant_server.application.splitting import Span
 from attendant_server.application.words import word_spans
-from attendant_server.errors import InvalidRequest
-
-MAX_ENTRIES = 10_000
-"""Entries of a glossary."""
-MAX_TARGETS = 16
-"""Translations of a term."""
-MAX_TERM_CHARACTERS = 200
+from attendant_server.errors import GlossaryUnreadable, InvalidRequest
 
 Words = tuple[str, ...]
-
-
-class GlossaryEntry(NamedTuple):
-    """A term and its translations."""
-
-    source: str
-    targets: Sequence[str]
-    """The translations. Other forms of the same word are translations of their own."""
-    field: str
-    """The name of the entry in messages."""
-
-    @classmethod
-    def of(cls, source: str, targets: Iterable[str], field: str) -> "GlossaryEntry":
-        """An entry with single spaces between words; raises InvalidRequest for a bad one.
-
-        Its translations are composed (NFC), as models write them.
-        """
-        composed = [_normalized(_spaced(target)) for target in targets]
-        entry = cls(_spaced(source), composed, field)
-        _check_term(f"{field}.source", entry.source)
-        if not 1 <= len(entry.targets) <= MAX_TARGETS:
-            problem = f"must have between 1 and {MAX_TARGETS} values, got {len(entry.targets)}"
-            raise InvalidRequest(f"{field}.targets", problem)
-        for number, target in enumerate(entry.targets):
-            _check_term(f"{field}.targets[{number}]", target)
-        return entry
 
 
 class TermMatch(NamedTuple):
@@ -59,18 +29,13 @@ class Glossary:
     """
 
     def __init__(self, entries: Iterable[GlossaryEntry]) -> None:
-        """Of several entries with the same term, the last one counts.
-
-        Raises InvalidRequest for a term without words.
-        """
+        """Of several entries with the same term, the last one counts."""
         self.entries = list({entry.source: entry for entry in entries}.values())
         self._exact: dict[Words, GlossaryEntry] = {}
         self._any_case: dict[Words, GlossaryEntry] = {}
         lengths: dict[str, set[int]] = {}
         for entry in self.entries:
             words = _words(entry.source)
-            if not words:
-                raise InvalidRequest(f"{entry.field}.source", "has no words")
             folded = _folded(words)
             (self._any_case if words == folded else self._exact)[words] = entry
             lengths.setdefault(folded[0], set()).add(len(words))
@@ -109,14 +74,29 @@ class Glossary:
         return None, 1
 
 
+def parsed_glossary(name: str, content: bytes) -> Glossary:
+    """The glossary ``name`` of the bytes of a file; raises GlossaryUnreadable."""
+    try:
+        return Glossary(parsed_entries(content))
+    except GlossaryFault as fault:
+        raise GlossaryUnreadable(f"the glossary {name}: {fault}") from None
+
+
 def check_num_entries(num_entries: int) -> None:
     """Raise InvalidRequest for too many entries of a request."""
     if num_entries > MAX_ENTRIES:
         raise InvalidRequest("glossary_entries", f"at most {MAX_ENTRIES}, got {num_entries}")
 
 
-def _spaced(term: str) -> str:
-    return " ".join(term.split())
+def request_entries(entries: Iterable[tuple[str, Iterable[str]]]) -> list[GlossaryEntry]:
+    """The entries of a request, terms with their translations; raises InvalidRequest."""
+    try:
+        return [
+            GlossaryEntry.of(source, targets, f"glossary_entries[{i}]")
+            for i, (source, targets) in enumerate(entries)
+        ]
+    except GlossaryFault as fault:
+        raise InvalidRequest(fault.field, fault.problem) from None
 
 
 def _words(text: str) -> Words:
@@ -129,11 +109,3 @@ def _normalized(word: str) -> str:
 
 def _folded(words: Words) -> Words:
     return tuple(word.casefold() for word in words)
-
-
-def _check_term(field: str, term: str) -> None:
-    if not term:
-        raise InvalidRequest(field, "must not be empty")
-    if len(term) > MAX_TERM_CHARACTERS:
-        problem = f"at most {MAX_TERM_CHARACTERS} characters, got {len(term)}"
-        raise InvalidRequest(field, problem)

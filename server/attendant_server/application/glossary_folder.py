@@ -2,21 +2,18 @@
 
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from attendant_server.application.glossaries import Glossary, GlossaryEntry
-from attendant_server.application.glossary_files import MAX_FILE_BYTES, parsed_glossary
+from attendant_manifest.glossaries import MAX_FILE_BYTES, NAME, SUFFIX, GlossaryEntry
+
+from attendant_server.application.glossaries import Glossary, parsed_glossary
 from attendant_server.application.jobs import JobRunner
 from attendant_server.errors import GlossaryNotFound, GlossaryUnreadable
 
 logger = logging.getLogger(__name__)
-
-SUFFIX = ".tsv"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class _Stored(NamedTuple):
@@ -27,8 +24,7 @@ class _Stored(NamedTuple):
 class GlossaryFolder:
     """The files ``NAME.tsv`` of a folder, each a glossary.
 
-    A line of a file has a term and its translations, separated by tabs. Empty lines and lines that
-    begin with ``#`` are left out. A file is read at its first use, and again once it has changed.
+    A file is read at its first use, and again once it has changed.
     """
 
     def __init__(self, folder: Path | None, jobs: JobRunner) -> None:

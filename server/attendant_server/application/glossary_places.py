@@ -1,8 +1,9 @@
 """Where the next search of a draft adds terms, and with which words before them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from attendant_server.application.alignment import links, token_spans
 from attendant_server.application.glossaries import TermMatch
@@ -26,6 +27,11 @@ from attendant_server.engine.calls import SearchOptions
 from attendant_server.engine.pair_calls import AttentionWeights
 from attendant_server.tokenizer import TextTokenizer
 
+MAX_DECODED = 20
+"""Beginnings of one search that are decoded to the end: up to its last term."""
+MAX_SCORED = 64
+"""Beginnings of one search that the scorer compares: up to its other terms."""
+
 
 @dataclass(slots=True, eq=False)
 class TermPlace:
@@ -39,6 +45,13 @@ class TermPlace:
     beginnings: list[Beginning]
     """The beginnings up to the term: one for each translation of it, and those with other words
     before the term. Never empty."""
+    max_beginnings: int = MAX_DECODED
+    """How many there may be."""
+
+    def limit(self, max_beginnings: int) -> None:
+        """Keep the first beginnings, and add no more than these."""
+        self.max_beginnings = max_beginnings
+        del self.beginnings[max_beginnings:]
 
     def before_last_word(self) -> str | None:
         """The words before the one before the term; None if that must stay."""
@@ -51,22 +64,26 @@ class TermPlace:
         return kept[:start] if is_word else None
 
     def add_words(self, words: Iterable[str], tokenizer: TextTokenizer) -> None:
-        """Add beginnings with other words before the term."""
+        """Add beginnings with other words before the term, those with the first words first."""
         before = self.before_last_word()
         if before is None:
             return
         if not before.strip():
             words = [word[:1].upper() + word[1:] for word in words]
         terms = [(each.kept.rstrip(), each.term) for each in self.beginnings]
-        self.beginnings += filter(
-            None,
-            (
-                new_beginning(self.draft, f"{before}{word} ", term, tokenizer)
-                for kept, term in terms
-                for word in dict.fromkeys(words)
-                if f"{before}{word}" != kept
-            ),
+        others = (
+            new_beginning(self.draft, f"{before}{word} ", term, tokenizer)
+            for word in dict.fromkeys(words)
+            for kept, term in terms
+            if f"{before}{word}" != kept
         )
+        num_free = self.max_beginnings - len(self.beginnings)
+        self.beginnings += islice(filter(None, others), max(0, num_free))
+
+    def likeliest(self, score_of: Mapping[Beginning, float]) -> Beginning:
+        """The beginning with the best score; the scores may lack that of an only one."""
+        one = len(self.beginnings) == 1
+        return self.beginnings[0] if one else max(self.beginnings, key=score_of.__getitem__)
 
     def move(self, before: str, tokenizer: TextTokenizer, options: SearchOptions) -> None:
         """Let the beginnings follow other words than those before `start`, if there is room."""
@@ -95,8 +112,9 @@ def next_places(
     Only the words after the last of them are decoded again; those between are the draft's. So a
     search adds no more terms than needed to have all of them after `MAX_SEARCHES`. ``weights`` are
     those of the tokens of the draft, and ``tokenizer`` is that of translations. Terms that leave no
-    room for further tokens are left out. If the model cannot write a translation of a term, the
-    problem of the draft is set and there are none.
+    room for further tokens are left out. The places but the last one share `MAX_SCORED`, so of many
+    terms with many translations, only the first translations are tried. If the model cannot write a
+    translation of a term, the problem of the draft is set and there are none.
     """
     translation = tokenizer.decode(draft.hypothesis.token_ids)
     terms, missing = _missing(draft, weights, tokenizer, translation)
@@ -118,6 +136,8 @@ def next_places(
         first = max(len(before), draft.first_free, len(kept) - (span[0] - last_end))
         found.append(TermPlace(draft, len(before), first, beginnings))
         before, end = beginnings[0].text, span[1]
+    for place in found[:-1]:
+        place.limit(max(1, MAX_SCORED // (len(found) - 1)))
     return [] if draft.problem else found
 
 

@@ -189,7 +189,8 @@ class GlossarySearch:
 
     async def _choose_inner(self, places: Sequence[Sequence[TermPlace]]) -> None:
         """Choose the likeliest beginnings up to all terms but the last one of each draft."""
-        found = [each for own in places for place in own[:-1] for each in place.beginnings]
+        compared = [place for own in places for place in own[:-1] if len(place.beginnings) > 1]
+        found = [each for place in compared for each in place.beginnings]
         forced = self._plan.options.forced_token_ids
         pairs = [(each.draft.source, (*forced, *each.token_ids)) for each in found]
         score_of = dict(zip(found, await self._log_probabilities(pairs), strict=True))
@@ -306,8 +307,7 @@ def _move_last(
     for own in places:
         before = ""
         for place in own[:-1]:
-            chosen = max(place.beginnings, key=score_of.__getitem__)
-            before += chosen.text[place.start :]
+            before += place.likeliest(score_of).text[place.start :]
         own[-1].move(before, tokenizer, options)
 
 

@@ -11,7 +11,7 @@ from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.controls import chosen_values
 from attendant_server.application.descriptions import Language, ModelDescription, ModelKind
 from attendant_server.application.language_tags import check_tag, longest_match
-from attendant_server.errors import InvalidRequest
+from attendant_server.errors import InvalidRequest, LanguagesUnknown, LanguageUnknown, ModelNotFound
 from attendant_server.tokenized_text import Token
 
 SOURCE, TARGET = "source_language", "target_language"
@@ -40,25 +40,24 @@ def translation_model(
 ) -> ServedModel:
     """The loaded model that a request means; raises like `Catalog.serving`.
 
-    Without ``model``, only models that have the given languages are candidates.
+    Without ``model``, only models that have the given languages are candidates. Raises
+    LanguagesUnknown if there are none.
     """
-    if not (source_language or target_language):
-        return catalog.serving(model, ModelKind.TRANSLATION)
-    for field, tag in ((SOURCE, source_language), (TARGET, target_language)):
-        if tag:
-            check_tag(field, tag)
-
-    wanted = ", ".join(
-        f"{field} {tag}"
-        for field, tag in ((SOURCE, source_language), (TARGET, target_language))
-        if tag
-    )
-    return catalog.serving(
-        model,
-        ModelKind.TRANSLATION,
-        lambda description: has_languages(description, source_language, target_language),
-        wanted,
-    )
+    given = ((SOURCE, source_language), (TARGET, target_language))
+    wanted = {field: tag for field, tag in given if tag}
+    for field, tag in wanted.items():
+        check_tag(field, tag)
+    try:
+        return catalog.serving(
+            model,
+            ModelKind.TRANSLATION,
+            lambda description: has_languages(description, source_language, target_language),
+            ", ".join(f"{field} {tag}" for field, tag in wanted.items()),
+        )
+    except ModelNotFound as error:
+        if model or not wanted:
+            raise
+        raise LanguagesUnknown(str(error), wanted) from None
 
 
 def has_languages(model: ModelDescription, source_language: str, target_language: str) -> bool:
@@ -94,7 +93,8 @@ def language_tokens(
 ) -> LanguageTokens:
     """The tokens for the languages and the controls of a request.
 
-    Raises InvalidRequest for unknown languages, and for unknown controls and values.
+    Raises LanguageUnknown for a language that the model lacks, and InvalidRequest for one that must
+    be named, and for unknown controls and values.
 
     A language may be left out if the model has only one, or needs no tokens for any. A target
     language may also be left out if texts can choose it themselves.
@@ -137,7 +137,7 @@ def _chosen(
     if tag:
         found = _found(languages, tag)
         if found is None:
-            raise InvalidRequest(field, f"{model.key} has {_tags(languages)}, not {tag!r}")
+            raise LanguageUnknown(field, f"{model.key} has {_tags(languages)}, not {tag!r}", tag)
         return found
     if len(languages) == 1 or not any(language.has_tokens for language in languages):
         return languages[0]

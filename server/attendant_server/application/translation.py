@@ -4,11 +4,13 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from attendant_manifest.glossaries import GlossaryEntry
+
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.finishing import PieceFinisher
-from attendant_server.application.glossaries import Glossary, GlossaryEntry
+from attendant_server.application.glossaries import Glossary
 from attendant_server.application.glossary_folder import GlossaryFolder
 from attendant_server.application.hypotheses import Attention, Joiner, Translation
 from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE, JobRunner

@@ -47,8 +47,8 @@ def filled(
 
     ``tokenizer`` is that of translations, and ``source_unknown`` the unknown token of sources.
     ``weights`` are those of the tokens. An unknown token gets the word that it is linked to, or, if
-    it stands within a word, the characters of the unknown token of the source. Several in a row
-    that are linked to the same text get it once.
+    it stands within the translation of that word, the characters of its unknown token. Several in a
+    row that are linked to the same text get it once.
     """
     marked = tokenizer.decode_with_unknown(token_ids)
     spans = token_spans(tokenizer.decode_with_unknown, token_ids, marked)
@@ -79,16 +79,23 @@ class _Source:
         """The part of the piece for each of the ``unknown`` tokens of a translation.
 
         ``marked`` is the translation with a text for each unknown token, and ``spans`` are the
-        places of its tokens.
+        places of its tokens. An unknown token is a part of a word if a word that touches it comes
+        from the same word of the piece: a tokenizer that has swallowed a space leaves none between
+        words, and one that knows only parts of words leaves none within them.
         """
         taken = [spans[i] for i in unknown]
-        words = [word for word in word_spans(marked) if not any(_overlap(word, t) for t in taken)]
+        words = word_spans(_blanked(marked, taken))
         found = _best_links(links(weights, self._spans, self._words, spans, sorted(words + taken)))
+        beside = _words_beside(marked, taken, words)
         for i in unknown:
-            within = found.get(spans[i])
-            token = self._best_token(np.asarray(weights)[i], within)
-            is_alone = _is_alone(marked, spans[i])
-            yield (0, 0) if token is None else self._part(token, is_alone)
+            token = self._best_token(np.asarray(weights)[i], found.get(spans[i]))
+            if token is None:
+                yield (0, 0)
+                continue
+            own = self._words_of(self._spans[token])
+            sources = [found.get(word) for word in beside[spans[i]]]
+            is_alone = not any(source is None or source in own for source in sources)
+            yield self._part(token, is_alone)
 
     def _best_token(self, attention: AttentionWeights, within: Span | None) -> int | None:
         """The token of the piece with the most attention, among those of a word if given."""
@@ -110,8 +117,12 @@ class _Source:
             start, end = self._run(token)
             if not is_alone:
                 return start, end
-        own = [word for word in self._words if _overlap(word, (start, end))]
+        own = self._words_of((start, end))
         return min([start, *(s for s, _ in own)]), max([end, *(e for _, e in own)])
+
+    def _words_of(self, span: Span) -> list[Span]:
+        """The words of the piece that a part of it overlaps."""
+        return [word for word in self._words if _overlap(word, span)]
 
     def _run(self, token: int) -> Span:
         """The text of an unknown token and of those that touch it."""
@@ -138,6 +149,8 @@ class _Filling:
         self._text = ""
         self._last = 0
         """The end, in the marked text, of what has been written."""
+        self._ends_word = False
+        """Whether the text ends with a word whose end no token marks."""
 
     def with_parts(self, parts: dict[int, Span]) -> FilledTranslation:
         """The translation with the part of each unknown token; the keys are numbers of tokens."""
@@ -145,8 +158,8 @@ class _Filling:
         replacements: list[Replacement] = []
         for i, (start, end) in enumerate(self._spans):
             if i not in parts:
-                moved = len(self._text) - self._last
                 self._write(end)
+                moved = len(self._text) - self._last
                 spans.append((start + moved, end + moved))
                 continue
             is_same = bool(replacements) and replacements[-1].source == parts[i]
@@ -161,7 +174,11 @@ class _Filling:
         return FilledTranslation(self._text, spans, replacements)
 
     def _write(self, end: int) -> None:
-        self._text += self._marked[self._last : end]
+        text = self._marked[self._last : end]
+        if self._ends_word and text[:1].isalnum():
+            self._text += " "
+        self._ends_word &= not text
+        self._text += text
         self._last = max(self._last, end)
 
     def _put(self, part: Span, end: int) -> Span:
@@ -172,10 +189,8 @@ class _Filling:
         place = len(self._text), len(self._text) + len(content)
         self._text += content
         self._last = end
-        following = self._marked[end : end + 1]
         ends_word = not self._source[part[1] : part[1] + 1].isalnum()
-        if self._marks_word_ends and ends_word and following.isalnum():
-            self._text += " "
+        self._ends_word = self._marks_word_ends and ends_word
         return place
 
     def _needs_space(self, part: Span, content: str) -> bool:
@@ -195,10 +210,32 @@ def _best_links(found: Iterator[WordLink]) -> dict[Span, Span]:
     return {target: link.source for target, link in best.items()}
 
 
-def _is_alone(text: str, span: Span) -> bool:
-    """Whether no letters or digits are beside a part of a text."""
-    before, after = text[: span[0]][-1:], text[span[1] :][:1]
-    return not (before.isalnum() or after.isalnum())
+def _blanked(text: str, spans: Sequence[Span]) -> str:
+    """A text with spaces in the place of parts of it."""
+    for start, end in spans:
+        text = f"{text[:start]}{' ' * (end - start)}{text[end:]}"
+    return text
+
+
+def _words_beside(
+    text: str, spans: Sequence[Span], words: Sequence[Span]
+) -> dict[Span, list[Span]]:
+    """The words that touch each of these parts of a text, which are in order.
+
+    Parts that touch each other are one. Signs, such as punctuation marks, are left out.
+    """
+    runs: list[list[Span]] = []
+    for span in spans:
+        if runs and runs[-1][-1][1] == span[0]:
+            runs[-1].append(span)
+        else:
+            runs.append([span])
+    letters = [word for word in words if text[word[0]].isalnum()]
+    found: dict[Span, list[Span]] = {}
+    for run in runs:
+        beside = [word for word in letters if word[1] == run[0][0] or word[0] == run[-1][1]]
+        found |= dict.fromkeys(run, beside)
+    return found
 
 
 def _overlap(one: Span, two: Span) -> bool:

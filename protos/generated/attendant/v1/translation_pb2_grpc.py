@@ -38,6 +38,10 @@ class TranslationServiceStub(object):
     A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
     google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
     it may succeed.
+
+    A call for a language that the named model lacks (INVALID_ARGUMENT), or for languages that no model has (NOT_FOUND),
+    fails with a google.rpc.ErrorInfo with the reason LANGUAGE_UNKNOWN. Its metadata has the tags, by the names of their
+    fields: source_language, target_language.
     """
 
     def __init__(self, channel):
@@ -81,6 +85,10 @@ class TranslationServiceServicer(object):
     A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
     google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
     it may succeed.
+
+    A call for a language that the named model lacks (INVALID_ARGUMENT), or for languages that no model has (NOT_FOUND),
+    fails with a google.rpc.ErrorInfo with the reason LANGUAGE_UNKNOWN. Its metadata has the tags, by the names of their
+    fields: source_language, target_language.
     """
 
     def Translate(self, request, context):
@@ -191,6 +199,10 @@ class TranslationService(object):
     A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
     google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
     it may succeed.
+
+    A call for a language that the named model lacks (INVALID_ARGUMENT), or for languages that no model has (NOT_FOUND),
+    fails with a google.rpc.ErrorInfo with the reason LANGUAGE_UNKNOWN. Its metadata has the tags, by the names of their
+    fields: source_language, target_language.
     """
 
     @staticmethod

@@ -102,6 +102,10 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
     A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
     google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
     it may succeed.
+
+    A call for a language that the named model lacks (INVALID_ARGUMENT), or for languages that no model has (NOT_FOUND),
+    fails with a google.rpc.ErrorInfo with the reason LANGUAGE_UNKNOWN. Its metadata has the tags, by the names of their
+    fields: source_language, target_language.
     """
 
     @typing.overload
@@ -228,6 +232,10 @@ class TranslationServiceServicer(metaclass=abc.ABCMeta):
     A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
     google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
     it may succeed.
+
+    A call for a language that the named model lacks (INVALID_ARGUMENT), or for languages that no model has (NOT_FOUND),
+    fails with a google.rpc.ErrorInfo with the reason LANGUAGE_UNKNOWN. Its metadata has the tags, by the names of their
+    fields: source_language, target_language.
     """
 
     @abc.abstractmethod

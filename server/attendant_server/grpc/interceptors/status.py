@@ -38,8 +38,12 @@ STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
 }
 
-TOO_LARGE, DOMAIN = "CALL_TOO_LARGE", "attendant"
-"""The reason and the domain of google.rpc.ErrorInfo for calls that may succeed with fewer texts."""
+DOMAIN = "attendant"
+"""The domain of the reasons of google.rpc.ErrorInfo."""
+TOO_LARGE = "CALL_TOO_LARGE"
+"""The reason for calls that may succeed with fewer texts."""
+LANGUAGE_UNKNOWN = "LANGUAGE_UNKNOWN"
+"""The reason for languages that the named model lacks, or that no model has."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +97,7 @@ async def _abort(context: Context, error: errors.AttendantError) -> None:
             field=error.field, description=error.problem
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, errors.CallTooLarge):
-        limits = {} if error.max_texts is None else {"max_texts": str(error.max_texts)}
-        info = error_details_pb2.ErrorInfo(reason=TOO_LARGE, domain=DOMAIN, metadata=limits)
+    if (info := _info(error)) is not None:
         status.details.add().Pack(info)
     if isinstance(error, errors.QueueFull | errors.QuotaExceeded) and (
         error.retry_after_seconds is not None
@@ -107,6 +109,18 @@ async def _abort(context: Context, error: errors.AttendantError) -> None:
         metadata.append(("grpc-retry-pushback-ms", str(milliseconds)))
     metadata.extend(rpc_status.to_status(status).trailing_metadata)
     await _end(context, code, str(error), tuple(metadata))
+
+
+def _info(error: errors.AttendantError) -> error_details_pb2.ErrorInfo | None:
+    """What a program should know of an error beyond its code; None for most errors."""
+    if isinstance(error, errors.CallTooLarge):
+        limits = {} if error.max_texts is None else {"max_texts": str(error.max_texts)}
+        return error_details_pb2.ErrorInfo(reason=TOO_LARGE, domain=DOMAIN, metadata=limits)
+    if isinstance(error, errors.LanguageUnknown | errors.LanguagesUnknown):
+        return error_details_pb2.ErrorInfo(
+            reason=LANGUAGE_UNKNOWN, domain=DOMAIN, metadata=error.languages
+        )
+    return None
 
 
 async def _end(

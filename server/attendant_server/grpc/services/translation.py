@@ -5,11 +5,12 @@ from contextlib import aclosing
 from typing import TypeAlias
 
 from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
+from attendant_manifest.glossaries import GlossaryEntry
 
 from attendant_server.application.alignment import WordLink
 from attendant_server.application.application import Application
 from attendant_server.application.bulk_stream import BulkResult
-from attendant_server.application.glossaries import GlossaryEntry, check_num_entries
+from attendant_server.application.glossaries import check_num_entries, request_entries
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
 from attendant_server.application.sampling import SamplingOptions
 from attendant_server.application.scoring import PairScore, ScoringAnswer, ScoringRequest
@@ -126,11 +127,10 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         self, request: translation_pb2.TranslateRequest | translation_pb2.StreamTranslateRequest
     ) -> list[GlossaryEntry]:
         """The entries of a request; raises InvalidRequest."""
-        entries, name = request.glossary_entries, "glossary_entries[{}]".format
+        entries = request.glossary_entries
         check_num_entries(len(entries))
         return await self._jobs.run_for(
-            len(entries),
-            lambda: [GlossaryEntry.of(e.source, e.targets, name(i)) for i, e in enumerate(entries)],
+            len(entries), lambda: request_entries((e.source, e.targets) for e in entries)
         )
 
     async def _bulk_response(
