@@ -5,7 +5,6 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from attendant_export import __version__
 from attendant_export.arguments import build_parser
@@ -22,7 +21,10 @@ from attendant_export.bundle.signing import sign_bundle
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
 from attendant_export.data.augmentation import parse_augmentation
-from attendant_export.data.bert_text import BertData, TextSource
+from attendant_export.data.bert_text import BertData
+from attendant_export.data.pair_filters import LengthFilters, parse_text_filters
+from attendant_export.data.translation_data import TranslationData
+from attendant_export.data_arguments import data_file, extra_pairs, pair_source, text_source
 from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.models.shapes import bert, transformer
@@ -33,12 +35,10 @@ from attendant_export.train.distributed import ProcessGroup, join_processes
 from attendant_export.train.loop import TrainingOptions, TrainingStopped
 from attendant_export.train.recipes import bert_recipe, describe_hardware, translation_recipe
 from attendant_export.train.start import describe_start
-from attendant_export.train.translation import ExtraPairs, TranslationData, train_translation
-from attendant_export.training_arguments import DEFAULT_TEXTS, TATOEBA_VALID
+from attendant_export.train.translation import train_translation
+from attendant_export.training_arguments import DEFAULT_TEXTS, TATOEBA_TRAIN, TATOEBA_VALID
 from attendant_export.verify.graph_sessions import GraphError, ParityError
 
-MAX_REPEATS = 1000
-"""Limit of the repeats of further training pairs in an epoch."""
 DEFAULT_EPOCHS = 5
 """Epochs of a training without any limit."""
 
@@ -78,16 +78,6 @@ def _fail(error: Exception, code: int) -> int:
         message = f"{error.filename}: {error.strerror}"
     print(f"attendant-export: {message}", file=sys.stderr)
     return code
-
-
-def _data_file(args: argparse.Namespace, name: str) -> Path:
-    """The path of a data file. Raises ValueError for a relative name without a base folder."""
-    if args.data_dir is None and not Path(name).is_absolute():
-        raise ValueError(f"{name} needs a base folder: --data-dir or DATA_DIR")
-    path = Path(args.data_dir or "", name)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    return path
 
 
 def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOptions:
@@ -169,13 +159,17 @@ def _train_translation(args: argparse.Namespace) -> None:
         )
         check_decoder_heads(architecture)
     data = TranslationData(
-        _data_file(args, args.train),
-        _data_file(args, args.valid),
+        tuple(pair_source(args, text) for text in args.train or [TATOEBA_TRAIN]),
+        data_file(args, args.valid),
         swap=args.swap,
-        extra=tuple(_extra_pairs(args, text) for text in args.extra_pairs),
+        extra=tuple(extra_pairs(args, text) for text in args.extra_pairs),
+        temperature=args.temperature,
+        text_filters=parse_text_filters(args.filter),
+        length_filters=LengthFilters(max_ratio=args.max_length_ratio),
         augmentation=parse_augmentation(args.augment),
         vocab_size=args.vocab_size,
         max_batch_tokens=args.max_batch_tokens,
+        cache_dir=args.cache_dir,
     )
     options = _training_options(args)
     recipe = translation_recipe(architecture, args.dropout, data, options, args.label_smoothing)
@@ -198,27 +192,6 @@ def _train_translation(args: argparse.Namespace) -> None:
         print(f"{args.run_dir}: finished with best {metric} {progress.best:.2f}")
 
 
-def _extra_pairs(args: argparse.Namespace, text: str) -> ExtraPairs:
-    name, colon, number = text.rpartition(":")
-    if not colon:
-        return ExtraPairs(_data_file(args, text))
-    if not number.isdecimal() or not 1 <= int(number) <= MAX_REPEATS:
-        raise ValueError(f"--extra-pairs {text}: want FILE[:REPEATS], repeats 1 to {MAX_REPEATS}")
-    return ExtraPairs(_data_file(args, name), int(number))
-
-
-def _text_source(args: argparse.Namespace, text: str) -> TextSource:
-    name, *numbers = text.split(":")
-    kinds = (("max_characters", int), ("held_out_documents", float))
-    try:
-        if len(numbers) > len(kinds):
-            raise ValueError
-        named = {field: kind(value) for (field, kind), value in zip(kinds, numbers, strict=False)}
-    except ValueError:
-        raise ValueError(f"--text {text}: want FILE[:MAX_CHARACTERS[:HELD_OUT]]") from None
-    return TextSource(_data_file(args, name), **named)
-
-
 def _train_bert(args: argparse.Namespace) -> None:
     with _naming_widths(args):
         architecture = bert(
@@ -230,9 +203,9 @@ def _train_bert(args: argparse.Namespace) -> None:
             norm_first=args.pre_norm,
         )
     data = BertData(
-        _data_file(args, args.train),
-        _data_file(args, args.valid),
-        texts=tuple(_text_source(args, text) for text in args.text or DEFAULT_TEXTS),
+        data_file(args, args.train),
+        data_file(args, args.valid),
+        texts=tuple(text_source(args, text) for text in args.text or DEFAULT_TEXTS),
         vocab_size=args.vocab_size,
         max_tokens=args.max_tokens,
         seed=args.seed,
@@ -274,14 +247,14 @@ def _export(args: argparse.Namespace) -> None:
         name=args.name or args.run_dir.resolve().name,
         version=args.model_version,
         data_card=card,
-        valid_pairs=_data_file(args, valid),
-        test_pairs=tuple(_data_file(args, name) for name in args.test),
+        valid_pairs=data_file(args, valid),
+        test_pairs=tuple(data_file(args, name) for name in args.test),
         swap=args.swap or record.swap,
         precisions=tuple(args.precisions.split(",")),
         max_tokens=args.max_tokens,
         recipe=args.recipe,
         hardware=args.hardware,
-        shortlist_pairs=_data_file(args, args.shortlists) if args.shortlists else None,
+        shortlist_pairs=data_file(args, args.shortlists) if args.shortlists else None,
         controls=tuple(map(read_control, args.control)),
         glossaries=read_glossaries(args.glossary),
     )
