@@ -22,7 +22,7 @@ from attendant_export.data.text_files import files_of, iter_pairs
 
 FORMAT = 1
 """Version of the files; others are not read."""
-BLOCK_PAIRS = 10_000
+BLOCK_PAIRS = 4_000
 """How many pairs are in memory while files are written."""
 
 
