@@ -1,12 +1,15 @@
 """The arguments of ``attendant-export``: names, defaults and help texts."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Never
 
 from attendant_manifest.rules import PRECISIONS
 
 from attendant_export import __version__
 from attendant_export.bundle.rebuild import OPTIONAL_GRAPHS
+from attendant_export.configuration import with_config
 from attendant_export.training_arguments import (
     TATOEBA_VALID,
     add_data_dir,
@@ -23,9 +26,35 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if is_empty else super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake with one line, like all other errors of the command."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> Never:
+        self.exit(2, f"attendant-export: {message}; {self.prog} --help lists the options\n")
+
+
+def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of one command, also those of its ``--config``; its name is in ``command``.
+
+    ``parser`` is the parser of the command. Raises ValueError for a file of options that is not
+    one, and OSError if it cannot be read.
+    """
+    parser = build_parser()
+    commands = next(a.choices for a in parser._actions if isinstance(a.choices, dict))
+    command = commands.get(arguments[0]) if arguments else None
+    if command is not None and "--config" in command._option_string_actions:
+        arguments = [arguments[0], *with_config(command, arguments[1:])]
+    args = parser.parse_args(arguments)
+    args.parser = commands[args.command]
+    return args
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; the chosen command is in ``command``."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="attendant-export",
         description="Trains translation and embedding models and writes them as bundles that "
         "attendant-server loads.",
@@ -72,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
+    commands: "argparse._SubParsersAction[_Parser]", name: str, text: str
 ) -> argparse.ArgumentParser:
     return commands.add_parser(
         name,

@@ -2,10 +2,14 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+from attendant_export.configuration import add_config
 from attendant_export.data.augmentation import ALL, CHANGES
 from attendant_export.graphs.attention import HEAD_DIM_MULTIPLE
+from attendant_export.ranges import positive, share, share_below_one, whole
+from attendant_export.train.device import PRECISIONS
 
 TATOEBA_TRAIN = "tatoeba/tatoeba.en-de.train.tsv.gz"
 TATOEBA_VALID = "tatoeba/tatoeba.en-de.valid.tsv.gz"
@@ -29,6 +33,7 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
     add_data_dir(parser)
     parser.add_argument(
         "--run-dir",
@@ -44,12 +49,20 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="device to train on: auto, cpu or cuda")
     parser.add_argument(
+        "--num-threads",
+        type=whole(1),
+        help="threads that share each operation on a CPU; default: one for each core",
+    )
+    parser.add_argument(
         "--precision",
+        choices=PRECISIONS,
         default="auto",
         help="type of the products while training: fp32, bf16, or auto, which is bf16 where that "
         "is much faster; weights and optimizer are fp32",
     )
-    parser.add_argument("--seed", type=int, default=1, help="seed of all random choices")
+    parser.add_argument(
+        "--seed", type=whole(0, 2**32 - 1), default=1, help="seed of all random choices"
+    )
     parser.add_argument(
         "--valid", default=TATOEBA_VALID, help="validation pairs, source<TAB>target"
     )
@@ -58,38 +71,42 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str = "") -> None:
     """Add the arguments of one `TrainingOptions`; each phase of train-bert has its own set."""
 
-    def add(name: str, kind: type, default: float | None, description: str) -> None:
+    def add(
+        name: str, kind: Callable[[str], float], default: float | None, description: str
+    ) -> None:
         parser.add_argument(
             f"--{prefix}{name}", type=kind, default=default, help=description + text
         )
 
-    add("max-minutes", float, None, "limit of the training time in minutes")
-    add("max-epochs", int, None, "limit of passes over the data")
-    add("max-steps", int, None, "limit of optimizer steps")
-    add("validate-every-steps", int, 500, "steps between validations; each writes a checkpoint")
-    add("patience", int, 10, "validations without improvement before an early stop")
-    add("learning-rate", float, 1e-3 if prefix else 2e-3, "peak learning rate")
-    add("warmup-steps", int, 400, "steps until the peak learning rate")
+    add("max-minutes", positive, None, "limit of the training time in minutes")
+    add("max-epochs", whole(1), None, "limit of passes over the data")
+    add("max-steps", whole(1), None, "limit of optimizer steps")
+    add(
+        "validate-every-steps", whole(1), 500, "steps between validations; each writes a checkpoint"
+    )
+    add("patience", whole(1), 10, "validations without improvement before an early stop")
+    add("learning-rate", positive, 1e-3 if prefix else 2e-3, "peak learning rate")
+    add("warmup-steps", whole(1), 400, "steps until the peak learning rate")
 
 
 def _add_sizes(
     parser: argparse.ArgumentParser, vocab_size: int, num_heads: int, head_dim_multiple: int = 1
 ) -> None:
     parser.add_argument(
-        "--vocab-size", type=int, default=vocab_size, help="vocabulary size of a new tokenizer"
+        "--vocab-size", type=whole(1), default=vocab_size, help="vocabulary size of a new tokenizer"
     )
-    parser.add_argument("--d-model", type=int, default=256, help="width of the hidden states")
+    parser.add_argument("--d-model", type=whole(1), default=256, help="width of the hidden states")
     factor = f"{head_dim_multiple} times " if head_dim_multiple > 1 else ""
     parser.add_argument(
         "--num-heads",
-        type=int,
+        type=whole(1),
         default=num_heads,
         help=f"attention heads; --d-model must be a multiple of {factor}this number",
     )
     parser.add_argument(
-        "--d-feed-forward", type=int, default=1024, help="width of the feed-forward layers"
+        "--d-feed-forward", type=whole(1), default=1024, help="width of the feed-forward layers"
     )
-    parser.add_argument("--dropout", type=float, default=0.1, help="dropout probability")
+    parser.add_argument("--dropout", type=share_below_one, default=0.1, help="dropout probability")
 
 
 def _add_training_pairs(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +120,7 @@ def _add_training_pairs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--temperature",
-        type=float,
+        type=positive,
         default=1.0,
         help="without weights, the share of each --train is proportional to its number of pairs to "
         "the power of 1/TEMPERATURE; above 1, small files come more often than large ones",
@@ -127,7 +144,7 @@ def _add_training_pairs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-length-ratio",
-        type=float,
+        type=positive,
         help="leave out training pairs of which one side has more than this many tokens for each "
         "token of the other",
     )
@@ -163,16 +180,20 @@ def add_train_translation(parser: argparse.ArgumentParser) -> None:
         "may be repeated",
     )
     _add_sizes(parser, vocab_size=8000, num_heads=8, head_dim_multiple=HEAD_DIM_MULTIPLE)
-    parser.add_argument("--num-encoder-layers", type=int, default=6, help="layers of the encoder")
-    parser.add_argument("--num-decoder-layers", type=int, default=2, help="layers of the decoder")
+    parser.add_argument(
+        "--num-encoder-layers", type=whole(1), default=6, help="layers of the encoder"
+    )
+    parser.add_argument(
+        "--num-decoder-layers", type=whole(1), default=2, help="layers of the decoder"
+    )
     parser.add_argument("--post-norm", action="store_true", help="layer norms after the sublayers")
     _add_schedule(parser)
     parser.add_argument(
-        "--max-batch-tokens", type=int, default=4096, help="padded tokens of a batch, per side"
+        "--max-batch-tokens", type=whole(1), default=4096, help="padded tokens of a batch, per side"
     )
     parser.add_argument(
         "--label-smoothing",
-        type=float,
+        type=share,
         default=0.1,
         help="probability spread evenly over the vocabulary",
     )
@@ -193,23 +214,28 @@ def add_train_bert(parser: argparse.ArgumentParser) -> None:
         f"validation; may be repeated; default {' '.join(DEFAULT_TEXTS)}",
     )
     _add_sizes(parser, vocab_size=16_000, num_heads=4)
-    parser.add_argument("--num-layers", type=int, default=6, help="layers of the encoder")
+    parser.add_argument("--num-layers", type=whole(1), default=6, help="layers of the encoder")
     parser.add_argument("--pre-norm", action="store_true", help="layer norms before the sublayers")
-    parser.add_argument("--max-tokens", type=int, default=64, help="limit of tokens of a text")
+    parser.add_argument("--max-tokens", type=whole(3), default=64, help="limit of tokens of a text")
     _add_schedule(parser, "embeddings-", " (phase of token embeddings only; skipped by default)")
     _add_schedule(parser, "mlm-", " (phase of masked language model only; skipped by default)")
     _add_schedule(parser, "contrastive-", " (phase of sentence embeddings and masked tokens)")
     parser.add_argument(
-        "--max-batch-tokens", type=int, default=4096, help="padded tokens of a masked-text batch"
+        "--max-batch-tokens",
+        type=whole(1),
+        default=4096,
+        help="padded tokens of a masked-text batch",
     )
-    parser.add_argument("--mask-ratio", type=float, default=0.15, help="share of masked tokens")
+    parser.add_argument("--mask-ratio", type=share, default=0.15, help="share of masked tokens")
     parser.add_argument(
         "--mlm-weight",
-        type=float,
+        type=positive,
         default=1.0,
         help="weight of the masked-language-model loss relative to the contrastive loss",
     )
-    parser.add_argument("--max-pairs", type=int, default=128, help="pairs of a contrastive batch")
     parser.add_argument(
-        "--temperature", type=float, default=0.05, help="temperature of the contrastive loss"
+        "--max-pairs", type=whole(2), default=128, help="pairs of a contrastive batch"
+    )
+    parser.add_argument(
+        "--temperature", type=positive, default=0.05, help="temperature of the contrastive loss"
     )

@@ -226,6 +226,7 @@ def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
             "default_prompt",
             "num_prompt_tokens",
             "trained_dimensions",
+            "default_dimensions",
             "max_active_dims",
         },
         "late_interaction": {"max_query_tokens", "expands_queries", "skipped_token_ids"},

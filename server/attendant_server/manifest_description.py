@@ -78,6 +78,7 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         default_normalize=manifest.embedding.normalize,
         additional_poolings=tuple(map(Pooling, architecture.text_vectors.additional_poolings)),
         trained_dimensions=tuple(manifest.embedding.trained_dimensions),
+        default_dimensions=manifest.embedding.default_dimensions,
         prompts=dict(manifest.embedding.prompts),
         default_prompt=manifest.embedding.default_prompt,
         excludes_prompt=architecture.text_vectors.excludes_prompt,

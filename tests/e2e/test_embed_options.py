@@ -29,12 +29,16 @@ TRAINED = (4, 8)
 def server(tmp_path_factory, loop, settings, translation_bundle):
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     bundles = tmp_path_factory.mktemp("bundles")
-    for name, includes in (("with", True), ("without", False)):
+    for name, includes, more in (
+        ("with", True, {}),
+        ("without", False, {}),
+        ("short", True, {"truncate_dim": 8}),
+    ):
         folder = checkpoints / name
         write_sentence_transformer(folder, {**MEAN, "include_prompt": includes}, normalizes=True)
         write_json(
             folder / "config_sentence_transformers.json",
-            {"prompts": PROMPTS, "default_prompt_name": "query"},
+            {"prompts": PROMPTS, "default_prompt_name": "query"} | more,
         )
     with one_thread():
         for folder in checkpoints.iterdir():
@@ -92,6 +96,14 @@ def test_other_dimensions_are_refused_by_a_list_of_the_trained_ones(server):
 def test_dimensions_that_a_vector_does_not_have_are_refused_even_with_force(server, dimensions):
     problem = refusal(server, dimensions=dimensions, force_dimensions=True)
     assert problem == f"dimensions: must be between 1 and {WIDTH}, got {dimensions}"
+
+
+def test_a_model_may_have_other_dimensions_by_default(server):
+    np.testing.assert_array_equal(embed(server, "short"), embed(server, "short", dimensions=8))
+    assert embed(server, "short", dimensions=WIDTH).shape == (len(TEXTS), WIDTH)
+    with Client(f"127.0.0.1:{server.server.port}") as client:
+        assert client.model("short").default_dimensions == 8
+        assert client.model("with").default_dimensions is None
 
 
 def test_the_trained_dimensions_are_part_of_the_description(server):

@@ -24,8 +24,9 @@ from attendant_export.train.bert import (
     train_bert,
 )
 from attendant_export.train.bert_losses import contrastive_loss
-from attendant_export.train.loop import TrainingOptions, TrainingStopped
+from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.start import check_start, load_start
+from attendant_export.train.stopping import TrainingStopped
 from attendant_export.verify.metrics import retrieval_accuracy
 from attendant_manifest.sizes import embedding_sizes
 

@@ -119,7 +119,7 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
         (
             "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
             "--valid valid.tsv --num-heads 0",
-            "--d-model 256, --num-heads 0: d_model (256) and num_heads (0) must be at least 1",
+            "argument --num-heads: 0 is not an integer of at least 1",
         ),
         (
             "train-bert --data-dir {data} --run-dir {tmp}/run --train train.tsv "
@@ -144,7 +144,7 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
         (
             "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
             "--valid valid.tsv --warmup-steps 0",
-            "warmup_steps is 0, but must be more than 0",
+            "argument --warmup-steps: 0 is not an integer of at least 1",
         ),
         (
             "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "

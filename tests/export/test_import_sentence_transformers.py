@@ -248,22 +248,31 @@ def test_prompts_that_cannot_be_applied_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "fields"),
+    ("name", "fields", "default"),
     [
-        ("config.json", {"matryoshka_dimensions": [16, 8, WIDTH]}),
-        ("config_sentence_transformers.json", {"matryoshka_dimensions": [8], "truncate_dim": 16}),
+        ("config.json", {"matryoshka_dimensions": [16, 8, WIDTH]}, 0),
+        (
+            "config_sentence_transformers.json",
+            {"matryoshka_dimensions": [8, 16], "truncate_dim": WIDTH},
+            0,
+        ),
+        (
+            "config_sentence_transformers.json",
+            {"matryoshka_dimensions": [8], "truncate_dim": 16},
+            16,
+        ),
     ],
 )
 def test_dimensions_that_a_checkpoint_states_are_in_the_manifest(
-    name, fields, tmp_path, import_, caplog
+    name, fields, default, tmp_path, import_
 ):
     source = write_sentence_transformer(tmp_path / "source", MEAN)
     if not (source / name).exists():
         write_json(source / name, {})
     change_json(source / name, **fields)
-    assert list(import_(source).embedding.trained_dimensions) == [8, 16]
-    is_default = "truncate_dim is 16: the original returns so many values by default" in caplog.text
-    assert is_default == ("truncate_dim" in fields)
+    embedding = import_(source).embedding
+    assert list(embedding.trained_dimensions) == [8, 16]
+    assert embedding.default_dimensions == default
 
 
 @pytest.mark.parametrize("value", [[0], [WIDTH + 1], ["8"], [True], 8])

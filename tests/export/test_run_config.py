@@ -5,7 +5,7 @@ from attendant_export.data.translation_data import PairSource, TranslationData
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
 from attendant_export.runs.config import BERT, TRANSLATION, RunConfig, read_config, write_config
-from attendant_export.train.loop import TrainingOptions
+from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.translation import train_translation
 
 from tests.support.bundles import TINY_TRANSFORMER, train_tiny_translation, write_pairs

@@ -1,19 +1,17 @@
 import itertools
+import shutil
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from attendant_export.runs import checkpoint
 from attendant_export.runs.history import History
 from attendant_export.train.device import pick_device
-from attendant_export.train.loop import (
-    Task,
-    Trainer,
-    TrainingOptions,
-    TrainingStopped,
-    learning_rate_ratio,
-)
+from attendant_export.train.loop import Task, Trainer, TrainingDiverged
+from attendant_export.train.schedule import TrainingOptions, learning_rate_ratio
+from attendant_export.train.stopping import TrainingStopped
 from torch import nn
 
 OPTIONS = TrainingOptions(
@@ -73,7 +71,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path):
     assert progress.step == 12
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_training_after_its_step_with_a_checkpoint(tmp_path, number):
     before = signal.getsignal(number)
 
@@ -82,8 +80,107 @@ def test_a_signal_ends_a_training_after_its_step_with_a_checkpoint(tmp_path, num
 
     assert stopped.value.stopped_by == number
     assert step_of(tmp_path) == 7
-    assert History(tmp_path).rows[-1]["step"] == 7
+    assert History(tmp_path).rows[-1]["step"] == 6, "a validation can take minutes"
     assert signal.getsignal(number) == before
+
+
+def test_a_training_that_ignores_hangups_goes_on(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        progress = Regression(stop_at_step=7, stop_by=signal.SIGHUP).train(tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert progress.step == 12
+
+
+def test_a_signal_ends_a_validation_and_costs_no_step(tmp_path):
+    whole, first, second = Regression(), Regression(), Regression()
+
+    def stop():
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the validation went on")
+
+    whole.train(tmp_path / "whole")
+    first.validate = stop
+    with pytest.raises(TrainingStopped):
+        first.train(tmp_path / "parts")
+    assert step_of(tmp_path / "parts") == 3
+    assert History(tmp_path / "parts").rows == []
+
+    second.train(tmp_path / "parts")
+
+    assert first.losses + second.losses == whole.losses
+
+
+def test_the_last_validation_is_made_up_for_after_a_signal(tmp_path):
+    stopped, again = Regression(), Regression()
+
+    def stop():
+        if len(stopped.losses) == 12:
+            signal.raise_signal(signal.SIGTERM)
+        return {"value": 1.0}
+
+    stopped.validate, again.validate = stop, lambda: {"value": 2.0}
+    with pytest.raises(TrainingStopped):
+        stopped.train(tmp_path)
+
+    progress = again.train(tmp_path)
+
+    assert (again.losses, progress.best) == ([], 2.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_a_training_with_the_checkpoint_before(
+    tmp_path, value, monkeypatch
+):
+    task = Regression()
+    learn = task.loss
+    monkeypatch.setattr(
+        task, "loss", lambda batch: learn(batch) * (value if len(task.losses) == 7 else 1)
+    )
+
+    with pytest.raises(TrainingDiverged, match="in step 7; the last checkpoint and the best one"):
+        task.train(tmp_path)
+
+    assert step_of(tmp_path) == 6
+    assert all(weights.isfinite().all() for weights in weights_in(tmp_path / "last"))
+    assert (tmp_path / "best/weights.safetensors").exists()
+
+
+def test_a_disk_without_space_for_checkpoints_is_refused_before_the_first_step(
+    tmp_path, monkeypatch
+):
+    task = Regression()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+
+    with pytest.raises(OSError, match="checkpoints need 0 MB, but only 0 MB of the disk are free"):
+        task.train(tmp_path)
+
+    assert task.losses == []
+
+
+def test_weights_that_cannot_be_written_are_an_error_of_the_system(tmp_path):
+    with pytest.raises(OSError, match="no-folder/weights"):
+        checkpoint.save_weights(tmp_path / "no-folder/weights.safetensors", nn.Linear(1, 1))
+
+
+def test_a_run_too_short_for_its_warm_up_warms_up_in_its_first_quarter(tmp_path, caplog):
+    task = Regression()
+
+    with caplog.at_level("WARNING"):
+        task.train(tmp_path, replace(OPTIONS, max_steps=40, warmup_steps=400))
+
+    assert "allows about 40 steps, too few for a warm-up of 400 steps" in caplog.text
+    assert max(task.rates) == pytest.approx(OPTIONS.learning_rate * 0.78, rel=0.05)
+    assert task.rates.index(max(task.rates)) in range(8, 12)
+
+
+def test_a_run_long_enough_for_its_warm_up_warns_of_nothing(tmp_path, caplog):
+    with caplog.at_level("WARNING"):
+        Regression().train(tmp_path, replace(OPTIONS, max_steps=16, warmup_steps=4))
+
+    assert caplog.text == ""
 
 
 def test_a_last_validation_that_is_killed_costs_no_step_and_is_made_up_for(tmp_path):

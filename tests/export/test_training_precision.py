@@ -6,7 +6,8 @@ from attendant_export.models.attention import MultiHeadAttention
 from attendant_export.train import device as devices
 from attendant_export.train import vocabulary_loss
 from attendant_export.train.device import pick_precision
-from attendant_export.train.loop import Task, Trainer, TrainingOptions
+from attendant_export.train.loop import Task, Trainer
+from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.vocabulary_loss import summed_cross_entropy
 from torch import nn
 

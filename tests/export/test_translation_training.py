@@ -22,7 +22,7 @@ from attendant_export.models.shapes import transformer, with_vocab_size
 from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.runs.config import TRANSLATION, RunConfig, read_config
 from attendant_export.runs.models import load_model
-from attendant_export.train.loop import TrainingOptions
+from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.start import check_start, load_start
 from attendant_export.train.translation import label_smoothed_loss, train_translation
 from torch import nn

@@ -31,6 +31,16 @@ def test_trained_dimensions_ascend_from_1_to_the_dimension_of_vectors(manifest, 
     ]
 
 
+def test_the_default_dimensions_are_trained(manifest):
+    manifest.embedding.trained_dimensions.extend([8, 16])
+    manifest.embedding.default_dimensions = 16
+    assert not list(problems(manifest))
+    manifest.embedding.default_dimensions = 4
+    assert list(problems(manifest)) == [
+        "embedding.default_dimensions is not one of embedding.trained_dimensions"
+    ]
+
+
 def test_poolings_without_the_default_prompt_need_its_number_of_tokens(manifest):
     manifest.architecture.text_vectors.excludes_prompt = True
     assert not list(problems(manifest))

@@ -25,7 +25,7 @@ from attendant_export.runs import checkpoint
 from attendant_export.runs.config import BERT, RunConfig, write_config
 from attendant_export.runs.models import new_model
 from attendant_export.runs.records import DataSource
-from attendant_export.train.loop import TrainingOptions
+from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.translation import train_translation
 
 from tests.support.graphs import with_ssru

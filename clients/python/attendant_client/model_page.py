@@ -73,6 +73,8 @@ def _pooling(model: Model) -> Iterator[tuple[str, str]]:
     if model.trained_dimensions:
         numbers = ", ".join(map(str, model.trained_dimensions))
         yield "vectors", f"also trained for dimensions: {numbers}"
+    if model.default_dimensions is not None:
+        yield "vectors", f"{model.default_dimensions} dimensions, unless a call chooses"
     for name, prompt in model.prompts.items():
         applied = ", before every text" if name == model.default_prompt else ""
         yield "prompts", f"{name} {prompt!r}{applied}"

@@ -39,6 +39,7 @@ def model(response: model_pb2.GetModelResponse) -> results.Model:
         default_normalize=response.default_normalize,
         additional_poolings=tuple(filter(None, map(_pooling, response.additional_poolings))),
         trained_dimensions=tuple(response.trained_dimensions),
+        default_dimensions=response.default_dimensions or None,
         aligns_words=response.aligns_words,
         has_attention=response.has_attention,
         prompts=dict(response.prompts),

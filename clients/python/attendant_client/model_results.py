@@ -80,7 +80,8 @@ class Model:
 
     `default_pooling` is empty for a translation model. `additional_poolings` are poolings besides
     mean, cls and max. `trained_dimensions` are dimensions for which the model was trained, besides
-    that of its vectors. `default_prompt` is the name of the prompt that `embed` applies. `labels`
+    that of its vectors, and `default_dimensions` is that of calls that choose none, None for all of
+    them. `default_prompt` is the name of the prompt that `embed` applies. `labels`
     are those of `classify`, and `score_function` is "identity", "sigmoid" or "softmax"; both are
     empty for a model without a classification head. `default_max_active_dims` is that of
     `embed_sparse`, None for no limit. `max_query_tokens` is the limit of `embed_tokens` for
@@ -101,6 +102,7 @@ class Model:
     default_normalize: bool
     additional_poolings: tuple[str, ...]
     trained_dimensions: tuple[int, ...]
+    default_dimensions: int | None
     prompts: Mapping[str, str]
     default_prompt: str
     labels: tuple[str, ...]

@@ -45,6 +45,7 @@ from attendant_export.importers.prompts import check_room
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.trained_dimensions import (
     check_trained_dimensions,
+    read_default_dimensions,
     read_trained_dimensions,
 )
 from attendant_export.verify.original import OriginalError
@@ -116,7 +117,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
     max_tokens = min(imported.max_tokens, options.max_tokens or imported.max_tokens)
     if isinstance(imported, ImportedEncoder):
         check_room(imported.tokenizer, imported.defaults, max_tokens)
-        imported.defaults.trained_dimensions[:] = _trained_dimensions(imported, checkpoint, options)
+        _add_dimensions(imported, checkpoint, options.trained_dimensions)
         if options.glossaries:
             raise ValueError("--glossary is for translation models")
     elif options.trained_dimensions is not None:
@@ -164,13 +165,16 @@ def _name_of(checkpoint: Checkpoint) -> str:
     return name
 
 
-def _trained_dimensions(
-    imported: ImportedEncoder, checkpoint: Checkpoint, options: ImportOptions
-) -> list[int]:
-    dimension = text_dimension(imported.model.architecture)
-    if options.trained_dimensions is not None:
-        return check_trained_dimensions(options.trained_dimensions, dimension)
-    return read_trained_dimensions(checkpoint, dimension)
+def _add_dimensions(
+    imported: ImportedEncoder, checkpoint: Checkpoint, given: Sequence[int] | None
+) -> None:
+    """Add the trained dimensions, those ``given`` or stated, and the default to the manifest."""
+    dimension, defaults = text_dimension(imported.model.architecture), imported.defaults
+    stated = read_trained_dimensions(checkpoint, dimension)
+    defaults.default_dimensions = read_default_dimensions(checkpoint, dimension)
+    trained = stated if given is None else check_trained_dimensions(given, dimension)
+    chosen = {defaults.default_dimensions} - {0}
+    defaults.trained_dimensions[:] = sorted({*trained, *chosen})
 
 
 def _controls(imported: Imported, options: ImportOptions) -> list[Control]:

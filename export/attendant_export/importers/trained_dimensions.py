@@ -1,13 +1,10 @@
 """Numbers of first values of a vector for which an encoder was trained (Matryoshka training)."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 from attendant_export.importers.prompts import SETTINGS
-
-logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 LIST, NUMBER = "matryoshka_dimensions", "truncate_dim"
@@ -19,18 +16,20 @@ def read_trained_dimensions(checkpoint: Checkpoint, dimension: int) -> list[int]
     ``dimension`` is that of whole vectors, which is left out. Raises CheckpointError for a value
     that is no such number.
     """
-    settings = checkpoint.options(SETTINGS)
-    if NUMBER in settings:
-        logger.warning(
-            "%s: %s is %s: the original returns so many values by default, and the server all; "
-            "callers choose by dimensions",
-            *(settings.path, NUMBER, settings.get(NUMBER)),
-        )
-    configs = [settings]
+    configs = [checkpoint.options(SETTINGS)]
     if checkpoint.has(CONFIG):
         configs.append(checkpoint.config)
     found = {number for config in configs for number in _stated(config, dimension)}
     return sorted(found - {dimension})
+
+
+def read_default_dimensions(checkpoint: Checkpoint, dimension: int) -> int:
+    """The number of values that sentence-transformers returns for this folder; 0 for all.
+
+    ``dimension`` is that of whole vectors. Call `read_trained_dimensions` first: it checks values.
+    """
+    number: int = checkpoint.options(SETTINGS).get(NUMBER) or dimension
+    return number if number < dimension else 0
 
 
 def check_trained_dimensions(numbers: Sequence[int], dimension: int) -> list[int]:

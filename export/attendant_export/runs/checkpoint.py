@@ -21,10 +21,11 @@ LAST, BEST = "last", "best"
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write the model's parameters and persistent buffers to one safetensors file."""
-    temporary = path.with_suffix(".tmp")
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, temporary)
-    temporary.replace(path)
+    """Write the model's parameters and persistent buffers to one safetensors file.
+
+    Raises OSError if it cannot be written.
+    """
+    _save_tensors(path, model.state_dict())
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -59,15 +60,25 @@ def set_weights(path: Path, found: Mapping[str, Tensor], model: nn.Module) -> No
 
 
 def save_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Write the optimizer's per-parameter tensors, named ``<parameter index>.<name>``."""
+    """Write the optimizer's per-parameter tensors, named ``<parameter index>.<name>``.
+
+    Raises OSError if they cannot be written.
+    """
     state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
-    tensors: dict[str, Tensor] = {
-        f"{index}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
+    tensors = {
+        f"{index}.{name}": torch.as_tensor(value)
         for index, values in state.items()
         for name, value in values.items()
     }
+    _save_tensors(path, tensors)
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary)
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
     temporary.replace(path)
 
 

@@ -5,10 +5,13 @@ validation.
 """
 
 import itertools
+import logging
+import math
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Never, TypeVar
@@ -22,40 +25,25 @@ from attendant_export.runs import checkpoint
 from attendant_export.runs.history import History
 from attendant_export.train.device import keep_freed_memory
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
+from attendant_export.train.schedule import (
+    TrainingOptions,
+    describe_short_run,
+    learning_rate_ratio,
+)
+from attendant_export.train.stopping import Interrupted, StopSignals, TrainingStopped
+
+logger = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
 MAX_GRADIENT_NORM = 1.0
 """Longer gradients are scaled down to this norm."""
+STEPS_TO_JUDGE = 8
+"""Steps after which the number of steps within a limit of time is estimated."""
+CHECKPOINT_COPIES = 7
+"""Copies of the weights' size in a run folder: three in ``last`` and its successor, and ``best``.
 
-
-@dataclass(frozen=True, slots=True)
-class TrainingOptions:
-    """Limits, learning rate and seed of a training. The first limit reached ends the run."""
-
-    max_steps: int | None = None
-    max_epochs: int | None = None
-    max_minutes: float | None = None
-    learning_rate: float = 2e-3
-    warmup_steps: int = 400
-    final_learning_rate_ratio: float = 0.02
-    validate_every_steps: int = 1000
-    patience: int = 10
-    """Validations without improvement before the run stops early."""
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
-            raise ValueError("one of max_steps, max_epochs and max_minutes must be set")
-        positive = ("max_steps", "max_epochs", "max_minutes", "learning_rate", "warmup_steps")
-        problems = [
-            f"{name} is {value:g}, but must be more than 0"
-            for name in (*positive, "validate_every_steps", "patience")
-            if (value := getattr(self, name)) is not None and not value > 0
-        ]
-        if not 0 <= self.seed < 2**32:
-            problems.append(f"seed is {self.seed}, but must be 0 to {2**32 - 1}")
-        if problems:
-            raise ValueError("; ".join(problems))
+The optimizer keeps two values of each weight.
+"""
 
 
 @dataclass(slots=True)
@@ -99,21 +87,8 @@ class _SummedLoss(nn.Module):
         return self.loss(batch) * self.num_ranks
 
 
-class TrainingStopped(Exception):
-    """A signal stopped a training. Its progress is saved."""
-
-    def __init__(self, stopped_by: signal.Signals) -> None:
-        super().__init__(f"stopped by {stopped_by.name}; run the same command again to continue")
-        self.stopped_by = stopped_by
-
-
-def learning_rate_ratio(options: TrainingOptions, step: int, done: float) -> float:
-    """Linear warm-up, then linear decay over the fraction ``done`` of the run.
-
-    ``done`` is the used fraction of the tightest limit: steps, epochs or minutes. The peak is 1.0.
-    """
-    final = options.final_learning_rate_ratio
-    return min((step + 1) / options.warmup_steps, final + (1 - final) * max(0.0, 1 - done))
+class TrainingDiverged(Exception):
+    """The loss of a training, or its gradient, is not finite. Its last checkpoint is kept."""
 
 
 class Trainer(Generic[Batch]):
@@ -134,11 +109,15 @@ class Trainer(Generic[Batch]):
         processes: ProcessGroup = SINGLE_PROCESS,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Resume from ``run_dir/last`` if it exists. Raises ValueError for an empty task."""
+        """Resume from ``run_dir/last`` if it exists.
+
+        Raises ValueError for an empty task, and OSError if the disk has no space for checkpoints.
+        """
         if task.num_batches == 0:
             raise ValueError("there is no text to train on")
         keep_freed_memory()
         run_dir.mkdir(parents=True, exist_ok=True)
+        _check_space(model, run_dir)
         self.model, self.task, self.options, self.run_dir = model, task, options, run_dir
         self.show_progress, self.processes = show_progress and processes.is_first, processes
         self.device, self.dtype = next(model.parameters()).device, dtype
@@ -153,7 +132,7 @@ class Trainer(Generic[Batch]):
             fused=True,
         )
         self._recent: list[float] = []
-        self._received = self._stopped_by = 0
+        self._signals, self._stopped_by = StopSignals(self.show_progress), 0
         if processes.is_first:
             checkpoint.find_last(run_dir)  # Repair after a crash, before other processes read.
         processes.wait()
@@ -168,55 +147,46 @@ class Trainer(Generic[Batch]):
     def train(self) -> Progress:
         """Train until a limit or an early stop, then load the best weights.
 
-        A finished run is not trained further. Raises TrainingStopped after SIGINT or SIGTERM, which
-        end the training after the current step; a second signal ends the process at once.
+        A finished run is not trained further. Raises TrainingStopped after SIGINT, SIGTERM or
+        SIGHUP, which end the training after the current step, or in the middle of a validation; a
+        second one ends the process at once. Raises TrainingDiverged if the loss is not finite.
         """
-        with self._stopped_by_signals():
+        with self._signals.noted():
             if not self.is_finished():
                 self._loop()
             if self.progress.validated_step != self.progress.step:
                 self._save()  # Before the validation, which a stopped process may not survive.
-                self._validate()
-        self._stopped_by = int(max(row[0] for row in self.processes.gather([self._received])))
+                if not self._stopped_by:
+                    self._validate()
         if self._stopped_by:
             raise TrainingStopped(signal.Signals(self._stopped_by))
         checkpoint.load_weights(checkpoint.find_weights(self.run_dir), self.model)
         return self.progress
 
-    @contextmanager
-    def _stopped_by_signals(self) -> Iterator[None]:
-        def stop(number: int, _: object) -> None:
-            self._received = number
-            signal.signal(number, previous[signal.Signals(number)])
-
-        previous = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-        for number, handler in previous.items():
-            if handler != signal.SIG_IGN:
-                signal.signal(number, stop)
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
     def _loop(self) -> None:
         started = time.monotonic() - self.progress.elapsed_seconds
         bar = tqdm(
-            total=self.options.max_steps,
-            initial=self.progress.step,
-            disable=not self.show_progress,
-            mininterval=5,
-            unit="step",
+            initial=self.progress.step, disable=not self.show_progress, mininterval=5, unit="step"
         )
         with bar:
-            for batch in self._remaining_batches():
+            for number, batch in enumerate(self._remaining_batches(), 1):
                 loss = self._step(batch)
                 self._agree(loss, time.monotonic() - started)
                 self._show(bar)
+                if number == STEPS_TO_JUDGE:
+                    bar.clear()
+                    self._warn_of_short_run()
+                if self._stopped_by:
+                    break
                 if self.progress.step % self.options.validate_every_steps == 0:
                     self._validate()
                 if self._stopped_by or self.is_finished():
                     break
+
+    def _warn_of_short_run(self) -> None:
+        warning = describe_short_run(self.options, self.progress.step / self._done())
+        if warning is not None and self.processes.is_first:
+            logger.warning("%s", warning)
 
     def _remaining_batches(self) -> Iterator[Batch]:
         progress = self.progress
@@ -238,7 +208,8 @@ class Trainer(Generic[Batch]):
             loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        self._check_finite(norm.item())  # Of the summed gradients, so all processes agree.
         self.optimizer.step()
         self.progress.step += 1
         self.progress.batch += 1
@@ -246,11 +217,20 @@ class Trainer(Generic[Batch]):
 
     def _agree(self, loss: float, elapsed_seconds: float) -> None:
         """Share the values that decide when all processes stop, so that they stop together."""
-        rows = self.processes.gather([self._received, loss, elapsed_seconds])
+        rows = self.processes.gather([self._signals.received, loss, elapsed_seconds])
         signals, losses, times = zip(*rows, strict=True)
         self._stopped_by = int(max(signals))
+        self._check_finite(sum(losses))
         self._recent.append(sum(losses))
         self.progress.elapsed_seconds = times[0]
+
+    def _check_finite(self, value: float) -> None:
+        if not math.isfinite(value):
+            raise TrainingDiverged(
+                f"{self.run_dir}: the loss or its gradient is {value} in step "
+                f"{self.progress.step + 1}; the last checkpoint and the best one are kept. Lower "
+                "the learning rate or lengthen the warm-up"
+            )
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         if self.dtype == torch.float32:
@@ -272,13 +252,22 @@ class Trainer(Generic[Batch]):
         return self.progress.num_worse >= self.options.patience or self._done() >= 1
 
     def _validate(self) -> None:
+        """Measure and save. A signal ends the measurement; nothing is saved then."""
         self.model.eval()
-        progress, value = self.progress, 0.0
+        progress, values = self.progress, {"": 0.0}
         if self.processes.is_first:
-            values = self.task.validate()
+            try:
+                with self._signals.interrupting():
+                    values = self.task.validate()
+            except Interrupted:
+                logger.info("the validation of step %d was interrupted", progress.step)
+        row = [self._signals.received, next(iter(values.values()))]
+        (stopped_by, target), *_ = self.processes.gather(row)
+        self._stopped_by = int(stopped_by)
+        if self._stopped_by:
+            return
+        if self.processes.is_first:
             self._write_history(values)
-            value = next(iter(values.values()))
-        target = self.processes.gather([value])[0][0]
         self._recent = []
         progress.validated_step = progress.step
         if target > progress.best:
@@ -297,6 +286,7 @@ class Trainer(Generic[Batch]):
     def _show(self, bar: "tqdm[Never]") -> None:
         bar.update()
         if self.progress.step % 20 == 0:
+            bar.total = math.ceil(self.progress.step / self._done())
             rate = self.optimizer.param_groups[0]["lr"]
             left = self.progress.elapsed_seconds * (1 / max(self._done(), 1e-6) - 1)
             bar.set_postfix_str(
@@ -323,3 +313,13 @@ class Trainer(Generic[Batch]):
     def _keep_best(self) -> None:
         if self.progress.validated_step == self.progress.step and self.progress.num_worse == 0:
             checkpoint.keep_last_as_best(self.run_dir)
+
+
+def _check_space(model: nn.Module, run_dir: Path) -> None:
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    needed, free = CHECKPOINT_COPIES * size, shutil.disk_usage(run_dir).free
+    if free < needed:
+        raise OSError(
+            f"{run_dir}: checkpoints need {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB "
+            "of the disk are free"
+        )

@@ -9,7 +9,7 @@ from attendant_export.data.bert_text import BertData
 from attendant_export.data.pair_filters import COPIES, DUPLICATES, LANGUAGES, RATIO
 from attendant_export.data.translation_data import TranslationData
 from attendant_export.train.bert import ContrastiveOptions, MlmOptions
-from attendant_export.train.loop import TrainingOptions
+from attendant_export.train.schedule import TrainingOptions
 
 
 def describe_hardware(device: torch.device, num_processes: int = 1) -> str:

@@ -21,7 +21,8 @@ from attendant_export.runs.config import TRANSLATION, RunConfig, write_config
 from attendant_export.runs.translation import translate
 from attendant_export.train.device import pick_device, pick_precision
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
-from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions
+from attendant_export.train.loop import Progress, Task, Trainer
+from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.setup import prepare_model, prepare_tokenizer
 from attendant_export.train.vocabulary_loss import summed_cross_entropy
 from attendant_export.verify.metrics import score_translations

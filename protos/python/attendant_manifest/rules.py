@@ -191,6 +191,9 @@ def _dimension_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     found, most = manifest.embedding.trained_dimensions, text_dimension(manifest.architecture)
     if list(found) != sorted(set(found)) or any(not 1 <= each <= most for each in found):
         yield f"embedding.trained_dimensions must be ascending numbers from 1 to {most}"
+    default = manifest.embedding.default_dimensions
+    if default and default not in found:
+        yield "embedding.default_dimensions is not one of embedding.trained_dimensions"
 
 
 def _text_vector_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:

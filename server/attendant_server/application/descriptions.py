@@ -182,6 +182,8 @@ class ModelDescription:
     """Poolings in addition to `COMMON_POOLINGS`."""
     trained_dimensions: Sequence[int] = ()
     """Numbers of first values of a vector for which the model was trained, ascending."""
+    default_dimensions: int = 0
+    """Number of first values of a vector of a request that states none. 0 for all."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """Texts to put before a text to embed, by name."""
     default_prompt: str = ""

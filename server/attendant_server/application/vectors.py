@@ -29,13 +29,13 @@ def chosen_output(pooling: int, description: ModelDescription) -> str:
 
 
 def chosen_dimension(requested: int | None, is_forced: bool, description: ModelDescription) -> int:
-    """The number of values of a vector to keep, all for None; raises InvalidRequest.
+    """The number of values of a vector to keep, that of the model for None.
 
-    ``is_forced``: whether the model need not be trained for it.
+    ``is_forced``: whether the model need not be trained for it. Raises InvalidRequest.
     """
     dimension = description.text_dimension
     if requested is None:
-        return dimension
+        return description.default_dimensions or dimension
     check_range("dimensions", requested, 1, dimension)
     trained = sorted({*description.trained_dimensions, dimension})
     if not is_forced and requested not in trained:

@@ -577,6 +577,7 @@ class EmbeddingDefaults(google.protobuf.message.Message):
     NUM_PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     MAX_ACTIVE_DIMS_FIELD_NUMBER: builtins.int
     TRAINED_DIMENSIONS_FIELD_NUMBER: builtins.int
+    DEFAULT_DIMENSIONS_FIELD_NUMBER: builtins.int
     pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Pooling of a request that chooses none. Must be set."""
     normalize: builtins.bool
@@ -591,6 +592,8 @@ class EmbeddingDefaults(google.protobuf.message.Message):
     """Tokens with a weight that a sparse vector keeps, of a request that does not choose. 0: all. Needs
     Architecture.sparse_vectors.
     """
+    default_dimensions: builtins.int
+    """Number of first values of a vector of a request that states none, one of trained_dimensions. 0: all."""
     @property
     def prompts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Prompts by name, such as "query". A prompt is put before the text to embed."""
@@ -611,8 +614,9 @@ class EmbeddingDefaults(google.protobuf.message.Message):
         num_prompt_tokens: builtins.int = ...,
         max_active_dims: builtins.int = ...,
         trained_dimensions: collections.abc.Iterable[builtins.int] | None = ...,
+        default_dimensions: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["default_prompt", b"default_prompt", "max_active_dims", b"max_active_dims", "normalize", b"normalize", "num_prompt_tokens", b"num_prompt_tokens", "pooling", b"pooling", "prompts", b"prompts", "trained_dimensions", b"trained_dimensions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_dimensions", b"default_dimensions", "default_prompt", b"default_prompt", "max_active_dims", b"max_active_dims", "normalize", b"normalize", "num_prompt_tokens", b"num_prompt_tokens", "pooling", b"pooling", "prompts", b"prompts", "trained_dimensions", b"trained_dimensions"]) -> None: ...
 
 Global___EmbeddingDefaults: typing_extensions.TypeAlias = EmbeddingDefaults
 

@@ -343,7 +343,8 @@ class EmbedRequest(google.protobuf.message.Message):
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
     """Normalization of the texts. Default: that of the model."""
     dimensions: builtins.int
-    """Number of first values of each vector to return. Vectors are cut before they are scaled to length 1. Default: all.
+    """Number of first values of each vector to return. Vectors are cut before they are scaled to length 1. Default:
+    that of the model, see GetModelResponse.default_dimensions.
     INVALID_ARGUMENT for 0, for more than the vectors of the model have, and for a number for which the model was not
     trained (GetModelResponse.trained_dimensions) unless force_dimensions is set.
     """
@@ -1381,7 +1382,7 @@ class SimilarityRequest(google.protobuf.message.Message):
     pooling: Global___Pooling.ValueType
     """Pooling of token vectors into one vector. Default: the bundle's choice."""
     dimensions: builtins.int
-    """Number of first values of each vector to compare. Default: all. INVALID_ARGUMENT as for EmbedRequest.dimensions."""
+    """Number of first values of each vector to compare. Default and INVALID_ARGUMENT as for EmbedRequest.dimensions."""
     force_dimensions: builtins.bool
     """Whether dimensions may be a number for which the model was not trained. Default false."""
     query_prompt_name: builtins.str

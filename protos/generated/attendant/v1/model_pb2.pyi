@@ -244,6 +244,7 @@ class GetModelResponse(google.protobuf.message.Message):
     MAX_QUERY_TOKENS_FIELD_NUMBER: builtins.int
     EXPANDS_QUERIES_FIELD_NUMBER: builtins.int
     TRAINED_DIMENSIONS_FIELD_NUMBER: builtins.int
+    DEFAULT_DIMENSIONS_FIELD_NUMBER: builtins.int
     ALIGNS_WORDS_FIELD_NUMBER: builtins.int
     HAS_ATTENTION_FIELD_NUMBER: builtins.int
     CONTROLS_FIELD_NUMBER: builtins.int
@@ -286,6 +287,8 @@ class GetModelResponse(google.protobuf.message.Message):
     """
     expands_queries: builtins.bool
     """Whether EmbedTokens puts mask tokens after queries up to max_query_tokens."""
+    default_dimensions: builtins.int
+    """EmbedRequest.dimensions of requests that state none. Absent: all values of a vector."""
     aligns_words: builtins.bool
     """Whether requests may set return_alignments. False for an embedding model."""
     has_attention: builtins.bool
@@ -392,15 +395,18 @@ class GetModelResponse(google.protobuf.message.Message):
         max_query_tokens: builtins.int | None = ...,
         expands_queries: builtins.bool = ...,
         trained_dimensions: collections.abc.Iterable[builtins.int] | None = ...,
+        default_dimensions: builtins.int | None = ...,
         aligns_words: builtins.bool = ...,
         has_attention: builtins.bool = ...,
         controls: collections.abc.Iterable[Global___ControlInfo] | None = ...,
         glossaries: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "parity", b"parity", "provenance", b"provenance", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "additional_poolings", b"additional_poolings", "aligns_words", b"aligns_words", "available_precisions", b"available_precisions", "controls", b"controls", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "default_repetition_guard", b"default_repetition_guard", "default_splitting", b"default_splitting", "default_text_normalization", b"default_text_normalization", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "expands_queries", b"expands_queries", "glossaries", b"glossaries", "has_attention", b"has_attention", "labels", b"labels", "license", b"license", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "trained_dimensions", b"trained_dimensions", "translation_sizes", b"translation_sizes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_dimensions", b"_default_dimensions", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "default_beam_size", b"default_beam_size", "default_dimensions", b"default_dimensions", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "parity", b"parity", "provenance", b"provenance", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_dimensions", b"_default_dimensions", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "additional_poolings", b"additional_poolings", "aligns_words", b"aligns_words", "available_precisions", b"available_precisions", "controls", b"controls", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_dimensions", b"default_dimensions", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "default_repetition_guard", b"default_repetition_guard", "default_splitting", b"default_splitting", "default_text_normalization", b"default_text_normalization", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "expands_queries", b"expands_queries", "glossaries", b"glossaries", "has_attention", b"has_attention", "labels", b"labels", "license", b"license", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "trained_dimensions", b"trained_dimensions", "translation_sizes", b"translation_sizes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_beam_size", b"_default_beam_size"]) -> typing.Literal["default_beam_size"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_default_dimensions", b"_default_dimensions"]) -> typing.Literal["default_dimensions"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_length_penalty", b"_default_length_penalty"]) -> typing.Literal["default_length_penalty"] | None: ...
     @typing.overload

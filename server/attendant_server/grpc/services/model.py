@@ -107,6 +107,7 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         default_prompt=description.default_prompt,
         additional_poolings=map(_number, description.additional_poolings),
         trained_dimensions=description.trained_dimensions,
+        default_dimensions=description.default_dimensions or None,
         default_min_output_tokens=description.default_min_output_tokens,
         early_stopping=description.early_stopping,
         no_repeat_ngram_size=description.no_repeat_ngram_size,

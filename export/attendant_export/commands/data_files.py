@@ -1,4 +1,4 @@
-"""Reads the arguments that name files of data, some with a number."""
+"""The data files that commands are given, some with a number."""
 
 import argparse
 from pathlib import Path

@@ -1,0 +1,1 @@
+"""The commands of ``attendant-export``: from arguments to calls of the other packages."""

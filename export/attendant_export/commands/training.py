@@ -1,0 +1,198 @@
+"""The commands that train models."""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from attendant_export import __version__
+from attendant_export.commands.data_files import (
+    data_file,
+    extra_pairs,
+    pair_source,
+    text_source,
+)
+from attendant_export.configuration import write_options
+from attendant_export.data.augmentation import parse_augmentation
+from attendant_export.data.bert_text import BertData
+from attendant_export.data.pair_filters import LengthFilters, parse_text_filters
+from attendant_export.data.translation_data import TranslationData
+from attendant_export.graphs.attention import check_decoder_heads
+from attendant_export.models.shapes import bert, transformer
+from attendant_export.runs.config_checks import has_started
+from attendant_export.runs.records import DataSource, RunRecord, write_run_record
+from attendant_export.train.bert import ContrastiveOptions, MlmOptions, train_bert
+from attendant_export.train.device import pick_device
+from attendant_export.train.distributed import ProcessGroup, join_processes
+from attendant_export.train.recipes import bert_recipe, describe_hardware, translation_recipe
+from attendant_export.train.schedule import TrainingOptions
+from attendant_export.train.start import describe_start
+from attendant_export.train.translation import train_translation
+from attendant_export.training_arguments import DEFAULT_TEXTS, TATOEBA_TRAIN
+
+DEFAULT_EPOCHS = 5
+"""Epochs of a training without any limit."""
+
+
+def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOptions:
+    names = (
+        "max_minutes",
+        "max_epochs",
+        "max_steps",
+        "validate_every_steps",
+        "patience",
+        "learning_rate",
+        "warmup_steps",
+    )
+    values = {name: getattr(args, prefix + name) for name in names}
+    if values["max_minutes"] is values["max_epochs"] is values["max_steps"] is None:
+        values["max_epochs"] = DEFAULT_EPOCHS
+    return TrainingOptions(**values, seed=args.seed)
+
+
+def _optional_phase(args: argparse.Namespace, prefix: str) -> TrainingOptions | None:
+    """The options of a phase that runs only if one of its limits is given, else None."""
+    limits = [getattr(args, f"{prefix}max_{unit}") for unit in ("minutes", "epochs", "steps")]
+    return None if limits == [None] * 3 else _training_options(args, prefix)
+
+
+@contextmanager
+def _recorded(
+    args: argparse.Namespace, recipe: str, max_tokens: int | None = None
+) -> Iterator[ProcessGroup]:
+    """Join the processes of a training. Only the first one writes the run record and logs."""
+    if args.num_threads is not None:
+        torch.set_num_threads(args.num_threads)
+    with join_processes(pick_device(args.device)) as processes:
+        if processes.is_first:
+            if not has_started(args.run_dir):
+                write_options(args.run_dir, args.parser, args)
+            write_run_record(args.run_dir, _record(args, recipe, max_tokens, processes.size))
+        else:
+            logging.disable(logging.INFO)
+        yield processes
+
+
+def _record(
+    args: argparse.Namespace, recipe: str, max_tokens: int | None, num_processes: int
+) -> RunRecord:
+    start_data: list[DataSource] = []
+    if args.init_from is not None:
+        begun, start_data = describe_start(args.init_from)
+        recipe += " " + begun
+        if getattr(args, "new_tokenizer", False):
+            recipe += " Its vocabulary is new; tokens of both kept their embeddings."
+    return RunRecord(
+        trainer_version=__version__,
+        seed=args.seed,
+        recipe=recipe,
+        hardware=describe_hardware(pick_device(args.device), num_processes),
+        valid_pairs=args.valid,
+        swap=getattr(args, "swap", False),
+        max_tokens=max_tokens,
+        start_data=start_data,
+    )
+
+
+@contextmanager
+def _naming_widths(args: argparse.Namespace) -> Iterator[None]:
+    """Add the options that determine the width of heads to the error for a bad width."""
+    try:
+        yield
+    except ValueError as error:
+        widths = f"--d-model {args.d_model}, --num-heads {args.num_heads}"
+        raise ValueError(f"{widths}: {error}") from error
+
+
+def run_train_translation(args: argparse.Namespace) -> None:
+    """Train a translation model, or resume its training."""
+    with _naming_widths(args):
+        architecture = transformer(
+            vocab_size=args.vocab_size,
+            d_model=args.d_model,
+            num_heads=args.num_heads,
+            d_feed_forward=args.d_feed_forward,
+            num_encoder_layers=args.num_encoder_layers,
+            num_decoder_layers=args.num_decoder_layers,
+            norm_first=not args.post_norm,
+        )
+        check_decoder_heads(architecture)
+    data = TranslationData(
+        tuple(pair_source(args, text) for text in args.train or [TATOEBA_TRAIN]),
+        data_file(args, args.valid),
+        swap=args.swap,
+        extra=tuple(extra_pairs(args, text) for text in args.extra_pairs),
+        temperature=args.temperature,
+        text_filters=parse_text_filters(args.filter),
+        length_filters=LengthFilters(max_ratio=args.max_length_ratio),
+        augmentation=parse_augmentation(args.augment),
+        vocab_size=args.vocab_size,
+        max_batch_tokens=args.max_batch_tokens,
+        cache_dir=args.cache_dir,
+    )
+    options = _training_options(args)
+    recipe = translation_recipe(architecture, args.dropout, data, options, args.label_smoothing)
+    with _recorded(args, recipe) as processes:
+        progress = train_translation(
+            architecture,
+            data,
+            options,
+            args.run_dir,
+            dropout=args.dropout,
+            device=args.device,
+            precision=args.precision,
+            label_smoothing=args.label_smoothing,
+            init_from=args.init_from,
+            new_tokenizer=args.new_tokenizer,
+            processes=processes,
+        )
+    if processes.is_first:
+        metric = "mean of both BLEU figures" if data.augmentation else "BLEU"
+        print(f"{args.run_dir}: finished with best {metric} {progress.best:.2f}")
+
+
+def run_train_bert(args: argparse.Namespace) -> None:
+    """Train an embedding model, or resume its training."""
+    with _naming_widths(args):
+        architecture = bert(
+            vocab_size=args.vocab_size,
+            d_model=args.d_model,
+            num_heads=args.num_heads,
+            d_feed_forward=args.d_feed_forward,
+            num_layers=args.num_layers,
+            norm_first=args.pre_norm,
+        )
+    data = BertData(
+        data_file(args, args.train),
+        data_file(args, args.valid),
+        texts=tuple(text_source(args, text) for text in args.text or DEFAULT_TEXTS),
+        vocab_size=args.vocab_size,
+        max_tokens=args.max_tokens,
+        seed=args.seed,
+    )
+    mlm = MlmOptions(_optional_phase(args, "mlm_"), args.max_batch_tokens, args.mask_ratio)
+    contrastive = ContrastiveOptions(
+        _training_options(args, "contrastive_"),
+        args.max_pairs,
+        args.temperature,
+        mlm_weight=args.mlm_weight,
+        embedding_training=_optional_phase(args, "embeddings_"),
+    )
+    recipe = bert_recipe(architecture, args.dropout, data, mlm, contrastive)
+    with _recorded(args, recipe, args.max_tokens) as processes:
+        progress = train_bert(
+            architecture,
+            data,
+            mlm,
+            contrastive,
+            args.run_dir,
+            dropout=args.dropout,
+            device=args.device,
+            precision=args.precision,
+            init_from=args.init_from,
+            processes=processes,
+        )
+    if processes.is_first:
+        print(f"{args.run_dir}: finished with best mean accuracy {progress.best:.4f}")
