@@ -64,9 +64,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--seed", type=whole(0, 2**32 - 1), default=1, help="seed of all random choices"
     )
     parser.add_argument(
-        "--train", default=TATOEBA_TRAIN, help="training pairs, source<TAB>target, .gz or plain"
+        "--valid", default=TATOEBA_VALID, help="validation pairs, source<TAB>target"
     )
-    parser.add_argument("--valid", default=TATOEBA_VALID, help="validation pairs, like --train")
 
 
 def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str = "") -> None:
@@ -115,17 +114,21 @@ def _add_sizes(
     parser.add_argument("--dropout", type=share_below_one, default=0.1, help="dropout probability")
 
 
-def add_train_translation(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``train-translation``."""
-    _add_run(parser)
+def _add_training_pairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--swap", action="store_true", help="translate from the second column to the first"
+        "--train",
+        action="append",
+        metavar="FILE[:WEIGHT]",
+        help="training pairs, source<TAB>target: a file, plain or .gz, .xz or .bz2, or a folder of "
+        "such files; may be repeated, all with weights or none; an epoch has as many pairs as all "
+        f"files, each file in the share of its weight; default: {TATOEBA_TRAIN}",
     )
     parser.add_argument(
-        "--new-tokenizer",
-        action="store_true",
-        help="with --init-from: train a new tokenizer instead, for example for other languages; "
-        "tokens in both vocabularies keep their embeddings",
+        "--temperature",
+        type=positive,
+        default=1.0,
+        help="without weights, the share of each --train is proportional to its number of pairs to "
+        "the power of 1/TEMPERATURE; above 1, small files come more often than large ones",
     )
     parser.add_argument(
         "--extra-pairs",
@@ -134,6 +137,42 @@ def add_train_translation(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:REPEATS]",
         help="further training pairs, like --train; an epoch has each of them REPEATS times, 1 by "
         "default; may be repeated",
+    )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="leave out training pairs: copies (source and target are the same), duplicates (of "
+        "earlier pairs of the file), or languages:SOURCE-TARGET, such as languages:en-de (a side "
+        "is in another language; needs the extra detection); may be repeated",
+    )
+    parser.add_argument(
+        "--max-length-ratio",
+        type=positive,
+        help="leave out training pairs of which one side has more than this many tokens for each "
+        "token of the other",
+    )
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        help="folder of encoded training pairs, which several runs may share; default: data in "
+        "--run-dir",
+    )
+
+
+def add_train_translation(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``train-translation``."""
+    _add_run(parser)
+    _add_training_pairs(parser)
+    parser.add_argument(
+        "--swap", action="store_true", help="translate from the second column to the first"
+    )
+    parser.add_argument(
+        "--new-tokenizer",
+        action="store_true",
+        help="with --init-from: train a new tokenizer instead, for example for other languages; "
+        "tokens in both vocabularies keep their embeddings",
     )
     usual = ", ".join(f"{kind} {probability:g}" for kind, (_, probability) in CHANGES.items())
     parser.add_argument(
@@ -168,6 +207,9 @@ def add_train_translation(parser: argparse.ArgumentParser) -> None:
 def add_train_bert(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``train-bert``."""
     _add_run(parser)
+    parser.add_argument(
+        "--train", default=TATOEBA_TRAIN, help="training pairs, source<TAB>target, .gz or plain"
+    )
     parser.add_argument(
         "--text",
         action="append",

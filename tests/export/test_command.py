@@ -177,6 +177,21 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
             "bad.tsv:2: want two tab-separated texts",
         ),
         (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv:much "
+            "--valid valid.tsv",
+            "--train train.tsv:much: want FILE[:WEIGHT], a number",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv:2 "
+            "--train valid.tsv --valid valid.tsv",
+            "--train: want a weight for every file or for none",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --filter short",
+            "--filter short: want copies, duplicates or languages:SOURCE-TARGET",
+        ),
+        (
             "export --data-dir {data} --run-dir {tmp}/none --data-card {data}/card.json "
             "--valid valid.tsv",
             "none: no such run folder",
@@ -278,6 +293,27 @@ def test_a_recipe_names_changes_of_the_text_and_further_pairs(data_dir, tmp_path
     columns = (tmp_path / "run/history.csv").read_text().splitlines()[0].split(",")
     assert [name for name in columns if "bleu" in name] == ["mean_bleu", "bleu", "casual_bleu"]
     assert ": finished with best mean of both BLEU figures " in capsys.readouterr().out
+
+
+def test_a_recipe_names_mixtures_and_filters(data_dir, tmp_path, caplog):
+    folders = {"data": data_dir, "run": tmp_path / "run"}
+    caplog.set_level("INFO")
+    (data_dir / "more").mkdir()
+    (data_dir / "more/a.tsv").write_text("Dog\tHund\nTom\tTom\nDog\tHund\n", encoding="utf-8")
+    run(
+        "train-translation --data-dir {data} --run-dir {run} --train train.tsv:9 --train more:1 "
+        "--valid valid.tsv --num-encoder-layers 1 --num-decoder-layers 1 --max-steps 1 "
+        f"--device cpu {SMALL} --filter copies --filter duplicates --max-length-ratio 9 "
+        "--cache-dir {run}/cache",
+        **folders,
+    )
+
+    recipe = json.loads((tmp_path / "run/run.json").read_text())["recipe"]
+    assert "The pairs are mixed with these weights: train.tsv 9, more 1." in recipe
+    assert "left out for these reasons: copies, duplicates, length ratio above 9." in recipe
+    assert "more: 2 of 3 pairs are left out: 1 copies, 1 duplicates" in caplog.messages
+    assert len(list((tmp_path / "run/cache").glob("tokens-*"))) == 2
+    assert not (tmp_path / "run/data").exists()
 
 
 def test_other_flags_neither_change_a_run_nor_its_record(data_dir, tmp_path, capsys):

@@ -20,7 +20,8 @@ from attendant_export.data.text_files import (
     read_pairs,
 )
 from attendant_export.data.tokenizer import train_bert_tokenizer, train_translation_tokenizer
-from attendant_export.data.translation_pairs import PairDataset
+
+from tests.support.pairs import pair_dataset
 
 PAIRS = [
     ("The dog barks.", "Der Hund bellt."),
@@ -75,17 +76,11 @@ def test_a_sequence_over_the_limit_is_a_batch_of_its_own():
     assert group_by_tokens([3, 90, 3], 10, np.arange(3)) == [[0], [1], [2]]
 
 
-def test_teacher_forcing_input_is_the_output_shifted_by_the_begin_token(rng):
+def test_teacher_forcing_input_is_the_output_shifted_by_the_begin_token(tmp_path, rng):
     tokenizer = train_translation_tokenizer(TEXTS * 3, 120)
-    for batch in PairDataset(PAIRS, tokenizer).batches(30, rng):
+    for batch in pair_dataset(tmp_path, PAIRS, tokenizer).batches(30, rng):
         assert torch.equal(batch.target_in[:, 1:], batch.target_out[:, :-1])
         assert set(batch.target_in[:, 0].tolist()) == {tokenizer.token_to_id("<s>")}
-
-
-def test_pairs_over_the_length_limit_are_left_out_and_counted():
-    tokenizer = train_translation_tokenizer(TEXTS * 3, 120)
-    dataset = PairDataset([*PAIRS, ("go " * 50, "gehen")], tokenizer, max_tokens=40)
-    assert (len(dataset), dataset.num_left_out) == (len(PAIRS), 1)
 
 
 def test_documents_are_separated_by_empty_lines(tmp_path):
@@ -156,8 +151,8 @@ def test_special_tokens_never_replace_a_token(tokenizer, rng):
     assert seen == set(range(tokenizer.get_vocab_size())) - {0, 1, 2, 3}
 
 
-def test_the_batches_of_an_epoch_are_counted_without_making_them(tokenizer, rng):
-    pairs = PairDataset(PAIRS, train_translation_tokenizer(TEXTS * 3, 120))
+def test_the_batches_of_an_epoch_are_counted_without_making_them(tokenizer, tmp_path, rng):
+    pairs = pair_dataset(tmp_path, PAIRS, train_translation_tokenizer(TEXTS * 3, 120))
     masked = MaskedDataset(encode_whole(TEXTS, tokenizer, 64), tokenizer)
     similar = SimilarPairs(PAIRS, tokenizer, 64)
     for _ in range(5):

@@ -1,11 +1,12 @@
 import json
 
 import pytest
+from attendant_export.data.translation_data import PairSource, TranslationData
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
 from attendant_export.runs.config import BERT, TRANSLATION, RunConfig, read_config, write_config
 from attendant_export.train.schedule import TrainingOptions
-from attendant_export.train.translation import TranslationData, train_translation
+from attendant_export.train.translation import train_translation
 
 from tests.support.bundles import TINY_TRANSFORMER, train_tiny_translation, write_pairs
 
@@ -91,7 +92,7 @@ def test_a_run_with_sizes_instead_of_an_architecture_goes_on(tmp_path):
     sizes = {"vocab_size": vocab_size, "num_encoder_layers": 2, "num_decoder_layers": 2}
     write(run_dir, OLD_TRANSLATION | sizes | {"norm_first": True, "dropout": 0.0})
     texts = TranslationData(
-        data / "train.tsv", data / "valid.tsv", vocab_size=200, max_batch_tokens=1024
+        (PairSource(data / "train.tsv"),), data / "valid.tsv", vocab_size=200, max_batch_tokens=1024
     )
 
     progress = train_translation(

@@ -10,6 +10,12 @@ from attendant_export.bundle.manifest import BundleError, read_manifest
 from attendant_export.bundle.parameters import fitting_parameters, read_parameters
 from attendant_export.bundle.weights import read_weights
 from attendant_export.data.tokenizer import load_tokenizer, train_translation_tokenizer
+from attendant_export.data.translation_data import (
+    ExtraPairs,
+    PairSource,
+    TranslationData,
+    TranslationTexts,
+)
 from attendant_export.data.translation_pairs import PairBatch
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import transformer, with_vocab_size
@@ -18,12 +24,7 @@ from attendant_export.runs.config import TRANSLATION, RunConfig, read_config
 from attendant_export.runs.models import load_model
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.start import check_start, load_start
-from attendant_export.train.translation import (
-    ExtraPairs,
-    TranslationData,
-    label_smoothed_loss,
-    train_translation,
-)
+from attendant_export.train.translation import label_smoothed_loss, train_translation
 from torch import nn
 
 from tests.support.bundles import TINY_TRANSFORMER, train_tiny_translation, write_pairs
@@ -83,7 +84,7 @@ def test_a_translation_run_leaves_its_best_model_and_its_curve(run_dir):
 
 def test_a_run_is_not_continued_as_another_model(run_dir):
     data = run_dir.parent / "data"
-    texts = TranslationData(data / "train.tsv", data / "valid.tsv")
+    texts = TranslationData((PairSource(data / "train.tsv"),), data / "valid.tsv")
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
     problem = r"self_attention.num_heads 2, not 4; .*dropout 0.0, not 0.1"
@@ -96,7 +97,7 @@ def test_a_run_is_not_continued_as_another_model(run_dir):
 
 def test_a_training_that_could_not_start_leaves_nothing_that_the_next_goes_by(run_dir, tmp_path):
     data = run_dir.parent / "data"
-    texts = TranslationData(data / "train.tsv", data / "valid.tsv", vocab_size=100)
+    texts = TranslationData((PairSource(data / "train.tsv"),), data / "valid.tsv", vocab_size=100)
     architecture = with_heads(4)
 
     with pytest.raises(ValueError, match="num_heads 2, not 4"):
@@ -145,16 +146,18 @@ def test_a_bundle_of_other_sizes_is_refused_as_start(translation_bundle):
             check_start(translation_bundle, other)
 
 
-def test_pairs_that_are_too_long_to_learn_from_are_counted_in_the_log(tmp_path, caplog):
+def test_pairs_that_nothing_can_be_learned_from_are_counted_in_the_log(tmp_path, caplog):
     data = write_pairs(tmp_path)
     long = "The dog sees the man. " * 50
     with (data / "train.tsv").open("a", encoding="utf-8") as file:
-        file.write(f"{long}\tDer Hund sieht den Mann.\n")
+        file.write(f"{long}\tDer Hund sieht den Mann.\n\n")
     caplog.set_level("INFO")
 
     train_tiny_translation(tmp_path / "run", data, max_steps=1)
 
-    assert "1 of 289 pairs are left out: they have more than 128 tokens on a side" in caplog.text
+    assert caplog.messages[0] == (
+        "train.tsv: 2 of 290 pairs are left out: 1 empty, 1 more than 128 tokens on a side"
+    )
 
 
 def test_training_can_start_from_the_weights_of_a_run(run_dir):
@@ -197,12 +200,16 @@ def test_further_pairs_are_in_every_epoch_as_often_as_they_are_repeated(run_dir,
     data = run_dir.parent / "data"
     (tmp_path / "short.tsv").write_text("dog\tHund\nking\tKönig\n", encoding="utf-8")
     extra = (ExtraPairs(tmp_path / "short.tsv", 3),)
-    texts = TranslationData(data / "train.tsv", data / "valid.tsv", swap=True, extra=extra)
+    texts = TranslationData(
+        (PairSource(data / "train.tsv"),), data / "valid.tsv", swap=True, extra=extra
+    )
     without = replace(texts, extra=())
 
-    added = texts.read_training_pairs()[len(without.read_training_pairs()) :]
+    usual, more = (
+        Counter(TranslationTexts(each, tmp_path / "cache").sample()) for each in (without, texts)
+    )
 
-    assert Counter(added) == {("Hund", "dog"): 3, ("König", "king"): 3}
+    assert more - usual == {"Hund": 3, "dog": 3, "König": 3, "king": 3}
 
 
 def test_a_start_for_other_languages_keeps_what_both_vocabularies_have(translation_bundle):
@@ -232,7 +239,7 @@ def test_a_run_for_other_languages_has_a_vocabulary_of_its_own_text(translation_
     data.mkdir()
     for name in ("train.tsv", "valid.tsv"):
         (data / name).write_text("the dog runs\tle chien court\n" * 3, encoding="utf-8")
-    texts = TranslationData(data / "train.tsv", data / "valid.tsv", vocab_size=50)
+    texts = TranslationData((PairSource(data / "train.tsv"),), data / "valid.tsv", vocab_size=50)
     given = {"device": "cpu", "init_from": translation_bundle, "new_tokenizer": True}
     slow = replace(OPTIONS, learning_rate=1e-9)
 
@@ -247,7 +254,7 @@ def test_a_run_for_other_languages_has_a_vocabulary_of_its_own_text(translation_
 
 
 def test_a_new_tokenizer_is_for_a_start_from_other_weights(tmp_path):
-    texts = TranslationData(tmp_path / "train.tsv", tmp_path / "valid.tsv")
+    texts = TranslationData((PairSource(tmp_path / "train.tsv"),), tmp_path / "valid.tsv")
     with pytest.raises(ValueError, match="new_tokenizer: is for a training that starts from"):
         train_translation(TINY_TRANSFORMER, texts, OPTIONS, tmp_path, new_tokenizer=True)
 
@@ -265,7 +272,7 @@ def test_training_cannot_start_from_a_damaged_bundle(translation_bundle, tmp_pat
 
 def test_heads_that_no_decoder_step_can_have_are_refused_before_training(tmp_path):
     data = write_pairs(tmp_path / "data")
-    texts = TranslationData(data / "train.tsv", data / "valid.tsv")
+    texts = TranslationData((PairSource(data / "train.tsv"),), data / "valid.tsv")
 
     with pytest.raises(ValueError, match=r"Attention.head_dim: 4 is not supported in a decoder"):
         train_translation(tiny(200, num_heads=8), texts, OPTIONS, tmp_path / "run")

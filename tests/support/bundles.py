@@ -18,6 +18,7 @@ from attendant_export.data.tokenizer import (
     special_token_id,
     train_bert_tokenizer,
 )
+from attendant_export.data.translation_data import PairSource, TranslationData
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
@@ -25,7 +26,7 @@ from attendant_export.runs.config import BERT, RunConfig, write_config
 from attendant_export.runs.models import new_model
 from attendant_export.runs.records import DataSource
 from attendant_export.train.schedule import TrainingOptions
-from attendant_export.train.translation import TranslationData, train_translation
+from attendant_export.train.translation import train_translation
 
 from tests.support.graphs import with_ssru
 
@@ -94,7 +95,7 @@ def train_tiny_translation(
         max_steps=max_steps, learning_rate=5e-3, warmup_steps=20, validate_every_steps=max_steps
     )
     texts = TranslationData(
-        data / "train.tsv", data / "valid.tsv", vocab_size=200, max_batch_tokens=1024
+        (PairSource(data / "train.tsv"),), data / "valid.tsv", vocab_size=200, max_batch_tokens=1024
     )
     with one_thread():
         train_translation(architecture, texts, options, run_dir, dropout=0.0, device="cpu")

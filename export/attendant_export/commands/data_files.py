@@ -1,14 +1,55 @@
-"""Paths of the data files that commands are given."""
+"""The data files that commands are given, some with a number."""
 
 import argparse
 from pathlib import Path
 
+from attendant_export.data.bert_text import TextSource
+from attendant_export.data.translation_data import ExtraPairs, PairSource
 
-def data_file(args: argparse.Namespace, name: str) -> Path:
+MAX_REPEATS = 1000
+"""Limit of the repeats of further training pairs in an epoch."""
+
+
+def data_file(args: argparse.Namespace, name: str, or_folder: bool = False) -> Path:
     """The path of a data file. Raises ValueError for a relative name without a base folder."""
     if args.data_dir is None and not Path(name).is_absolute():
         raise ValueError(f"{name} needs a base folder: --data-dir or DATA_DIR")
     path = Path(args.data_dir or "", name)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+    if not (path.is_file() or or_folder and path.is_dir()):
+        raise ValueError(f"{path}: no such file{' or folder' if or_folder else ''}")
     return path
+
+
+def pair_source(args: argparse.Namespace, text: str) -> PairSource:
+    """Read ``FILE[:WEIGHT]`` of ``--train``. Raises ValueError that names what is wrong."""
+    name, colon, number = text.rpartition(":")
+    if not colon:
+        return PairSource(data_file(args, text, or_folder=True))
+    try:
+        weight = float(number)
+    except ValueError:
+        raise ValueError(f"--train {text}: want FILE[:WEIGHT], a number") from None
+    return PairSource(data_file(args, name, or_folder=True), weight)
+
+
+def extra_pairs(args: argparse.Namespace, text: str) -> ExtraPairs:
+    """Read ``FILE[:REPEATS]`` of ``--extra-pairs``. Raises ValueError that names what is wrong."""
+    name, colon, number = text.rpartition(":")
+    if not colon:
+        return ExtraPairs(data_file(args, text, or_folder=True))
+    if not number.isdecimal() or not 1 <= int(number) <= MAX_REPEATS:
+        raise ValueError(f"--extra-pairs {text}: want FILE[:REPEATS], repeats 1 to {MAX_REPEATS}")
+    return ExtraPairs(data_file(args, name, or_folder=True), int(number))
+
+
+def text_source(args: argparse.Namespace, text: str) -> TextSource:
+    """Read ``FILE[:MAX_CHARACTERS[:HELD_OUT]]`` of ``--text``. Raises ValueError that names it."""
+    name, *numbers = text.split(":")
+    kinds = (("max_characters", int), ("held_out_documents", float))
+    try:
+        if len(numbers) > len(kinds):
+            raise ValueError
+        named = {field: kind(value) for (field, kind), value in zip(kinds, numbers, strict=False)}
+    except ValueError:
+        raise ValueError(f"--text {text}: want FILE[:MAX_CHARACTERS[:HELD_OUT]]") from None
+    return TextSource(data_file(args, name), **named)

@@ -8,10 +8,17 @@ from contextlib import contextmanager
 import torch
 
 from attendant_export import __version__
-from attendant_export.commands.data_files import data_file
+from attendant_export.commands.data_files import (
+    data_file,
+    extra_pairs,
+    pair_source,
+    text_source,
+)
 from attendant_export.configuration import write_options
 from attendant_export.data.augmentation import parse_augmentation
-from attendant_export.data.bert_text import BertData, TextSource
+from attendant_export.data.bert_text import BertData
+from attendant_export.data.pair_filters import LengthFilters, parse_text_filters
+from attendant_export.data.translation_data import TranslationData
 from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.runs.config_checks import has_started
@@ -22,11 +29,9 @@ from attendant_export.train.distributed import ProcessGroup, join_processes
 from attendant_export.train.recipes import bert_recipe, describe_hardware, translation_recipe
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.start import describe_start
-from attendant_export.train.translation import ExtraPairs, TranslationData, train_translation
-from attendant_export.training_arguments import DEFAULT_TEXTS
+from attendant_export.train.translation import train_translation
+from attendant_export.training_arguments import DEFAULT_TEXTS, TATOEBA_TRAIN
 
-MAX_REPEATS = 1000
-"""Limit of the repeats of further training pairs in an epoch."""
 DEFAULT_EPOCHS = 5
 """Epochs of a training without any limit."""
 
@@ -116,13 +121,17 @@ def run_train_translation(args: argparse.Namespace) -> None:
         )
         check_decoder_heads(architecture)
     data = TranslationData(
-        data_file(args, args.train),
+        tuple(pair_source(args, text) for text in args.train or [TATOEBA_TRAIN]),
         data_file(args, args.valid),
         swap=args.swap,
-        extra=tuple(_extra_pairs(args, text) for text in args.extra_pairs),
+        extra=tuple(extra_pairs(args, text) for text in args.extra_pairs),
+        temperature=args.temperature,
+        text_filters=parse_text_filters(args.filter),
+        length_filters=LengthFilters(max_ratio=args.max_length_ratio),
         augmentation=parse_augmentation(args.augment),
         vocab_size=args.vocab_size,
         max_batch_tokens=args.max_batch_tokens,
+        cache_dir=args.cache_dir,
     )
     options = _training_options(args)
     recipe = translation_recipe(architecture, args.dropout, data, options, args.label_smoothing)
@@ -145,27 +154,6 @@ def run_train_translation(args: argparse.Namespace) -> None:
         print(f"{args.run_dir}: finished with best {metric} {progress.best:.2f}")
 
 
-def _extra_pairs(args: argparse.Namespace, text: str) -> ExtraPairs:
-    name, colon, number = text.rpartition(":")
-    if not colon:
-        return ExtraPairs(data_file(args, text))
-    if not number.isdecimal() or not 1 <= int(number) <= MAX_REPEATS:
-        raise ValueError(f"--extra-pairs {text}: want FILE[:REPEATS], repeats 1 to {MAX_REPEATS}")
-    return ExtraPairs(data_file(args, name), int(number))
-
-
-def _text_source(args: argparse.Namespace, text: str) -> TextSource:
-    name, *numbers = text.split(":")
-    kinds = (("max_characters", int), ("held_out_documents", float))
-    try:
-        if len(numbers) > len(kinds):
-            raise ValueError
-        named = {field: kind(value) for (field, kind), value in zip(kinds, numbers, strict=False)}
-    except ValueError:
-        raise ValueError(f"--text {text}: want FILE[:MAX_CHARACTERS[:HELD_OUT]]") from None
-    return TextSource(data_file(args, name), **named)
-
-
 def run_train_bert(args: argparse.Namespace) -> None:
     """Train an embedding model, or resume its training."""
     with _naming_widths(args):
@@ -180,7 +168,7 @@ def run_train_bert(args: argparse.Namespace) -> None:
     data = BertData(
         data_file(args, args.train),
         data_file(args, args.valid),
-        texts=tuple(_text_source(args, text) for text in args.text or DEFAULT_TEXTS),
+        texts=tuple(text_source(args, text) for text in args.text or DEFAULT_TEXTS),
         vocab_size=args.vocab_size,
         max_tokens=args.max_tokens,
         seed=args.seed,

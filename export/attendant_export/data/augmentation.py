@@ -4,8 +4,9 @@ Text that people type has no final punctuation, no capitals, or names and number
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +18,16 @@ MAX_PHRASE_WORDS = 2
 """A source of at most so many words is a phrase: its translation ends as it does."""
 _FINAL_PUNCTUATION = re.compile(r"\s*[.!?…]+$")
 Change = Callable[[str, str, np.random.Generator], tuple[str, str]]
+
+
+class Pairs(Protocol):
+    """Sources and targets by their index; a list of pairs is one."""
+
+    def __len__(self) -> int:
+        """The number of pairs."""
+
+    def __getitem__(self, index: int, /) -> tuple[str, str]:
+        """Source and target of a pair."""
 
 
 def without_final_punctuation(text: str) -> str:
@@ -75,20 +86,18 @@ class Augmentation:
         return ", ".join(f"{kind} {value:g}" for kind, value in self.probabilities)
 
     def changed(
-        self, pairs: Sequence[tuple[str, str]], rng: np.random.Generator
-    ) -> dict[int, tuple[str, str]]:
-        """The changed pairs of an epoch by their index; all others stay as they are."""
+        self, pairs: Pairs, rng: np.random.Generator
+    ) -> Iterator[tuple[int, tuple[str, str]]]:
+        """The changed pairs of an epoch with their index; all others stay as they are."""
         draws = rng.random((len(pairs), len(self.probabilities)))
         chosen = draws < [probability for _, probability in self.probabilities]
-        changed = {}
         for index in np.flatnonzero(chosen.any(axis=1)).tolist():
-            source, target = pairs[index]
+            pair = source, target = pairs[index]
             for (kind, _), is_chosen in zip(self.probabilities, chosen[index], strict=True):
                 if is_chosen:
                     source, target = CHANGES[kind][0](source, target, rng)
-            if (source, target) != pairs[index]:
-                changed[index] = source, target
-        return changed
+            if (source, target) != pair:
+                yield index, (source, target)
 
 
 NO_AUGMENTATION = Augmentation()

@@ -48,10 +48,23 @@ def shuffled_batches(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def split_ascending(lengths: np.ndarray, max_batch_tokens: int) -> list[tuple[int, int]]:
+    """The batches of `group_by_tokens` of ascending lengths, as ranges of their indices."""
+    ranges = [(0, 0)]
+    while (start := ranges[-1][1]) < len(lengths):
+        most = max_batch_tokens // int(lengths[start])
+        longest = lengths[start : start + most]
+        num_fitting = np.searchsorted(
+            longest * np.arange(1, len(longest) + 1), max_batch_tokens, side="right"
+        )
+        ranges.append((start, start + max(1, int(num_fitting))))
+    return ranges[1:]
+
+
 def encode(texts: Sequence[str], tokenizer: Tokenizer, chunk: int = 10_000) -> Iterator[list[int]]:
     """Token ids of each text. Encodes ``chunk`` texts at a time to limit memory."""
     for begin in range(0, len(texts), chunk):
-        for encoding in tokenizer.encode_batch(texts[begin : begin + chunk]):
+        for encoding in tokenizer.encode_batch_fast(texts[begin : begin + chunk]):
             yield encoding.ids
 
 

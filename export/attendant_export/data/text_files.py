@@ -1,32 +1,89 @@
 """Lines, pairs and documents of text files. Does not depend on tokenizers or models."""
 
+import bz2
 import gzip
-from collections.abc import Iterable, Iterator, Sequence
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
 
+BYTE_ORDER_MARK = "\ufeff"
+_COMPRESSED: dict[str, Callable[[Path], BufferedIOBase]] = {
+    ".gz": gzip.GzipFile,
+    ".xz": lzma.LZMAFile,
+    ".bz2": bz2.BZ2File,
+}
+"""How files are opened whose names end so."""
+
+
+def files_of(path: Path) -> list[Path]:
+    """The text files of a source: the file itself, or all files of a folder, sorted by name.
+
+    Hidden files and folders in the folder are skipped. Raises ValueError for a folder without
+    files.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    if not found:
+        raise ValueError(f"{path}: the folder has no files")
+    return found
+
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 text file without line ends; a name ending in ``.gz`` means gzip."""
-    open_text = gzip.open if path.suffix == ".gz" else open
-    with open_text(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            yield line.rstrip("\r\n")
+    """Lines of a UTF-8 text file without line ends and without a byte order mark.
+
+    Names ending in ``.gz``, ``.xz`` and ``.bz2`` mean compressed text. Raises ValueError that names
+    the line that is not UTF-8, or the file that cannot be decompressed.
+    """
+    if path.suffix == ".zst":
+        raise ValueError(f"{path}: .zst is not supported, only {', '.join(_COMPRESSED)} and plain")
+    number = 0
+    try:
+        with _COMPRESSED.get(path.suffix, _open_plain)(path) as file:
+            for number, line in enumerate(file, start=1):
+                text = line.decode()
+                yield (text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text).rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}:{number}: the text is not UTF-8: {error.reason}") from error
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # The system's errors have a number; those of the libraries have none.
+        raise ValueError(f"{path}: damaged after line {number}: {error}") from error
+
+
+def _open_plain(path: Path) -> BufferedIOBase:
+    return path.open("rb")
+
+
+def iter_pairs(path: Path, swap: bool = False) -> Iterator[tuple[str, str]]:
+    """Pairs of a file with ``source<TAB>target`` lines; ``swap`` gives (target, source).
+
+    Sides may be empty; an empty line is a pair of empty sides. Raises ValueError that names a line
+    with another number of columns, and as `read_lines`.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        columns = line.split("\t") if line else ["", ""]
+        if len(columns) != 2:
+            raise _no_pair(path, number, len(columns))
+        yield (columns[1], columns[0]) if swap else (columns[0], columns[1])
 
 
 def read_pairs(path: Path, swap: bool = False) -> list[tuple[str, str]]:
-    """Pairs of a file with ``source<TAB>target`` lines; ``swap`` gives (target, source).
-
-    Raises ValueError that names a line without exactly two non-empty columns.
-    """
+    """All pairs of a file, as `iter_pairs`. An empty side raises ValueError as well."""
     pairs = []
-    for number, line in enumerate(read_lines(path), start=1):
-        columns = line.split("\t")
-        if len(columns) != 2 or not all(columns):
-            raise ValueError(f"{path}:{number}: want two tab-separated texts, got {len(columns)}")
-        pairs.append((columns[1], columns[0]) if swap else (columns[0], columns[1]))
+    for number, pair in enumerate(iter_pairs(path, swap), start=1):
+        if not all(pair):
+            raise _no_pair(path, number, sum(map(bool, pair)))
+        pairs.append(pair)
     return pairs
+
+
+def _no_pair(path: Path, number: int, num_texts: int) -> ValueError:
+    return ValueError(f"{path}:{number}: want two tab-separated texts, got {num_texts}")
 
 
 def group_references(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

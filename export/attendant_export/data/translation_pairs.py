@@ -1,19 +1,26 @@
-"""Sentence pairs as batches for teacher forcing."""
+"""Sentence pairs as batches for teacher forcing, drawn from mapped files."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation
-from attendant_export.data.batches import encode, num_batches, pad, shuffled_batches
+from attendant_export.data.batches import split_ascending
+from attendant_export.data.mixtures import draw_rows
+from attendant_export.data.pair_texts import BLOCK_PAIRS
+from attendant_export.data.pair_tokens import EncodedPairs, TokenPairs, encode_pairs, token_type
+from attendant_export.data.sequences import Sequences, join_sequences
 from attendant_export.data.tokenizer import BOS, PAD, special_token_id
 
-Example = tuple[list[int], list[int]]
-"""Token ids of a source and of its target."""
+CHUNK_PAIRS = 1 << 19
+"""Pairs of similar length share a batch within so many pairs, the most that are sorted at once."""
+ALL_ROWS = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,72 +32,169 @@ class PairBatch:
     target_out: Tensor  # (batch, target) ending with the end token
     num_targets: int  # real tokens in ``target_out`` of the whole batch, not of the share
 
-    def share(self, rows: Callable[[Tensor], Tensor], device: torch.device) -> "PairBatch":
-        """One process's share, on ``device``; ``rows`` selects its rows of a tensor."""
+    def to(self, device: torch.device) -> "PairBatch":
+        """The batch on ``device``."""
         tensors = (self.source, self.target_in, self.target_out)
-        source, target_in, target_out = (rows(t).to(device) for t in tensors)
+        source, target_in, target_out = (tensor.to(device) for tensor in tensors)
         return PairBatch(source, target_in, target_out, self.num_targets)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Pairs of several collections that are sorted by length and batched together."""
+
+    collections: Sequence[TokenPairs]
+    collection: NDArray[np.int32]  # (pairs), the index of the collection of each pair
+    row: NDArray[np.int64]  # (pairs), its row in the collection
+
+    def lengths(self) -> NDArray[np.int64]:
+        """The number of tokens of the longer side of each pair."""
+        lengths = np.empty(len(self.row), np.int64)
+        for number, collection in enumerate(self.collections):
+            at = np.flatnonzero(self.collection == number)
+            lengths[at] = collection.lengths(self.row[at])
+        return lengths
+
+    def select(self, pairs: NDArray[np.int64]) -> "_Chunk":
+        """Some of the pairs."""
+        return _Chunk(self.collections, self.collection[pairs], self.row[pairs])
+
+
 class PairDataset:
-    """Encoded sentence pairs, in batches of a limited number of padded tokens."""
+    """Encoded sentence pairs of several files, in batches of a limited number of padded tokens.
+
+    An epoch has ``nums_in_epoch`` pairs of each of the ``parts``: all of them as often as possible,
+    and a random sample for the rest.
+    """
 
     def __init__(
         self,
-        pairs: Sequence[tuple[str, str]],
+        parts: Sequence[EncodedPairs],
+        nums_in_epoch: Sequence[int],
         tokenizer: Tokenizer,
         max_tokens: int = 128,
+        chunk_pairs: int = CHUNK_PAIRS,
     ) -> None:
-        """Encode ``pairs``. Skips pairs with more than ``max_tokens`` on a side."""
-        self._tokenizer, self._max_tokens = tokenizer, max_tokens
-        encoded = self._encode(pairs)
-        fitting = [i for i, example in enumerate(encoded) if self._fits(example)]
-        self.pairs = [pairs[i] for i in fitting]
-        self.examples = [encoded[i] for i in fitting]
-        self.num_left_out = len(pairs) - len(self.examples)
+        """``max_tokens`` limits the sides of changed pairs; longer ones do not replace theirs."""
+        self._parts, self._nums_in_epoch = parts, nums_in_epoch
+        self._tokenizer, self._max_tokens, self._chunk_pairs = tokenizer, max_tokens, chunk_pairs
+        self._first_rows = np.cumsum([0, *map(len, parts)])[:-1]  # of each part, among all pairs
         self._pad_id = special_token_id(tokenizer, PAD)
         self._bos_id = special_token_id(tokenizer, BOS)
 
     def __len__(self) -> int:
-        return len(self.examples)
+        """The number of pairs of an epoch."""
+        return sum(self._nums_in_epoch)
 
     def num_batches(self, max_batch_tokens: int) -> int:
-        """The number of batches of an epoch without augmentation, which changes lengths."""
-        return num_batches(_lengths(self.examples), max_batch_tokens)
+        """The number of batches of an epoch without augmentation, which changes lengths.
+
+        Exact for an epoch of one chunk without samples, otherwise estimated from some of its pairs.
+        """
+        rows = self._epoch_rows(np.random.default_rng(0))
+        some = rows[:: -(-len(rows) // self._chunk_pairs) or 1]
+        lengths = np.sort(self._chunk(some).lengths())
+        return round(
+            len(split_ascending(lengths, max_batch_tokens)) * len(rows) / max(1, len(some))
+        )
 
     def batches(
         self,
         max_batch_tokens: int,
         rng: np.random.Generator,
         augmentation: Augmentation = NO_AUGMENTATION,
+        share: slice = ALL_ROWS,
     ) -> Iterator[PairBatch]:
-        """One epoch of batches in random order, with ``augmentation`` drawn anew."""
-        examples = self._augmented(augmentation, rng) if augmentation else self.examples
-        for indices in shuffled_batches(_lengths(examples), max_batch_tokens, rng):
-            sources, targets = zip(*(examples[i] for i in indices), strict=True)
-            target_out = pad(targets, self._pad_id)
-            begin = torch.full((len(indices), 1), self._bos_id)
-            target_in = torch.cat([begin, target_out[:, :-1]], dim=1)
-            num_targets = sum(map(len, targets))
-            yield PairBatch(pad(sources, self._pad_id), target_in, target_out, num_targets)
+        """One epoch of batches in random order, with ``augmentation`` drawn anew.
 
-    def _augmented(self, augmentation: Augmentation, rng: np.random.Generator) -> list[Example]:
-        """The examples, of which changed ones take the place of theirs; too long ones do not."""
-        changed = augmentation.changed(self.pairs, rng)
-        examples = list(self.examples)
-        for index, example in zip(changed, self._encode(list(changed.values())), strict=True):
-            if self._fits(example):
-                examples[index] = example
-        return examples
+        Reads and yields only the rows ``share`` of each batch.
+        """
+        rows = self._epoch_rows(rng)
+        starts = range(0, len(rows), self._chunk_pairs)
+        if len(starts) > 1:
+            rng.shuffle(rows)
+        for start in starts:
+            chunk = self._chunk(rows[start : start + self._chunk_pairs])
+            if augmentation:
+                chunk = self._changed(chunk, augmentation, rng)
+            for pairs in _shuffled_batches(chunk.lengths(), max_batch_tokens, rng):
+                yield self._batch(chunk.select(pairs), share)
 
-    def _encode(self, pairs: Sequence[tuple[str, str]]) -> list[Example]:
-        sources = encode([source for source, _ in pairs], self._tokenizer)
-        targets = encode([target for _, target in pairs], self._tokenizer)
-        return list(zip(sources, targets, strict=True))
+    def _epoch_rows(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The pairs of an epoch, as rows among all pairs of the parts."""
+        parts = zip(self._parts, self._nums_in_epoch, self._first_rows.tolist(), strict=True)
+        rows = [start + draw_rows(len(part), num, rng) for part, num, start in parts]
+        return np.concatenate([np.empty(0, np.int64), *rows])
 
-    def _fits(self, example: Example) -> bool:
-        return max(map(len, example)) <= self._max_tokens
+    def _chunk(self, rows: NDArray[np.int64]) -> _Chunk:
+        part = (np.searchsorted(self._first_rows, rows, side="right") - 1).astype(np.int32)
+        tokens = [part.tokens for part in self._parts]
+        return _Chunk(tokens, part, rows - self._first_rows[part])
+
+    def _changed(
+        self, chunk: _Chunk, augmentation: Augmentation, rng: np.random.Generator
+    ) -> _Chunk:
+        """The chunk with changed pairs in place of theirs, except those that are too long."""
+        changes = augmentation.changed(_ChunkTexts(self._parts, chunk), rng)
+        collections = list(chunk.collections)
+        collection, row = chunk.collection.copy(), chunk.row.copy()
+        dtype = token_type(self._tokenizer)
+        while block := list(islice(changes, BLOCK_PAIRS)):
+            sides = encode_pairs([pair for _, pair in block], self._tokenizer)
+            tokens = TokenPairs(*(join_sequences(side, dtype) for side in sides))
+            fitting = np.flatnonzero(tokens.lengths(np.arange(len(block))) <= self._max_tokens)
+            at = np.array([index for index, _ in block])[fitting]
+            collection[at], row[at] = len(collections), fitting
+            collections.append(tokens)
+        return _Chunk(collections, collection, row)
+
+    def _batch(self, pairs: _Chunk, share: slice) -> PairBatch:
+        used = np.unique(pairs.collection).tolist()
+        source, _ = self._padded(pairs, [(i, pairs.collections[i].source) for i in used], share)
+        target_out, num_targets = self._padded(
+            pairs, [(i, pairs.collections[i].target) for i in used], share
+        )
+        begin = torch.full((len(target_out), 1), self._bos_id)
+        target_in = torch.cat([begin, target_out[:, :-1]], dim=1)
+        return PairBatch(source, target_in, target_out, num_targets)
+
+    def _padded(
+        self, pairs: _Chunk, sides: list[tuple[int, Sequences]], share: slice
+    ) -> tuple[Tensor, int]:
+        """The rows ``share`` of one side, as wide as the whole batch, and all its real tokens."""
+        lengths = np.empty(len(pairs.row), np.int64)
+        for number, sequences in sides:
+            at = np.flatnonzero(pairs.collection == number)
+            lengths[at] = sequences.lengths(pairs.row[at])
+        own = pairs.select(np.arange(len(lengths))[share])
+        padded = np.full((len(own.row), lengths.max()), self._pad_id, np.int64)
+        for number, sequences in sides:
+            at = np.flatnonzero(own.collection == number)
+            padded[at] = sequences.padded(own.row[at], padded.shape[1], self._pad_id)
+        return torch.from_numpy(padded), int(lengths.sum())
 
 
-def _lengths(examples: Sequence[Example]) -> list[int]:
-    return [max(len(source), len(target)) for source, target in examples]
+@dataclass(frozen=True, slots=True)
+class _ChunkTexts:
+    """The text of the pairs of an unchanged chunk."""
+
+    parts: Sequence[EncodedPairs]
+    chunk: _Chunk
+
+    def __len__(self) -> int:
+        return len(self.chunk.row)
+
+    def __getitem__(self, index: int, /) -> tuple[str, str]:
+        part = self.parts[int(self.chunk.collection[index])]
+        return part.text(int(self.chunk.row[index]))
+
+
+def _shuffled_batches(
+    lengths: NDArray[np.int64], max_batch_tokens: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """The batches of `shuffled_batches`, which takes the memory of a list."""
+    order = np.lexsort((rng.random(len(lengths)), lengths))
+    ranges = split_ascending(lengths[order], max_batch_tokens)
+    for number in rng.permutation(len(ranges)):
+        start, end = ranges[number]
+        yield order[start:end]

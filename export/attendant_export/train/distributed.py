@@ -1,6 +1,6 @@
 """Training in several processes that torchrun starts.
 
-Every process builds every batch and trains on its share of the rows, so processes exchange only
+Every process knows every batch and trains on its share of the rows, so processes exchange only
 gradients and a few numbers. Does not depend on models or tasks.
 """
 
@@ -30,9 +30,14 @@ class ProcessGroup:
         """Whether this process also validates, writes files and prints."""
         return self.rank == 0
 
-    def rows(self, whole: Tensor) -> Tensor:
+    @property
+    def share(self) -> slice:
         """This process's rows of a batch: every ``size``-th row, for an even mix of lengths."""
-        return whole[self.rank :: self.size]
+        return slice(self.rank, None, self.size)
+
+    def rows(self, whole: Tensor) -> Tensor:
+        """The rows `share` of a batch."""
+        return whole[self.share]
 
     def all_rows(self, own: Tensor, num_rows: int) -> Tensor:
         """The rows (num_rows, width) of all processes in the order of the whole batch.
@@ -59,6 +64,15 @@ class ProcessGroup:
     def wait(self) -> None:
         """Return when every process has called this."""
         self.gather([0.0])
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Run the block in the first process, and then in the others."""
+        if not self.is_first:
+            self.wait()
+        yield
+        if self.is_first:
+            self.wait()
 
 
 SINGLE_PROCESS = ProcessGroup()

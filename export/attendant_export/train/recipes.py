@@ -6,9 +6,10 @@ import torch
 from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, Architecture
 
 from attendant_export.data.bert_text import BertData
+from attendant_export.data.pair_filters import COPIES, DUPLICATES, LANGUAGES, RATIO
+from attendant_export.data.translation_data import TranslationData
 from attendant_export.train.bert import ContrastiveOptions, MlmOptions
 from attendant_export.train.schedule import TrainingOptions
-from attendant_export.train.translation import TranslationData
 
 
 def describe_hardware(device: torch.device, num_processes: int = 1) -> str:
@@ -47,8 +48,9 @@ def translation_recipe(
 
 
 def _describe_additions(data: TranslationData) -> str:
-    """What is added to and changed in the training pairs, in whole sentences."""
-    sentences = [
+    """How training pairs are mixed, what is added, changed and left out, in whole sentences."""
+    sentences = _describe_mixture(data)
+    sentences += [
         f"Each pair of {extra.path.name} occurs {extra.repeats:,} times in an epoch. "
         for extra in data.extra
     ]
@@ -56,7 +58,29 @@ def _describe_additions(data: TranslationData) -> str:
         sentences.append(
             f"Pairs are changed at random with these probabilities: {data.augmentation}. "
         )
+    if filters := _describe_filters(data):
+        sentences.append(f"Pairs are left out for these reasons: {', '.join(filters)}. ")
     return "".join(sentences)
+
+
+def _describe_mixture(data: TranslationData) -> list[str]:
+    weighted = [f"{each.path.name} {each.weight:g}" for each in data.train if each.weight]
+    if len(weighted) > 1:
+        return [f"The pairs are mixed with these weights: {', '.join(weighted)}. "]
+    if len(data.train) > 1 and data.temperature != 1:
+        names = ", ".join(each.path.name for each in data.train)
+        return [f"The pairs of {names} are mixed with a temperature of {data.temperature:g}. "]
+    return []
+
+
+def _describe_filters(data: TranslationData) -> list[str]:
+    text, lengths = data.text_filters, data.length_filters
+    filters = [COPIES] * text.copies + [DUPLICATES] * text.duplicates
+    if text.languages is not None:
+        filters.append(f"{LANGUAGES} other than {' and '.join(text.languages)}")
+    if lengths.max_ratio is not None:
+        filters.append(f"{RATIO} above {lengths.max_ratio:g}")
+    return filters
 
 
 def _describe_metric(data: TranslationData) -> str:

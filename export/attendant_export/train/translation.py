@@ -1,8 +1,6 @@
 """Trains a translation model: its data, loss and validation."""
 
-import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +9,10 @@ from attendant.v1.architecture_pb2 import Architecture
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation, casual_form
+from attendant_export.data.augmentation import casual_form
 from attendant_export.data.text_files import group_references, read_pairs
-from attendant_export.data.tokenizer import train_translation_tokenizer
-from attendant_export.data.translation_pairs import PairBatch, PairDataset
+from attendant_export.data.translation_data import TranslationData, TranslationTexts
+from attendant_export.data.translation_pairs import PairBatch
 from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import with_vocab_size
@@ -29,42 +27,8 @@ from attendant_export.train.setup import prepare_model, prepare_tokenizer
 from attendant_export.train.vocabulary_loss import summed_cross_entropy
 from attendant_export.verify.metrics import score_translations
 
-logger = logging.getLogger(__name__)
-
-MAX_TOKENS = 128
-"""Pairs with more tokens on a side are left out of training."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExtraPairs:
-    """A file of further training pairs, and how often an epoch has each of them."""
-
-    path: Path
-    repeats: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class TranslationData:
-    """Files of training and validation pairs, and settings for tokenization and batches."""
-
-    train: Path
-    valid: Path
-    swap: bool = False
-    """Translate the second column to the first."""
-    extra: tuple[ExtraPairs, ...] = ()
-    augmentation: Augmentation = NO_AUGMENTATION
-    """Changes of the training pairs, drawn anew in each epoch."""
-    vocab_size: int = 8000
-    max_batch_tokens: int = 4096
-    num_valid_sources: int = 500
-    """Number of validation sentences that each validation translates, sampled once."""
-
-    def read_training_pairs(self) -> list[tuple[str, str]]:
-        """All training pairs, the further ones as often as they are repeated."""
-        pairs = read_pairs(self.train, self.swap)
-        for extra in self.extra:
-            pairs += read_pairs(extra.path, self.swap) * extra.repeats
-        return pairs
+CACHE = "data"
+"""Folder of a run that has its encoded pairs."""
 
 
 def label_smoothed_loss(model: EncoderDecoder, batch: PairBatch, label_smoothing: float) -> Tensor:
@@ -87,20 +51,15 @@ class TranslationTask:
         model: EncoderDecoder,
         tokenizer: Tokenizer,
         data: TranslationData,
+        cache_dir: Path,
         label_smoothing: float,
         seed: int,
         processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.model, self.tokenizer, self.data = model, tokenizer, data
         self.label_smoothing, self.seed, self.processes = label_smoothing, seed, processes
-        self.dataset = PairDataset(data.read_training_pairs(), tokenizer, MAX_TOKENS)
-        if self.dataset.num_left_out:
-            logger.info(
-                "%d of %d pairs are left out: they have more than %d tokens on a side",
-                self.dataset.num_left_out,
-                self.dataset.num_left_out + len(self.dataset),
-                MAX_TOKENS,
-            )
+        with processes.first_alone():  # It may write files that the others read.
+            self.dataset = TranslationTexts(data, cache_dir).dataset(tokenizer)
         references = group_references(read_pairs(data.valid, data.swap))
         chosen = np.random.default_rng(seed).permutation(len(references))[: data.num_valid_sources]
         sources = list(references)
@@ -117,8 +76,9 @@ class TranslationTask:
         device = self.model.embedding.weight.device
         rng = np.random.default_rng((self.seed, epoch))
         limit = self.data.max_batch_tokens
-        for batch in self.dataset.batches(limit, rng, self.data.augmentation):
-            yield batch.share(self.processes.rows, device)
+        share = self.processes.share
+        for batch in self.dataset.batches(limit, rng, self.data.augmentation, share):
+            yield batch.to(device)
 
     def loss(self, batch: PairBatch) -> Tensor:
         """Label-smoothed cross-entropy per target token."""
@@ -160,11 +120,11 @@ def train_translation(
 
     The vocabulary size is that of the tokenizer. ``init_from`` is a run folder or a bundle that
     gives the initial weights and the tokenizer; with ``new_tokenizer``, a tokenizer is trained on
-    the training text instead. Writes ``config.json``, ``tokenizer.json``, ``last/``, ``best/`` and
-    the history. Every one of the ``processes`` must make the same call. Raises ValueError if the
-    sizes differ from those of the run or of the initial weights, or for ``new_tokenizer`` without
-    initial weights, or for a width of heads that decoder steps do not support. Also raises
-    TrainingStopped.
+    the training text instead. Writes ``config.json``, ``tokenizer.json``, ``last/``, ``best/``, the
+    history and the encoded pairs. Every one of the ``processes`` must make the same call. Raises
+    ValueError if the sizes differ from those of the run or of the initial weights, or for
+    ``new_tokenizer`` without initial weights, or for a width of heads that decoder steps do not
+    support. Also raises TrainingStopped.
     """
     check_decoder_heads(architecture)
     if new_tokenizer and init_from is None:
@@ -172,19 +132,22 @@ def train_translation(
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     taken_from = None if new_tokenizer else init_from
-    tokenizer = prepare_tokenizer(run_dir, taken_from, lambda: _train_tokenizer(data), processes)
+    cache_dir = run_dir / CACHE if data.cache_dir is None else data.cache_dir
+    tokenizer = prepare_tokenizer(
+        run_dir,
+        taken_from,
+        lambda: TranslationTexts(data, cache_dir).train_tokenizer(),
+        processes,
+    )
     network = with_vocab_size(architecture, tokenizer.get_vocab_size())
     config = RunConfig(TRANSLATION, network, TranslationTokens(), dropout)
     model = EncoderDecoder(network, TranslationTokens(), dropout).to(pick_device(device))
     dtype = pick_precision(precision, model.embedding.weight.device)
     prepare_model(model, config, run_dir, init_from, tokenizer if new_tokenizer else None)
-    task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed, processes)
+    task = TranslationTask(
+        model, tokenizer, data, cache_dir, label_smoothing, options.seed, processes
+    )
     trainer = Trainer(model, task.as_task(), options, run_dir, processes=processes, dtype=dtype)
     if processes.is_first:
         write_config(run_dir, config)
     return trainer.train()
-
-
-def _train_tokenizer(data: TranslationData) -> Tokenizer:
-    texts = (text for pair in data.read_training_pairs() for text in pair)
-    return train_translation_tokenizer(texts, data.vocab_size)

@@ -1,0 +1,138 @@
+"""What a translation model is trained on: files of pairs, how often each occurs, and filters."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation
+from attendant_export.data.mixtures import nums_in_epoch, spread_rows
+from attendant_export.data.pair_filters import (
+    NO_TEXT_FILTERS,
+    RATIO,
+    TOO_LONG,
+    LengthFilters,
+    TextFilters,
+)
+from attendant_export.data.pair_texts import PairTexts, open_texts
+from attendant_export.data.pair_tokens import EncodedPairs, open_tokens
+from attendant_export.data.tokenizer import train_translation_tokenizer
+from attendant_export.data.translation_pairs import PairDataset
+
+logger = logging.getLogger(__name__)
+
+TOKENIZER_PAIRS = 1_000_000
+"""Limit of the pairs that a tokenizer is trained on. More hardly change its vocabulary."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairSource:
+    """A file of training pairs, or a folder of such files, and its weight in an epoch."""
+
+    path: Path
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraPairs:
+    """A file of further training pairs, and how often an epoch has each of them."""
+
+    path: Path
+    repeats: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationData:
+    """Files of training and validation pairs, and settings for tokenization and batches.
+
+    Raises ValueError if only some of several sources have a weight, for a weight that is not
+    positive, for a temperature below 1, and for a temperature beside weights.
+    """
+
+    train: tuple[PairSource, ...]
+    valid: Path
+    swap: bool = False
+    """Translate the second column to the first."""
+    extra: tuple[ExtraPairs, ...] = ()
+    temperature: float = 1.0
+    """Without weights, the shares of sources are proportional to size ** (1 / temperature)."""
+    text_filters: TextFilters = NO_TEXT_FILTERS
+    length_filters: LengthFilters = LengthFilters()
+    augmentation: Augmentation = NO_AUGMENTATION
+    """Changes of the training pairs, drawn anew in each epoch."""
+    vocab_size: int = 8000
+    max_batch_tokens: int = 4096
+    num_valid_sources: int = 500
+    """Number of validation sentences that each validation translates, sampled once."""
+    cache_dir: Path | None = None
+    """Where encoded pairs are kept; None: in the folder ``data`` of the run."""
+
+    def __post_init__(self) -> None:
+        weights = [source.weight for source in self.train]
+        are_weighted = [weight is not None for weight in weights]
+        if any(are_weighted) and not all(are_weighted):
+            raise ValueError("--train: want a weight for every file or for none")
+        if not all(weight is None or 0 < weight < float("inf") for weight in weights):
+            raise ValueError("--train: want weights of more than 0")
+        if not 1 <= self.temperature < float("inf"):
+            raise ValueError(f"--temperature {self.temperature:g}: want a number of at least 1")
+        if any(are_weighted) and self.temperature != 1:
+            raise ValueError("--temperature: is for files without weights")
+
+    def nums_in_epoch(self, parts: Sequence[PairTexts | EncodedPairs]) -> list[int]:
+        """The number of pairs of each of ``parts`` in an epoch: the sources, then the extra ones.
+
+        The sources have as many pairs as they have in total, in the shares of their weights. Each
+        extra pair comes as often as it is repeated.
+        """
+        sizes = [len(part) for part in parts]
+        sources, extra = sizes[: len(self.train)], sizes[len(self.train) :]
+        weights = [source.weight for source in self.train if source.weight is not None]
+        repeated = [n * each.repeats for n, each in zip(extra, self.extra, strict=True)]
+        return nums_in_epoch(sources, weights or None, self.temperature) + repeated
+
+
+class TranslationTexts:
+    """The text of all training pairs, in mapped files."""
+
+    def __init__(self, data: TranslationData, cache_dir: Path) -> None:
+        """Write the files to ``cache_dir`` unless they are there. Raises as `open_texts`."""
+        self._data, self._cache_dir = data, cache_dir
+        self.parts = [
+            open_texts(path, cache_dir, data.swap, data.text_filters)
+            for path in [*(s.path for s in data.train), *(e.path for e in data.extra)]
+        ]
+
+    def sample(self, max_pairs: int = TOKENIZER_PAIRS) -> Iterator[str]:
+        """The texts of at most about ``max_pairs`` pairs, evenly spread over an epoch."""
+        nums = self._data.nums_in_epoch(self.parts)
+        share = min(1.0, max_pairs / max(1, sum(nums)))
+        for part, num in zip(self.parts, nums, strict=True):
+            for row in spread_rows(len(part), round(num * share)):
+                yield from part[int(row)]
+
+    def train_tokenizer(self) -> Tokenizer:
+        """Train a tokenizer on a sample of the texts."""
+        return train_translation_tokenizer(self.sample(), self._data.vocab_size)
+
+    def dataset(self, tokenizer: Tokenizer) -> PairDataset:
+        """The encoded pairs, in mapped files; logs for each file how many are left out."""
+        filters = self._data.length_filters
+        parts = [open_tokens(each, tokenizer, self._cache_dir, filters) for each in self.parts]
+        for part in parts:
+            if part.left_out:
+                logger.info("%s", describe_left_out(part, filters))
+        return PairDataset(parts, self._data.nums_in_epoch(parts), tokenizer, filters.max_tokens)
+
+
+def describe_left_out(part: EncodedPairs, filters: LengthFilters) -> str:
+    """A line that says how many pairs of a file are left out, and why."""
+    reasons = {
+        TOO_LONG: f"more than {filters.max_tokens} tokens on a side",
+        RATIO: f"more than {filters.max_ratio} tokens on a side for each of the other",
+    }
+    num = sum(part.left_out.values())
+    listed = ", ".join(f"{count} {reasons.get(why, why)}" for why, count in part.left_out.items())
+    return f"{part.texts.name}: {num} of {num + len(part)} pairs are left out: {listed}"
