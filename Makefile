@@ -177,8 +177,13 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 		--run-dir $(RUNS_DIR)/en-de-3 --init-from $(RUNS_DIR)/en-de-2 --seed 3 \
 		--max-minutes 36 --learning-rate 1e-3 --warmup-steps 150 --max-batch-tokens 4096 \
 		--validate-every-steps 400 --patience 50
-	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de-3 --name en-de \
-		--bundles-dir $(BUNDLES_DIR) \
+	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) \
+		--run-dir $(RUNS_DIR)/en-de-4 --init-from $(RUNS_DIR)/en-de-3 --seed 4 --max-steps 2000 \
+		--augment all --extra-pairs $(CURDIR)/export/data/short_phrases.en-de.tsv:15 \
+		--learning-rate 1.2e-3 --warmup-steps 200 --max-batch-tokens 4096 \
+		--validate-every-steps 400 --patience 50
+	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de-4 --name en-de \
+		--model-version 2 --bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/tatoeba-en-de.json --test $(TATOEBA_TEST)
 	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) --swap \
 		--run-dir $(RUNS_DIR)/de-en --init-from $(RUNS_DIR)/en-de-3 \

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import pytest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
+from attendant_export.runs import checkpoint
 from attendant_export.train.translation import TranslationTask
 
 from tests.support.bundles import data_card, write_pairs
@@ -386,3 +387,21 @@ def test_every_command_explains_itself(capsys):
         assert "usage: attendant-export" in shown
         assert "default: None" not in shown
         assert "default: )" not in shown
+
+
+def test_a_run_goes_on_with_the_text_that_it_has_started_with_only(data_dir, tmp_path, capsys):
+    folders = {"data": data_dir, "run": tmp_path / "run"}
+    run(f"{TRAIN} --max-steps 1 --device cpu {SMALL}", **folders)
+    path = data_dir / "train.tsv"
+    path.write_text(path.read_text(encoding="utf-8") + "More.\tMehr.\n", encoding="utf-8")
+
+    with pytest.raises(SystemExit) as exit_:
+        run(f"{TRAIN} --max-steps 2 --device cpu {SMALL}", **folders)
+
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "is a run on other training text; different, or with other filters: train.tsv." in message
+    )
+    assert f"--init-from {folders['run']}" in message
+    assert checkpoint.read_json(folders["run"] / "last/state.json")["step"] == 1

@@ -76,7 +76,7 @@ class PairDataset:
         chunk_pairs: int = CHUNK_PAIRS,
     ) -> None:
         """``max_tokens`` limits the sides of changed pairs; longer ones do not replace theirs."""
-        self._parts, self._nums_in_epoch = parts, nums_in_epoch
+        self.parts, self._nums_in_epoch = parts, nums_in_epoch
         self._tokenizer, self._max_tokens, self._chunk_pairs = tokenizer, max_tokens, chunk_pairs
         self._first_rows = np.cumsum([0, *map(len, parts)])[:-1]  # of each part, among all pairs
         self._pad_id = special_token_id(tokenizer, PAD)
@@ -122,20 +122,20 @@ class PairDataset:
 
     def _epoch_rows(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """The pairs of an epoch, as rows among all pairs of the parts."""
-        parts = zip(self._parts, self._nums_in_epoch, self._first_rows.tolist(), strict=True)
+        parts = zip(self.parts, self._nums_in_epoch, self._first_rows.tolist(), strict=True)
         rows = [start + draw_rows(len(part), num, rng) for part, num, start in parts]
         return np.concatenate([np.empty(0, np.int64), *rows])
 
     def _chunk(self, rows: NDArray[np.int64]) -> _Chunk:
         part = (np.searchsorted(self._first_rows, rows, side="right") - 1).astype(np.int32)
-        tokens = [part.tokens for part in self._parts]
+        tokens = [part.tokens for part in self.parts]
         return _Chunk(tokens, part, rows - self._first_rows[part])
 
     def _changed(
         self, chunk: _Chunk, augmentation: Augmentation, rng: np.random.Generator
     ) -> _Chunk:
         """The chunk with changed pairs in place of theirs, except those that are too long."""
-        changes = augmentation.changed(_ChunkTexts(self._parts, chunk), rng)
+        changes = augmentation.changed(_ChunkTexts(self.parts, chunk), rng)
         collections = list(chunk.collections)
         collection, row = chunk.collection.copy(), chunk.row.copy()
         dtype = token_type(self._tokenizer)

@@ -18,6 +18,7 @@ from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.runs.config import TRANSLATION, RunConfig, write_config
+from attendant_export.runs.inputs import check_inputs, write_inputs
 from attendant_export.runs.translation import translate
 from attendant_export.train.device import pick_device, pick_precision
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
@@ -122,7 +123,7 @@ def train_translation(
     gives the initial weights and the tokenizer; with ``new_tokenizer``, a tokenizer is trained on
     the training text instead. Writes ``config.json``, ``tokenizer.json``, ``last/``, ``best/``, the
     history and the encoded pairs. Every one of the ``processes`` must make the same call. Raises
-    ValueError if the sizes differ from those of the run or of the initial weights, or for
+    ValueError if sizes or text differ from those of the run, or sizes from the initial weights, for
     ``new_tokenizer`` without initial weights, or for a width of heads that decoder steps do not
     support. Also raises TrainingStopped.
     """
@@ -147,7 +148,10 @@ def train_translation(
     task = TranslationTask(
         model, tokenizer, data, cache_dir, label_smoothing, options.seed, processes
     )
+    inputs = [(part.texts.name, part.texts.key) for part in task.dataset.parts]
+    check_inputs(run_dir, inputs)
     trainer = Trainer(model, task.as_task(), options, run_dir, processes=processes, dtype=dtype)
     if processes.is_first:
+        write_inputs(run_dir, inputs)
         write_config(run_dir, config)
     return trainer.train()
