@@ -64,7 +64,7 @@ def glossaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def signed_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in model with glossaries of its own, signed with the key of ``key.pem``."""
     root = tmp_path_factory.mktemp("bundles")
-    bundle = Path(shutil.copytree(BUILT_IN / "en-de/1", root / "en-de/1"))
+    bundle = Path(shutil.copytree(BUILT_IN / "en-de/2", root / "en-de/2"))
     manifest = read_manifest(bundle)
     own = [GlossaryFile("pets", b"cat\tMieze\n"), GlossaryFile("animals", b"cat\tMieze\n")]
     add_glossaries(bundle, manifest, own)
