@@ -123,8 +123,8 @@ def test_translations_have_the_terms_and_say_where(running: Running):
 
 
 def test_words_before_a_term_suit_it(running: Running):
-    assert best(running, "The cat is sleeping.", {}).text == "Die Katze schläft."
-    assert best(running, "The cat is sleeping.", TERMS).text == "Der Kater schläft."
+    assert best(running, "The car is red.", {}).text == "Das Auto ist rot."
+    assert best(running, "The car is red.", {"car": ["Wagen"]}).text == "Der Wagen ist rot."
 
 
 def test_a_translation_that_has_the_terms_already_stays_as_it_is(running: Running):
@@ -278,9 +278,9 @@ def test_terms_come_after_a_target_prefix(running: Running):
 
 
 def test_terms_within_markup_are_translated_and_keep_it(running: Running):
-    text = "<p>The <b>cat</b> is sleeping.</p>"
-    found = best(running, text, TERMS, markup=text_pb2.MARKUP_HTML)
-    assert found.text == "<p>Der <b>Kater</b> schläft.</p>"
+    text = "<p>The <b>car</b> is red.</p>"
+    found = best(running, text, {"car": ["Wagen"]}, markup=text_pb2.MARKUP_HTML)
+    assert found.text == "<p>Der <b>Wagen</b> ist rot.</p>"
     assert not found.glossary_terms
 
 
@@ -395,9 +395,9 @@ def test_a_bulk_call_builds_its_glossary_once(running: Running, monkeypatch):
         return built[-1]
 
     monkeypatch.setattr(glossary_folder, "Glossary", counted)
-    settings = TranslateRequest(glossary_entries=entries({"cat": ["Kater"]}))
-    text = text_pb2.BulkText(text="The cat is sleeping.")
+    settings = TranslateRequest(glossary_entries=entries({"car": ["Wagen"]}))
+    text = text_pb2.BulkText(text="The car is red.")
     requests = [BulkTranslateRequest(settings=settings), *[BulkTranslateRequest(texts=[text])] * 3]
     results = list(each_result(running.translation.BulkTranslate(iter(requests))))
-    assert [each.result.hypotheses[0].text[:9] for each in results] == ["Der Kater"] * 3
+    assert [each.result.hypotheses[0].text[:9] for each in results] == ["Der Wagen"] * 3
     assert len(built) == 1
