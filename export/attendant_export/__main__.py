@@ -8,6 +8,9 @@ from collections.abc import Sequence
 # that other programs use, each operation waits for a thread that another one's spinning keeps from
 # running. PyTorch reads this variable when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# oneDNN keeps what it compiles for each shape of products in bfloat16, by default 1,024 of them:
+# gigabytes, since almost every batch has a shape of its own.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 
-from attendant_manifest.glossaries import MAX_ENTRIES
+from attendant_glossaries import MAX_ENTRIES
 from attendant_manifest.translation_rules import glossary_path
 
 from attendant_server.application.descriptions import ModelKind

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attendant_manifest.glossaries import MAX_FILE_BYTES
+from attendant_glossaries import MAX_FILE_BYTES
 from attendant_server.bundle_glossaries import read_glossaries
 from attendant_server.bundles import Bundle, BundleError, read_bundle
 from attendant_server.memory_need import needed_bytes

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from attendant_manifest.glossaries import GlossaryEntry
+from attendant_glossaries import GlossaryEntry
 from attendant_server.application import glossaries, term_placement
 from attendant_server.application.alignment import WordLink
 from attendant_server.application.glossaries import Glossary, request_entries

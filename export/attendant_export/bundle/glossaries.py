@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attendant.v1.bundle_pb2 import Manifest
-from attendant_manifest.glossaries import (
+from attendant_glossaries import (
     MAX_FILE_BYTES,
     NAME,
     SUFFIX,

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
+import attendant_glossaries as glossaries
 from attendant.v1 import bundle_pb2
 
-from attendant_manifest import glossaries
 from attendant_manifest.special_tokens import target_tokens
 
 REPETITION_PENALTIES = 0.01, 100

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from attendant_manifest.glossaries import MAX_ENTRIES, GlossaryEntry, GlossaryFault, parsed_entries
+from attendant_glossaries import MAX_ENTRIES, GlossaryEntry, GlossaryFault, parsed_entries
 
 from attendant_server.application.splitting import Span
 from attendant_server.application.words import word_spans

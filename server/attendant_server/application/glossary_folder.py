@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from attendant_manifest.glossaries import MAX_FILE_BYTES, NAME, SUFFIX, GlossaryEntry
+from attendant_glossaries import MAX_FILE_BYTES, NAME, SUFFIX, GlossaryEntry
 
 from attendant_server.application.glossaries import Glossary, parsed_glossary
 from attendant_server.application.jobs import JobRunner

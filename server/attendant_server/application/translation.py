@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from attendant_manifest.glossaries import GlossaryEntry
+from attendant_glossaries import GlossaryEntry
 
 from attendant_server import records
 from attendant_server.application.answers import Answer

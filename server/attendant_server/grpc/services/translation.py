@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import TypeAlias
 
 from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
-from attendant_manifest.glossaries import GlossaryEntry
+from attendant_glossaries import GlossaryEntry
 
 from attendant_server.application.alignment import WordLink
 from attendant_server.application.application import Application

@@ -2,7 +2,7 @@
 
 A line of a file has a term and its translations, separated by tabs. Empty lines and lines that
 begin with ``#`` are left out. Must not import the code of the contract: the part of the server that
-knows no messages uses this module.
+knows no messages uses this package.
 """
 
 import re
