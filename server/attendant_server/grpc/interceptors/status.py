@@ -21,8 +21,10 @@ from attendant_server.records import Method
 
 STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.LanguageUnknown: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CallTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.LanguagesUnknown: grpc.StatusCode.NOT_FOUND,
     errors.ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ModelWithoutHead: grpc.StatusCode.FAILED_PRECONDITION,
     errors.GlossaryNotFound: grpc.StatusCode.NOT_FOUND,
