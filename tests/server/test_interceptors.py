@@ -41,6 +41,10 @@ for error_class in STATUS_CODES:
         arguments = ("texts", "a message")
     if issubclass(error_class, errors.QueueFull | errors.QuotaExceeded):
         arguments = ("a message", 0.25)
+    if issubclass(error_class, errors.LanguageUnknown):
+        arguments = ("target_language", "a message", "xx")
+    if issubclass(error_class, errors.LanguagesUnknown):
+        arguments = ("a message", {"target_language": "xx"})
     FAILURES[error_class.__name__] = error_class(*arguments)
 
 
