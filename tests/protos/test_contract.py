@@ -60,6 +60,7 @@ def test_python_has_one_module_for_status_that_of_googleapis_common_protos():
     project = tomllib.loads((PROTOS / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == [
         "generated/attendant",
+        "python/attendant_glossaries",
         "python/attendant_manifest",
     ]
     pool = translation_pb2.DESCRIPTOR.pool
