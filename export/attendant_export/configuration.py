@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from attendant_export.runs import checkpoint
+
 OPTIONS = "options.toml"
 """Name of the file in a run folder with all options of the training."""
 NOT_IN_FILES = frozenset({"help", "config"})
@@ -64,9 +66,7 @@ def write_options(run_dir: Path, parser: argparse.ArgumentParser, args: argparse
         if (value := getattr(args, action.dest)) is not None
     ]
     run_dir.mkdir(parents=True, exist_ok=True)
-    temporary = run_dir / f"{OPTIONS}.tmp"
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(run_dir / OPTIONS)
+    checkpoint.write_text(run_dir / OPTIONS, "".join(lines))
 
 
 def _name(option: str) -> str:

@@ -23,30 +23,24 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
 
 def positive(text: str) -> float:
     """A finite number above 0."""
-    value = _number(text)
-    if not 0 < value < math.inf:
-        raise ArgumentTypeError(f"{text} is not a number above 0")
-    return value
+    return _number(text, lambda value: 0 < value < math.inf, "above 0")
 
 
 def share(text: str) -> float:
     """A number from 0 to 1."""
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"{text} is not a number from 0 to 1")
-    return value
+    return _number(text, lambda value: 0 <= value <= 1, "from 0 to 1")
 
 
 def share_below_one(text: str) -> float:
     """A number from 0 to below 1."""
-    value = _number(text)
-    if not 0 <= value < 1:
-        raise ArgumentTypeError(f"{text} is not a number from 0 to below 1")
-    return value
+    return _number(text, lambda value: 0 <= value < 1, "from 0 to below 1")
 
 
-def _number(text: str) -> float:
+def _number(text: str, is_allowed: Callable[[float], bool], limits: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        return math.nan
+        value = math.nan  # In no range.
+    if not is_allowed(value):
+        raise ArgumentTypeError(f"{text} is not a number {limits}")
+    return value
