@@ -41,7 +41,7 @@ VENV_INFINITY := .venv-infinity
 TORCH := torch==2.13.0
 # Without its epoch, pip takes the SDK of an older Grafana.
 DEV_TOOLS := 'grafana-foundation-sdk==1769699379!11.6.0' hypothesis==6.170.15 import-linter==2.16 \
-	mypy==2.4.1 packaging==26.3 podman-compose==1.6.0 pytest==9.2.0 PyYAML==6.0.3 ruff==0.17.6 \
+	mypy==2.4.1 packaging==26.3 podman-compose==1.6.0 pytest==9.2.0 pytest-timeout==2.4.0 PyYAML==6.0.3 ruff==0.17.6 \
 	types-grpcio==1.85.0.20261028 types-grpcio-health-checking==1.0.0.20261021 \
 	types-grpcio-reflection==1.0.0.20260508 types-grpcio-status==1.0.0.20260408 \
 	types-protobuf==7.35.1.20260906 types-PyYAML==6.0.12.20261113 types-tqdm==4.70.0.20261106
@@ -114,10 +114,10 @@ test-tools: $(VENV)/.installed ## Run the tests that need Prometheus or podman; 
 	$(VENV)/bin/pytest -m "prometheus or podman" -s
 
 test-all: $(VENV)/.installed ## Run the slow tests and those that need other tools as well
-	$(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough
+	$(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough --timeout=7200
 
 test-real: $(VENV)/.installed ## Download trained models to REAL_MODELS_DIR, import, serve and compare them
-	REAL_MODELS_DIR="$(REAL_MODELS_DIR)" $(VENV)/bin/pytest -m real
+	REAL_MODELS_DIR="$(REAL_MODELS_DIR)" $(VENV)/bin/pytest -m real --timeout=7200
 
 licenses: $(VENV)/.installed $(VENV_SERVE)/.installed $(VENV_AUDIT)/.installed ## Check the licences of all dependencies; write the server's bill of materials
 	@mkdir -p build

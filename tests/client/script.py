@@ -64,8 +64,7 @@ class Script:
         self.peers.add(context.peer())
         self._check_count(request, context)
         if "slow" in str(request):
-            self.watch(context)
-            self.ended.wait(30)
+            self.watch(context).wait(30)
         if self.change is not None:
             self.change(response)
         return response
@@ -95,10 +94,17 @@ class Script:
             status = status_pb2.Status(code=code, message=message, details=[detail])
             context.abort_with_status(rpc_status.to_status(status))
 
-    def watch(self, context: grpc.ServicerContext) -> None:
-        """Set `ended` as soon as the call has ended for any reason."""
-        if not context.add_callback(self.ended.set):
+    def watch(self, context: grpc.ServicerContext) -> threading.Event:
+        """Set `ended`, and an event of this call, as soon as the call has ended for any reason."""
+        ended = threading.Event()
+
+        def end() -> None:
+            ended.set()
             self.ended.set()
+
+        if not context.add_callback(end):
+            end()
+        return ended
 
 
 class FaultInterceptor(grpc.ServerInterceptor):

@@ -28,6 +28,7 @@ from attendant_client.connection import channel_options
 PUBLIC_NAMES = sorted(set(attendant_client.__all__) - {"__version__"})
 MODULES = {"asyncio_client", "asyncio_streams", "client", "closing", "connection", "errors"}
 MODULES |= {"messages", "model_messages", "options", "parsing", "results", "retries", "streams"}
+MODULES |= {"receiving"}
 MODULES |= {"asyncio_embedding", "embedding", "asyncio_translation", "translation"}
 MODULES |= {"calls", "model_parsing", "model_results", "sparse_vectors"}
 MODULES |= {"asyncio_comparison", "comparison", "comparison_results", "comparisons"}

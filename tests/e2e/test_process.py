@@ -183,8 +183,11 @@ def command_line(process_id: str) -> bytes:
 
 
 def children_of(process: "subprocess.Popen[str]") -> list[str]:
-    lists = Path(f"/proc/{process.pid}/task").glob("*/children")
-    return [child for children in lists for child in children.read_text().split()]
+    children = list[str]()
+    for listed in Path(f"/proc/{process.pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # The thread has ended.
+            children += listed.read_text().split()
+    return children
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT CHECKED: needs Linux")

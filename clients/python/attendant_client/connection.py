@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from attendant_client.options import FilePath, Token
+from attendant_client.receiving import Receiving
 from attendant_client.retries import Attempts, RetryPolicy, RetryThrottle
 from attendant_client.targets import (
     check_address,
@@ -92,8 +93,10 @@ class Connection:
     def _open(self, channels: Any, *further_options: ChannelOption) -> Any:
         options = [*channel_options(self.address), *further_options]
         if self.credentials is None:
-            return channels.insecure_channel(self.address, options=options)
-        return channels.secure_channel(self.address, self.credentials, options=options)
+            channel = channels.insecure_channel(self.address, options=options)
+        else:
+            channel = channels.secure_channel(self.address, self.credentials, options=options)
+        return channel if channels is grpc.aio else grpc.intercept_channel(channel, Receiving())
 
 
 def connect(
