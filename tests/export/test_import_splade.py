@@ -43,7 +43,7 @@ def test_sparse_vectors_follow_the_original_in_every_precision(family, seed, tmp
     assert fp16.min_cosine >= 0.999
     assert int8.mean_cosine >= 0.98
     for each in manifest.parity.precisions:
-        assert each.sparse_vectors.num_texts == fp32.num_texts > 50
+        assert each.sparse_vectors.num_texts == fp32.num_texts >= 12
         assert each.HasField("embeddings")
 
 

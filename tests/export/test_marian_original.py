@@ -16,7 +16,7 @@ from tests.support.marian_checkpoints import tiny_vocabulary, write_marian
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("sentencepiece")
 
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 MAX_TOKENS, NUM_TEXTS = 30, 40
 VOCABULARY = tiny_vocabulary()

@@ -16,7 +16,7 @@ from tests.support.imports import import_, read_translator
 from tests.support.t5_checkpoints import TASKS, write_t5
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 MAX_TOKENS, NUM_TEXTS = 30, 12
 FEED_FORWARDS = ("relu", "gated-gelu", "gated-silu", "gelu")
