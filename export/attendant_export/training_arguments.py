@@ -66,6 +66,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--valid", default=TATOEBA_VALID, help="validation pairs, source<TAB>target"
     )
+    parser.add_argument(
+        "--skip-bad-lines",
+        action="store_true",
+        help="leave out lines of training text that nothing can be learned from, and count them, "
+        "instead of refusing to train: those that are not UTF-8 and, in files of pairs, those "
+        "without two texts or with too long ones",
+    )
 
 
 def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str = "") -> None:

@@ -146,20 +146,6 @@ def test_a_bundle_of_other_sizes_is_refused_as_start(translation_bundle):
             check_start(translation_bundle, other)
 
 
-def test_pairs_that_nothing_can_be_learned_from_are_counted_in_the_log(tmp_path, caplog):
-    data = write_pairs(tmp_path)
-    long = "The dog sees the man. " * 50
-    with (data / "train.tsv").open("a", encoding="utf-8") as file:
-        file.write(f"{long}\tDer Hund sieht den Mann.\n\n")
-    caplog.set_level("INFO")
-
-    train_tiny_translation(tmp_path / "run", data, max_steps=1)
-
-    assert caplog.messages[0] == (
-        "train.tsv: 2 of 290 pairs are left out: 1 empty, 1 more than 128 tokens on a side"
-    )
-
-
 def test_training_can_start_from_the_weights_of_a_run(run_dir):
     trained, _ = load_model(run_dir)
     model = type(trained)(trained.architecture)

@@ -131,6 +131,7 @@ def run_train_translation(args: argparse.Namespace) -> None:
         augmentation=parse_augmentation(args.augment),
         vocab_size=args.vocab_size,
         max_batch_tokens=args.max_batch_tokens,
+        skip_bad_lines=args.skip_bad_lines,
         cache_dir=args.cache_dir,
     )
     options = _training_options(args)
@@ -172,6 +173,7 @@ def run_train_bert(args: argparse.Namespace) -> None:
         vocab_size=args.vocab_size,
         max_tokens=args.max_tokens,
         seed=args.seed,
+        skip_bad_lines=args.skip_bad_lines,
     )
     mlm = MlmOptions(_optional_phase(args, "mlm_"), args.max_batch_tokens, args.mask_ratio)
     contrastive = ContrastiveOptions(

@@ -1,18 +1,18 @@
 """What a translation model is trained on: files of pairs, how often each occurs, and filters."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation
+from attendant_export.data.bad_lines import SKIP, BadLines
 from attendant_export.data.mixtures import nums_in_epoch, spread_rows
 from attendant_export.data.pair_filters import (
     NO_TEXT_FILTERS,
     RATIO,
-    TOO_LONG,
     LengthFilters,
     TextFilters,
 )
@@ -66,6 +66,8 @@ class TranslationData:
     max_batch_tokens: int = 4096
     num_valid_sources: int = 500
     """Number of validation sentences that each validation translates, sampled once."""
+    skip_bad_lines: bool = False
+    """Leave out lines that nothing can be learned from, instead of refusing to train."""
     cache_dir: Path | None = None
     """Where encoded pairs are kept; None: in the folder ``data`` of the run."""
 
@@ -98,12 +100,16 @@ class TranslationTexts:
     """The text of all training pairs, in mapped files."""
 
     def __init__(self, data: TranslationData, cache_dir: Path) -> None:
-        """Write the files to ``cache_dir`` unless they are there. Raises as `open_texts`."""
+        """Write the files to ``cache_dir`` unless they are there.
+
+        Raises as `open_texts`, and ValueError that lists bad lines unless ``data`` skips them.
+        """
         self._data, self._cache_dir = data, cache_dir
         self.parts = [
             open_texts(path, cache_dir, data.swap, data.text_filters)
             for path in [*(s.path for s in data.train), *(e.path for e in data.extra)]
         ]
+        self._refuse(part.bad_lines for part in self.parts)
 
     def sample(self, max_pairs: int = TOKENIZER_PAIRS) -> Iterator[str]:
         """The texts of at most about ``max_pairs`` pairs, evenly spread over an epoch."""
@@ -118,21 +124,30 @@ class TranslationTexts:
         return train_translation_tokenizer(self.sample(), self._data.vocab_size)
 
     def dataset(self, tokenizer: Tokenizer) -> PairDataset:
-        """The encoded pairs, in mapped files; logs for each file how many are left out."""
+        """The encoded pairs, in mapped files; logs for each file how many lines are left out.
+
+        Raises ValueError that lists lines that are too long unless the data skip bad lines.
+        """
         filters = self._data.length_filters
         parts = [open_tokens(each, tokenizer, self._cache_dir, filters) for each in self.parts]
+        self._refuse(part.too_long for part in parts)
         for part in parts:
             if part.left_out:
                 logger.info("%s", describe_left_out(part, filters))
         return PairDataset(parts, self._data.nums_in_epoch(parts), tokenizer, filters.max_tokens)
 
+    def _refuse(self, found: Iterable[BadLines]) -> None:
+        """Raise ValueError that lists all lines of ``found`` unless the data skip bad lines."""
+        if not self._data.skip_bad_lines:
+            bad_lines = BadLines()
+            for each in found:
+                bad_lines.extend(each)
+            bad_lines.refuse(SKIP)
+
 
 def describe_left_out(part: EncodedPairs, filters: LengthFilters) -> str:
-    """A line that says how many pairs of a file are left out, and why."""
-    reasons = {
-        TOO_LONG: f"more than {filters.max_tokens} tokens on a side",
-        RATIO: f"more than {filters.max_ratio} tokens on a side for each of the other",
-    }
+    """Text that says how many lines of a file are left out, and why."""
+    reasons = {RATIO: f"more than {filters.max_ratio} tokens on a side for each of the other"}
     num = sum(part.left_out.values())
     listed = ", ".join(f"{count} {reasons.get(why, why)}" for why, count in part.left_out.items())
-    return f"{part.texts.name}: {num} of {num + len(part)} pairs are left out: {listed}"
+    return f"{part.texts.name}: {num} of {num + len(part)} lines are left out: {listed}"
