@@ -95,6 +95,10 @@ def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str =
     add("learning-rate", positive, 1e-3 if prefix else 2e-3, "peak learning rate")
     add("warmup-steps", whole(1), 400, "steps until the peak learning rate")
     add(
+        *("accumulate-steps", whole(1), 1),
+        "batches of a step, whose gradients are summed as those of one large batch",
+    )
+    add(
         *("average-decay", share_below_one, 0.0),
         "keep a moving average of the weights with this decay, such as 0.999, and validate and "
         "export it; 0: the weights of the last step",

@@ -28,6 +28,7 @@ SIZES = (
 TRANSLATION = (
     f"train-translation {SIZES} --num-encoder-layers 1 --num-decoder-layers 1 "
     "--max-batch-tokens 300 --warmup-steps 5 --learning-rate 0.005 --validate-every-steps 2 "
+    "--accumulate-steps 2 "
 )
 BERT = (
     f"train-bert {SIZES} --text text.txt:1000 --num-layers 1 --pre-norm --max-tokens 16 "

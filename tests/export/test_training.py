@@ -130,14 +130,23 @@ def test_the_last_validation_is_made_up_for_after_a_signal(tmp_path):
     assert (again.losses, progress.best) == ([], 2.0)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda loss: loss * float("nan"),
+        lambda loss: loss * float("inf"),
+        lambda loss: loss + float("nan"),  # The gradient is finite.
+    ],
+)
 def test_a_loss_that_is_not_finite_ends_a_training_with_the_checkpoint_before(
-    tmp_path, value, monkeypatch
+    tmp_path, spoiled, monkeypatch
 ):
     task = Regression()
     learn = task.loss
     monkeypatch.setattr(
-        task, "loss", lambda batch: learn(batch) * (value if len(task.losses) == 7 else 1)
+        task,
+        "loss",
+        lambda batch: spoiled(learn(batch)) if len(task.losses) == 6 else learn(batch),
     )
 
     with pytest.raises(TrainingDiverged, match="in step 7; the last checkpoint and the best one"):
@@ -376,6 +385,20 @@ def test_the_learning_rate_falls_within_an_epoch_too(tmp_path):
     assert task.rates == pytest.approx(falls)
 
 
+def test_the_batches_of_a_step_are_of_one_epoch_and_a_resumed_run_goes_on_within_it(tmp_path):
+    two = replace(OPTIONS, accumulate_steps=2, max_steps=7)
+    whole, first, second = Regression(), Regression(stop_at_step=9), Regression()
+
+    whole.train(tmp_path / "whole", two)
+    with pytest.raises(TrainingStopped):
+        first.train(tmp_path / "parts", two)
+    progress = second.train(tmp_path / "parts", two)
+
+    assert len(whole.losses) == 5 + 5 + 2  # Two, two and one batch of each epoch of five.
+    assert first.losses + second.losses == whole.losses
+    assert (progress.epoch, progress.batch) == (2, 2)
+
+
 def test_a_task_without_batches_is_refused(tmp_path):
     task = Task(lambda epoch: iter(()), 0, lambda batch: batch, dict)
     with pytest.raises(ValueError, match="no text to train on"):
@@ -390,6 +413,7 @@ def test_a_task_without_batches_is_refused(tmp_path):
         "max_minutes",
         "learning_rate",
         "warmup_steps",
+        "accumulate_steps",
         "validate_every_steps",
         "patience",
     ],

@@ -45,6 +45,7 @@ def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOpt
         "patience",
         "learning_rate",
         "warmup_steps",
+        "accumulate_steps",
         "average_decay",
     )
     values = {name: getattr(args, prefix + name) for name in names}

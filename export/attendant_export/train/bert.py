@@ -141,7 +141,9 @@ class MlmTask:
     def as_task(self) -> Task[MaskedBatch]:
         """The interface of this task for `Trainer`."""
         num_batches = self.dataset.num_batches(self.options.max_batch_tokens)
-        return Task(self.batches, num_batches, self.loss, self.validate)
+        return Task(
+            self.batches, num_batches, self.loss, self.validate, lambda batch: batch.num_targets
+        )
 
     def batches(self, epoch: int) -> Iterator[MaskedBatch]:
         """This process's share of the batches of an epoch, on the model's device."""
@@ -203,7 +205,9 @@ class ContrastiveTask:
     def as_task(self) -> Task[ContrastiveBatch]:
         """The interface of this task for `Trainer`."""
         num_batches = self.pairs.num_batches(self.options.max_pairs)
-        return Task(self.batches, num_batches, self.loss, self.validate)
+        return Task(
+            self.batches, num_batches, self.loss, self.validate, lambda batch: batch.num_pairs
+        )
 
     def batches(self, epoch: int) -> Iterator[ContrastiveBatch]:
         """This process's share of the batches of an epoch, on the model's device."""

@@ -16,6 +16,8 @@ class TrainingOptions:
     learning_rate: float = 2e-3
     warmup_steps: int = 400
     final_learning_rate_ratio: float = 0.02
+    accumulate_steps: int = 1
+    """Batches of a step, whose gradients are summed as those of one large batch."""
     validate_every_steps: int = 1000
     patience: int = 10
     """Validations without improvement before the run stops early."""
@@ -29,7 +31,7 @@ class TrainingOptions:
         positive = ("max_steps", "max_epochs", "max_minutes", "learning_rate", "warmup_steps")
         problems = [
             f"{name} is {value:g}, but must be more than 0"
-            for name in (*positive, "validate_every_steps", "patience")
+            for name in (*positive, "accumulate_steps", "validate_every_steps", "patience")
             if (value := getattr(self, name)) is not None and not value > 0
         ]
         if not 0 <= self.seed < 2**32:

@@ -70,7 +70,9 @@ class TranslationTask:
     def as_task(self) -> Task[PairBatch]:
         """The interface of this task for `Trainer`."""
         num_batches = self.dataset.num_batches(self.data.max_batch_tokens)
-        return Task(self.batches, num_batches, self.loss, self.validate)
+        return Task(
+            self.batches, num_batches, self.loss, self.validate, lambda batch: batch.num_targets
+        )
 
     def batches(self, epoch: int) -> Iterator[PairBatch]:
         """This process's share of the batches of an epoch, on the model's device."""
