@@ -125,7 +125,7 @@ def _add_sizes(
     parser.add_argument("--dropout", type=share_below_one, default=0.1, help="dropout probability")
 
 
-def _add_training_pairs(parser: argparse.ArgumentParser) -> None:
+def _add_pairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train",
         action="append",
@@ -148,6 +148,14 @@ def _add_training_pairs(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:REPEATS]",
         help="further training pairs, like --train; an epoch has each of them REPEATS times, 1 by "
         "default; may be repeated",
+    )
+    parser.add_argument(
+        "--extra-valid",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="further validation pairs: loss, BLEU and chrF are measured on them as well, but "
+        "those of --valid choose the best checkpoint; may be repeated",
     )
     parser.add_argument(
         "--filter",
@@ -175,7 +183,7 @@ def _add_training_pairs(parser: argparse.ArgumentParser) -> None:
 def add_train_translation(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``train-translation``."""
     _add_run(parser)
-    _add_training_pairs(parser)
+    _add_pairs(parser)
     parser.add_argument(
         "--swap", action="store_true", help="translate from the second column to the first"
     )

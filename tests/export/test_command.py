@@ -6,6 +6,7 @@ import pytest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.runs import checkpoint
+from attendant_export.runs.history import History
 from attendant_export.train.translation import TranslationTask
 
 from tests.support.bundles import data_card, write_pairs
@@ -166,6 +167,16 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
             "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
             "--valid valid.tsv --extra-pairs valid.tsv:0",
             "--extra-pairs valid.tsv:0: want FILE[:REPEATS], repeats 1 to 1000",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --extra-valid test.tsv",
+            "--extra-valid test.tsv: want NAME=FILE",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --extra-valid a=test.tsv --extra-valid a=valid.tsv",
+            "--extra-valid: want a name of its own for every file",
         ),
         (
             "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv:much "
@@ -335,7 +346,7 @@ def test_a_recipe_names_mixtures_and_filters(data_dir, tmp_path, caplog):
         "train-translation --data-dir {data} --run-dir {run} --train train.tsv:9 --train more:1 "
         "--valid valid.tsv --num-encoder-layers 1 --num-decoder-layers 1 --max-steps 1 "
         f"--device cpu {SMALL} --filter copies --filter duplicates --max-length-ratio 9 "
-        "--cache-dir {run}/cache",
+        "--cache-dir {run}/cache --extra-valid tests=test.tsv --extra-valid again=valid.tsv",
         **folders,
     )
 
@@ -345,6 +356,12 @@ def test_a_recipe_names_mixtures_and_filters(data_dir, tmp_path, caplog):
     assert "more: 2 of 3 lines are left out: 1 copies, 1 duplicates" in caplog.messages
     assert len(list((tmp_path / "run/cache").glob("tokens-*"))) == 2
     assert not (tmp_path / "run/data").exists()
+    (row,) = History(tmp_path / "run").rows
+    metrics = ["bleu", "chrf", "validation_loss"]
+    assert list(row)[3:] == [
+        f"{name}{each}" for name in ("", "tests.", "again.") for each in metrics
+    ]
+    assert {each: row[each] for each in metrics} == {each: row[f"again.{each}"] for each in metrics}
 
 
 def test_other_flags_neither_change_a_run_nor_its_record(data_dir, tmp_path, capsys):

@@ -28,6 +28,7 @@ from attendant_export.train.loop import Task, Trainer
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.start import check_start, load_start
 from attendant_export.train.translation import label_smoothed_loss, train_translation
+from attendant_export.train.validation import ValidationSet
 from torch import nn
 
 from tests.support.bundles import TINY_TRANSFORMER, train_tiny_translation, write_pairs
@@ -116,6 +117,37 @@ def test_several_batches_of_a_step_have_the_gradient_of_one_large_batch(tmp_path
         # The first step of Adam divides gradients by their size, also those that only round zero.
         is_real = parameter.grad.abs() > 1e-6
         torch.testing.assert_close(part[is_real], parameter[is_real], rtol=0, atol=1e-5)
+
+
+def test_the_loss_of_a_validation_set_is_that_per_token_of_all_its_references():
+    texts = ["the dog", "le chien", "un chien noir", "the black cat runs", "le chat noir court"]
+    tokenizer = train_translation_tokenizer(texts, 50)
+    model = tiny_transformer(norm_first=True, vocab_size=tokenizer.get_vocab_size())
+    held_out = ValidationSet([texts[0], texts[3]], [texts[1:3], texts[4:]])
+
+    def loss(batch):
+        return label_smoothed_loss(model, batch, 0.1)
+
+    measured = held_out.loss(loss, tokenizer, torch.device("cpu"))
+
+    def summed(source, target):
+        source_ids, target_ids = ([tokenizer.encode(text).ids] for text in (source, target))
+        shifted = [[tokenizer.token_to_id("<s>"), *target_ids[0][:-1]]]
+        tensors = [torch.tensor(ids) for ids in (source_ids, shifted, target_ids)]
+        batch = PairBatch(tensors[0], tensors[1], tensors[2], num_targets=1)
+        return loss(batch).item(), len(target_ids[0])
+
+    pairs = [(texts[0], texts[1]), (texts[0], texts[2]), (texts[3], texts[4])]
+    sums, nums = zip(*(summed(*pair) for pair in pairs), strict=True)
+    assert measured == pytest.approx(sum(sums) / sum(nums), rel=1e-5)
+
+
+def test_a_validation_file_without_pairs_is_refused(tmp_path):
+    (tmp_path / "valid.tsv").touch()
+    texts = TranslationData((PairSource(tmp_path / "train.tsv"),), tmp_path / "valid.tsv")
+    with pytest.raises(ValueError, match=r"valid\.tsv has no pairs to validate on"):
+        train_translation(TINY_TRANSFORMER, texts, OPTIONS, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from attendant_export import __version__
 from attendant_export.commands.data_files import (
     data_file,
     extra_pairs,
+    extra_validation,
     pair_source,
     text_source,
 )
@@ -126,6 +127,7 @@ def run_train_translation(args: argparse.Namespace) -> None:
         data_file(args, args.valid),
         swap=args.swap,
         extra=tuple(extra_pairs(args, text) for text in args.extra_pairs),
+        extra_valid=tuple(extra_validation(args, text) for text in args.extra_valid),
         temperature=args.temperature,
         text_filters=parse_text_filters(args.filter),
         length_filters=LengthFilters(max_ratio=args.max_length_ratio),

@@ -44,18 +44,30 @@ class ExtraPairs:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtraValidation:
+    """A file of further validation pairs, and its name in the history of the run."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class TranslationData:
     """Files of training and validation pairs, and settings for tokenization and batches.
 
-    Raises ValueError if only some of several sources have a weight, for a weight that is not
-    positive, for a temperature below 1, and for a temperature beside weights.
+    Raises ValueError if two further validation files have one name, if only some of several sources
+    have a weight, for a weight that is not positive, for a temperature below 1, and for a
+    temperature beside weights.
     """
 
     train: tuple[PairSource, ...]
     valid: Path
+    """Pairs whose quality chooses the best checkpoint."""
     swap: bool = False
     """Translate the second column to the first."""
     extra: tuple[ExtraPairs, ...] = ()
+    extra_valid: tuple[ExtraValidation, ...] = ()
+    """Pairs on which the quality is measured as well."""
     temperature: float = 1.0
     """Without weights, the shares of sources are proportional to size ** (1 / temperature)."""
     text_filters: TextFilters = NO_TEXT_FILTERS
@@ -65,7 +77,7 @@ class TranslationData:
     vocab_size: int = 8000
     max_batch_tokens: int = 4096
     num_valid_sources: int = 500
-    """Number of validation sentences that each validation translates, sampled once."""
+    """Number of sentences of each validation file that are translated, sampled once."""
     skip_bad_lines: bool = False
     """Leave out lines that nothing can be learned from, instead of refusing to train."""
     cache_dir: Path | None = None
@@ -82,6 +94,8 @@ class TranslationData:
             raise ValueError(f"--temperature {self.temperature:g}: want a number of at least 1")
         if any(are_weighted) and self.temperature != 1:
             raise ValueError("--temperature: is for files without weights")
+        if len({extra.name for extra in self.extra_valid}) < len(self.extra_valid):
+            raise ValueError("--extra-valid: want a name of its own for every file")
 
     def nums_in_epoch(self, parts: Sequence[PairTexts | EncodedPairs]) -> list[int]:
         """The number of pairs of each of ``parts`` in an epoch: the sources, then the extra ones.
