@@ -73,6 +73,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "instead of refusing to train: those that are not UTF-8 and, in files of pairs, those "
         "without two texts or with too long ones",
     )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write the curves for TensorBoard, to the folder tensorboard of the run (and of "
+        "each of its phases); needs the extra tensorboard",
+    )
 
 
 def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str = "") -> None:

@@ -12,6 +12,7 @@ from attendant_export.train.device import pick_device
 from attendant_export.train.loop import Task, Trainer, TrainingDiverged
 from attendant_export.train.schedule import TrainingOptions, learning_rate_ratio
 from attendant_export.train.stopping import TrainingStopped
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 OPTIONS = TrainingOptions(
@@ -43,9 +44,9 @@ class Regression:
             signal.raise_signal(self.stop_by)
         return loss
 
-    def train(self, run_dir, options=OPTIONS):
+    def train(self, run_dir, options=OPTIONS, **given):
         task = Task(self.batches, 5, self.loss, self.validate)
-        self.trainer = Trainer(self.model, task, options, run_dir, show_progress=False)
+        self.trainer = Trainer(self.model, task, options, run_dir, show_progress=False, **given)
         return self.trainer.train()
 
 
@@ -397,6 +398,49 @@ def test_the_batches_of_a_step_are_of_one_epoch_and_a_resumed_run_goes_on_within
     assert len(whole.losses) == 5 + 5 + 2  # Two, two and one batch of each epoch of five.
     assert first.losses + second.losses == whole.losses
     assert (progress.epoch, progress.batch) == (2, 2)
+
+
+def board_values(run_dir, tag):
+    accumulator = EventAccumulator(str(run_dir / "tensorboard"))
+    accumulator.Reload()
+    return {event.step: event.value for event in accumulator.Scalars(tag)}
+
+
+def test_curves_for_tensorboard_are_those_of_the_run_also_after_a_stop(tmp_path):
+    long = replace(OPTIONS, max_steps=50, validate_every_steps=20)
+    first, second = Regression(stop_at_step=47), Regression()
+
+    with pytest.raises(TrainingStopped):
+        first.train(tmp_path, long, tensorboard=True)
+    second.train(tmp_path, long, tensorboard=True)
+
+    rows = {row["step"]: row for row in History(tmp_path).rows}
+    losses, rates = (board_values(tmp_path, tag) for tag in ("training_loss", "learning_rate"))
+    assert losses == {step: pytest.approx(rows[step]["training_loss"]) for step in (20, 40)}
+    assert rates == {step: pytest.approx(rows[step]["learning_rate"]) for step in (20, 40)}
+    assert board_values(tmp_path, "minus_loss") == {
+        step: pytest.approx(rows[step]["minus_loss"]) for step in (20, 40, 50)
+    }
+
+
+def test_a_run_writes_for_tensorboard_only_when_asked_to(tmp_path):
+    Regression().train(tmp_path)
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_curves_have_titles_and_the_name_of_the_run(tmp_path):
+    history = History(tmp_path / "$a$ b")
+    history.rows = [
+        {"step": 1, "minutes": 0.5, "training_loss": 3.0, "bleu": 1.0, "news.bleu": 2.0}
+    ]
+
+    figure = history.figure()
+
+    titles = ["Minutes of training", "Training loss", "BLEU", "BLEU (news)"]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    assert figure.axes[-1].get_xlabel() == "Step"
+    assert figure.get_suptitle() == "$a$ b"
+    figure.canvas.draw()
 
 
 def test_a_task_without_batches_is_refused(tmp_path):

@@ -46,7 +46,7 @@ def extra_pairs(args: argparse.Namespace, text: str) -> ExtraPairs:
 def extra_validation(args: argparse.Namespace, text: str) -> ExtraValidation:
     """Read ``NAME=FILE`` of ``--extra-valid``. Raises ValueError that names what is wrong."""
     name, equals, file = text.partition("=")
-    if not equals or not re.fullmatch(r"[\w-]+", name):
+    if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"--extra-valid {text}: want NAME=FILE, letters, digits, - and _ as NAME")
     return ExtraValidation(name, data_file(args, file))
 

@@ -24,6 +24,7 @@ from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.runs.config_checks import has_started
 from attendant_export.runs.records import DataSource, RunRecord, write_run_record
+from attendant_export.runs.tensorboard import check_installed
 from attendant_export.train.bert import ContrastiveOptions, MlmOptions, train_bert
 from attendant_export.train.device import pick_device
 from attendant_export.train.distributed import ProcessGroup, join_processes
@@ -66,6 +67,8 @@ def _recorded(
     args: argparse.Namespace, recipe: str, max_tokens: int | None = None
 ) -> Iterator[ProcessGroup]:
     """Join the processes of a training. Only the first one writes the run record and logs."""
+    if args.tensorboard:
+        check_installed()
     if args.num_threads is not None:
         torch.set_num_threads(args.num_threads)
     with join_processes(pick_device(args.device)) as processes:
@@ -152,6 +155,7 @@ def run_train_translation(args: argparse.Namespace) -> None:
             init_from=args.init_from,
             new_tokenizer=args.new_tokenizer,
             processes=processes,
+            tensorboard=args.tensorboard,
         )
     if processes.is_first:
         metric = "mean of both BLEU figures" if data.augmentation else "BLEU"
@@ -199,6 +203,7 @@ def run_train_bert(args: argparse.Namespace) -> None:
             precision=args.precision,
             init_from=args.init_from,
             processes=processes,
+            tensorboard=args.tensorboard,
         )
     if processes.is_first:
         print(f"{args.run_dir}: finished with best mean accuracy {progress.best:.4f}")

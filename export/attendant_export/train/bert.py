@@ -264,6 +264,7 @@ def train_bert(
     precision: str = "auto",
     init_from: Path | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
+    tensorboard: bool = False,
 ) -> Progress:
     """Train a BERT in ``run_dir``, or resume it. Returns the progress of the last phase.
 
@@ -290,10 +291,15 @@ def train_bert(
     if processes.is_first:
         write_config(run_dir, config)
     dtype = pick_precision(precision, next(model.parameters()).device)
-    for trainer in _phases(
-        model, tokenizer, text, data, mlm_options, contrastive_options, run_dir, processes, dtype
+    for task, options, phase in _phases(
+        model, tokenizer, text, data, mlm_options, contrastive_options, processes
     ):
-        progress = trainer.train()
+        progress = Trainer(
+            *(model, task, options, run_dir / phase),
+            processes=processes,
+            dtype=dtype,
+            tensorboard=tensorboard,
+        ).train()
     return progress
 
 
@@ -304,31 +310,25 @@ def _phases(
     data: BertData,
     mlm_options: MlmOptions,
     options: ContrastiveOptions,
-    run_dir: Path,
     processes: ProcessGroup,
-    dtype: torch.dtype,
-) -> Iterator[Trainer[Any]]:
-    """The trainer of each phase, created when the previous phase has finished."""
+) -> Iterator[tuple[Task[Any], TrainingOptions, str]]:
+    """The task, options and folder of each phase, prepared when the previous one has finished."""
     sentences = read_similar_sentences(
         data, options.max_paraphrases_per_group, options.num_valid_sentences
     )
     pairs = SimilarPairs(sentences.train, tokenizer, data.max_tokens)
     given = (model, tokenizer, pairs, sentences.valid, data.max_tokens)
-
-    def trainer(task: Task[Any], training: TrainingOptions, folder: Path) -> Trainer[Any]:
-        return Trainer(model, task, training, folder, processes=processes, dtype=dtype)
-
     if options.embedding_training is not None:
         averages = replace(
             options, training=options.embedding_training, max_pairs=options.max_embedding_pairs
         )
         task = ContrastiveTask(*given, averages, num_layers=0, processes=processes)
-        yield trainer(task.as_task(), averages.training, run_dir / "embeddings")
+        yield task.as_task(), averages.training, "embeddings"
     mlm = MlmTask(model, tokenizer, text, data, mlm_options, processes)
     if mlm_options.training is not None:
-        yield trainer(mlm.as_task(), mlm_options.training, run_dir / "mlm")
+        yield mlm.as_task(), mlm_options.training, "mlm"
     task = ContrastiveTask(*given, options, mlm, processes=processes)
-    yield trainer(task.as_task(), options.training, run_dir)
+    yield task.as_task(), options.training, ""
 
 
 def _special_tokens(tokenizer: Tokenizer) -> EncoderTokens:

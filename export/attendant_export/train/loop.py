@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, Never, TypeVar
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from attendant_export.runs import checkpoint
 from attendant_export.runs.history import History
+from attendant_export.runs.tensorboard import TensorBoard
 from attendant_export.train.averaging import WeightAverage
 from attendant_export.train.device import keep_freed_memory
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
 MAX_GRADIENT_NORM = 1.0
 """Longer gradients are scaled down to this norm."""
+SHOWN_STEPS = 20
+"""Steps between two updates of the progress bar, and between two points of curves of the loss."""
 STEPS_TO_JUDGE = 8
 """Steps after which the number of steps within a limit of time is estimated."""
 
@@ -93,8 +96,9 @@ class Trainer(Generic[Batch]):
         show_progress: bool = True,
         processes: ProcessGroup = SINGLE_PROCESS,
         dtype: torch.dtype = torch.float32,
+        tensorboard: bool = False,
     ) -> None:
-        """Resume from ``run_dir/last`` if it exists.
+        """Resume from ``run_dir/last`` if it exists; ``tensorboard``: whether to write for it.
 
         Raises ValueError for an empty task, and OSError if the disk has no space for checkpoints.
         """
@@ -108,6 +112,7 @@ class Trainer(Generic[Batch]):
         self.device, self.dtype = next(model.parameters()).device, dtype
         self.progress = Progress()
         self.history = History(run_dir)
+        self._board = TensorBoard(run_dir) if tensorboard and processes.is_first else None
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=options.learning_rate,
@@ -134,7 +139,7 @@ class Trainer(Generic[Batch]):
         SIGHUP, which end the training after the current step, or in the middle of a validation; a
         second one ends the process at once. Raises TrainingDiverged if the loss is not finite.
         """
-        with self._signals.noted():
+        with self._signals.noted(), self._closing_board():
             if not self.is_finished():
                 self._loop()
             if self.progress.validated_step != self.progress.step:
@@ -145,6 +150,14 @@ class Trainer(Generic[Batch]):
             raise TrainingStopped(signal.Signals(self._stopped_by))
         checkpoint.load_weights(checkpoint.find_weights(self.run_dir), self.model)
         return self.progress
+
+    @contextmanager
+    def _closing_board(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self._board is not None:
+                self._board.close()
 
     def _loop(self) -> None:
         started = time.monotonic() - self.progress.elapsed_seconds
@@ -273,15 +286,25 @@ class Trainer(Generic[Batch]):
     def _write_history(self, values: dict[str, float]) -> None:
         row = {"step": self.progress.step, "minutes": self.progress.elapsed_seconds / 60}
         if self._recent:  # Empty right after resuming.
-            row["training_loss"] = sum(self._recent) / len(self._recent)
+            row["training_loss"] = _mean(self._recent)
+            row["learning_rate"] = self._learning_rate()
         self.history.append(row | values)
         self.history.draw()
+        if self._board is not None:
+            self._board.write(self.progress.step, values)
+
+    def _learning_rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def _show(self, bar: "tqdm[Never]") -> None:
         bar.update()
-        if self.progress.step % 20 == 0:
+        if self.progress.step % SHOWN_STEPS == 0:
             bar.total = math.ceil(self.progress.step / self._done())
-            rate = self.optimizer.param_groups[0]["lr"]
+            rate = self._learning_rate()
+            if self._board is not None:
+                loss = _mean(self._recent[-SHOWN_STEPS:])
+                values = {"training_loss": loss, "learning_rate": rate}
+                self._board.write(self.progress.step, values)
             left = self.progress.elapsed_seconds * (1 / max(self._done(), 1e-6) - 1)
             bar.set_postfix_str(
                 f"epoch {self.progress.epoch} loss {self._recent[-1]:.3f} lr {rate:.1e} "
@@ -315,3 +338,7 @@ class Trainer(Generic[Batch]):
     def _keep_best(self) -> None:
         if self.progress.validated_step == self.progress.step and self.progress.num_worse == 0:
             checkpoint.keep_last_as_best(self.run_dir)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

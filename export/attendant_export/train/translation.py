@@ -117,6 +117,7 @@ def train_translation(
     init_from: Path | None = None,
     new_tokenizer: bool = False,
     processes: ProcessGroup = SINGLE_PROCESS,
+    tensorboard: bool = False,
 ) -> Progress:
     """Train a translation model in ``run_dir``, or resume it. Returns the progress.
 
@@ -152,7 +153,12 @@ def train_translation(
     )
     inputs = [(part.texts.name, part.texts.key) for part in task.dataset.parts]
     check_inputs(run_dir, inputs)
-    trainer = Trainer(model, task.as_task(), options, run_dir, processes=processes, dtype=dtype)
+    trainer = Trainer(
+        *(model, task.as_task(), options, run_dir),
+        processes=processes,
+        dtype=dtype,
+        tensorboard=tensorboard,
+    )
     if processes.is_first:
         write_inputs(run_dir, inputs)
         write_config(run_dir, config)
