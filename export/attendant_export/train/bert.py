@@ -290,7 +290,7 @@ def train_bert(
         model.begin_as_averages()
     if processes.is_first:
         write_config(run_dir, config)
-    dtype = pick_precision(precision, next(model.parameters()).device)
+    dtype = pick_precision(precision, next(model.parameters()).device, processes)
     for task, options, phase in _phases(
         model, tokenizer, text, data, mlm_options, contrastive_options, processes
     ):

@@ -73,6 +73,10 @@ class ProcessGroup:
             torch.distributed.all_gather(gathered, own)
         return [row.tolist() for row in gathered]
 
+    def of_first(self, value: float) -> float:
+        """The value of the first process; the others' values do not matter."""
+        return self.gather([value])[0][0]
+
     def wait(self) -> None:
         """Return when every process has called this."""
         self.gather([0.0])

@@ -146,7 +146,7 @@ def train_translation(
     network = with_vocab_size(architecture, tokenizer.get_vocab_size())
     config = RunConfig(TRANSLATION, network, TranslationTokens(), dropout)
     model = EncoderDecoder(network, TranslationTokens(), dropout).to(pick_device(device))
-    dtype = pick_precision(precision, model.embedding.weight.device)
+    dtype = pick_precision(precision, model.embedding.weight.device, processes)
     prepare_model(model, config, run_dir, init_from, tokenizer if new_tokenizer else None)
     task = TranslationTask(
         model, tokenizer, data, valid, cache_dir, label_smoothing, options.seed, processes
