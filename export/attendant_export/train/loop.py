@@ -146,6 +146,7 @@ class Trainer(Generic[Batch]):
                 self._save()  # Before the validation, which a stopped process may not survive.
                 if not self._stopped_by:
                     self._validate()
+            self.processes.wait()  # The first one may still write what the others read below.
         if self._stopped_by:
             raise TrainingStopped(signal.Signals(self._stopped_by))
         checkpoint.load_weights(checkpoint.find_weights(self.run_dir), self.model)
