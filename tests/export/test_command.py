@@ -353,14 +353,14 @@ def test_a_recipe_names_mixtures_and_filters(data_dir, tmp_path, caplog):
     recipe = json.loads((tmp_path / "run/run.json").read_text())["recipe"]
     assert "The pairs are mixed with these weights: train.tsv 9, more 1." in recipe
     assert "left out for these reasons: copies, duplicates, length ratio above 9." in recipe
-    assert "more: 2 of 3 lines are left out: 1 copies, 1 duplicates" in caplog.messages
+    assert "train.tsv: 288 pairs" in caplog.messages
+    assert "more: 1 pair; 2 of 3 lines are left out: 1 copies, 1 duplicates" in caplog.messages
     assert len(list((tmp_path / "run/cache").glob("tokens-*"))) == 2
     assert not (tmp_path / "run/data").exists()
     (row,) = History(tmp_path / "run").rows
     metrics = ["bleu", "chrf", "validation_loss"]
-    assert list(row)[3:] == [
-        f"{name}{each}" for name in ("", "tests.", "again.") for each in metrics
-    ]
+    measured = [f"{name}{metric}" for name in ("", "tests.", "again.") for metric in metrics]
+    assert list(row) == ["step", "minutes", "training_loss", "learning_rate", *measured]
     assert {each: row[each] for each in metrics} == {each: row[f"again.{each}"] for each in metrics}
 
 

@@ -506,7 +506,7 @@ def test_wrong_lines_are_left_out_and_counted_by_kind_when_asked_for(tokenizer, 
 
     assert len(dataset) == 3
     assert caplog.messages == [
-        "web: 34 of 36 lines are left out: 31 not two tab-separated texts, 1 empty side, "
+        "web: 2 pairs; 34 of 36 lines are left out: 31 not two tab-separated texts, 1 empty side, "
         "1 not UTF-8, 1 more than 128 tokens on a side",
-        "more.tsv: 1 of 2 lines are left out: 1 not two tab-separated texts",
+        "more.tsv: 1 pair; 1 of 2 lines are left out: 1 not two tab-separated texts",
     ]

@@ -46,7 +46,7 @@ class BadLines:
     def summary(self) -> str:
         """How many lines there are, in all and of each kind."""
         listed = ", ".join(f"{number} {kind}" for kind, number in self.counts.items())
-        return f"{count_lines(self.counts.total())} ({listed})"
+        return f"{counted(self.counts.total(), 'line')} ({listed})"
 
     def refuse(self, remedy: str = "") -> None:
         """Raise ValueError that lists the first lines and counts the others, if there are any.
@@ -58,10 +58,10 @@ class BadLines:
         rows = [f"{self.summary()} cannot be used{remedy and '; ' + remedy}:"]
         rows += [f"{line.file}:{line.number}: {line.kind}" for line in self.first]
         if more := self.counts.total() - len(self.first):
-            rows.append(f"and {count_lines(more)} more")
+            rows.append(f"and {counted(more, 'line')} more")
         raise ValueError("\n".join(rows))
 
 
-def count_lines(number: int) -> str:
-    """``number`` with its noun."""
-    return "1 line" if number == 1 else f"{number:,} lines"
+def counted(number: int, noun: str) -> str:
+    """``number`` with its noun, which has a plural in -s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation
-from attendant_export.data.bad_lines import SKIP, BadLines
+from attendant_export.data.bad_lines import SKIP, BadLines, counted
 from attendant_export.data.mixtures import nums_in_epoch, spread_rows
 from attendant_export.data.pair_filters import (
     NO_TEXT_FILTERS,
@@ -138,7 +138,7 @@ class TranslationTexts:
         return train_translation_tokenizer(self.sample(), self._data.vocab_size)
 
     def dataset(self, tokenizer: Tokenizer) -> PairDataset:
-        """The encoded pairs, in mapped files; logs for each file how many lines are left out.
+        """The encoded pairs, in mapped files; logs the pairs of each file, and what is left out.
 
         Raises ValueError that lists lines that are too long unless the data skip bad lines.
         """
@@ -146,8 +146,7 @@ class TranslationTexts:
         parts = [open_tokens(each, tokenizer, self._cache_dir, filters) for each in self.parts]
         self._refuse(part.too_long for part in parts)
         for part in parts:
-            if part.left_out:
-                logger.info("%s", describe_left_out(part, filters))
+            logger.info("%s: %s", part.texts.name, describe_pairs(part, filters))
         return PairDataset(parts, self._data.nums_in_epoch(parts), tokenizer, filters.max_tokens)
 
     def _refuse(self, found: Iterable[BadLines]) -> None:
@@ -159,9 +158,12 @@ class TranslationTexts:
             bad_lines.refuse(SKIP)
 
 
-def describe_left_out(part: EncodedPairs, filters: LengthFilters) -> str:
-    """Text that says how many lines of a file are left out, and why."""
+def describe_pairs(part: EncodedPairs, filters: LengthFilters) -> str:
+    """How many pairs of a file are trained on, how many lines are left out, and why."""
+    pairs = counted(len(part), "pair")
+    if not part.left_out:
+        return pairs
     reasons = {RATIO: f"more than {filters.max_ratio} tokens on a side for each of the other"}
     num = sum(part.left_out.values())
-    listed = ", ".join(f"{count} {reasons.get(why, why)}" for why, count in part.left_out.items())
-    return f"{part.texts.name}: {num} of {num + len(part)} lines are left out: {listed}"
+    listed = ", ".join(f"{n:,} {reasons.get(why, why)}" for why, n in part.left_out.items())
+    return f"{pairs}; {num:,} of {num + len(part):,} lines are left out: {listed}"
