@@ -431,12 +431,12 @@ def test_a_run_writes_for_tensorboard_only_when_asked_to(tmp_path):
 def test_curves_have_titles_and_the_name_of_the_run(tmp_path):
     history = History(tmp_path / "$a$ b")
     history.rows = [
-        {"step": 1, "minutes": 0.5, "training_loss": 3.0, "bleu": 1.0, "news.bleu": 2.0}
+        {"step": 1, "minutes": 0.5, "training_loss": 3.0, "chrf": 1.0, "news.bleu": 2.0}
     ]
 
     figure = history.figure()
 
-    titles = ["Minutes of training", "Training loss", "BLEU", "BLEU (news)"]
+    titles = ["Minutes of training", "Training loss", "chrF", "BLEU (news)"]
     assert [axes.get_title() for axes in figure.axes] == titles
     assert figure.axes[-1].get_xlabel() == "Step"
     assert figure.get_suptitle() == "$a$ b"

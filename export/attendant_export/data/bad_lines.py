@@ -45,7 +45,7 @@ class BadLines:
 
     def summary(self) -> str:
         """How many lines there are, in all and of each kind."""
-        listed = ", ".join(f"{number} {kind}" for kind, number in self.counts.items())
+        listed = ", ".join(f"{number:,} {kind}" for kind, number in self.counts.items())
         return f"{counted(self.counts.total(), 'line')} ({listed})"
 
     def refuse(self, remedy: str = "") -> None:

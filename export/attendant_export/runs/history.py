@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLES = {
-    "minutes": "minutes of training",
+    "minutes": "Minutes of training",
     "bleu": "BLEU",
     "chrf": "chrF",
     "casual_bleu": "BLEU without capitals and final punctuation",
-    "mean_bleu": "mean of both BLEU figures",
+    "mean_bleu": "Mean of both BLEU figures",
 }
 """Columns whose titles are not their names."""
 
@@ -65,5 +65,5 @@ class History:
 def title_of(column: str) -> str:
     """The title of a column such as ``bleu``, or ``news.bleu`` of the validation set ``news``."""
     of_set, _, metric = column.rpartition(".")
-    text = TITLES.get(metric, metric.replace("_", " "))
-    return f"{text[0].upper()}{text[1:]}{of_set and f' ({of_set})'}"
+    title = TITLES.get(metric, metric.replace("_", " ").capitalize())
+    return f"{title} ({of_set})" if of_set else title
