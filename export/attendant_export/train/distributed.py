@@ -61,7 +61,8 @@ class ProcessGroup:
         """
         if self.size == 1:
             return loss
-        # A static graph detects the parameters that a phase does not use.
+        # A static graph detects the parameters that a phase does not use. It rules out no_sync: the
+        # gradients of every batch of a step are exchanged.
         return DistributedDataParallel(_SummedLoss(model, loss, self.size), static_graph=True)
 
     def gather(self, values: Sequence[float]) -> list[list[float]]:
