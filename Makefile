@@ -273,7 +273,7 @@ $(VENV_AUDIT)/.installed: Makefile
 $(VENV)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
-		$(ORIGINALS) -e protos -e 'server[$(DEVICE),detection,tracing]' -e 'export[$(DEVICE),import,verify]' \
+		$(ORIGINALS) -e protos -e 'server[$(DEVICE),detection,tracing]' -e 'export[$(DEVICE),import,tensorboard,verify]' \
 		-e 'clients/python[plot]'
 	touch $@
 

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from attendant_export.configuration import add_config
@@ -10,6 +9,7 @@ from attendant_export.data.augmentation import ALL, CHANGES
 from attendant_export.graphs.attention import HEAD_DIM_MULTIPLE
 from attendant_export.ranges import positive, share, share_below_one, whole
 from attendant_export.train.device import PRECISIONS
+from attendant_export.train.schedule import RANGES
 
 TATOEBA_TRAIN = "tatoeba/tatoeba.en-de.train.tsv.gz"
 TATOEBA_VALID = "tatoeba/tatoeba.en-de.valid.tsv.gz"
@@ -60,35 +60,47 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="type of the products while training: fp32, bf16, or auto, which is bf16 where that "
         "is much faster; weights and optimizer are fp32",
     )
-    parser.add_argument(
-        "--seed", type=whole(0, 2**32 - 1), default=1, help="seed of all random choices"
-    )
+    parser.add_argument("--seed", type=RANGES["seed"], default=1, help="seed of all random choices")
     parser.add_argument(
         "--valid", default=TATOEBA_VALID, help="validation pairs, source<TAB>target"
+    )
+    parser.add_argument(
+        "--skip-bad-lines",
+        action="store_true",
+        help="leave out lines of training text that nothing can be learned from, and count them, "
+        "instead of refusing to train: those that are not UTF-8 and, in files of pairs, those "
+        "without two texts or with too long ones",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write the curves for TensorBoard, to the folder tensorboard of the run (and of "
+        "each of its phases); needs the extra tensorboard",
     )
 
 
 def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str = "") -> None:
     """Add the arguments of one `TrainingOptions`; each phase of train-bert has its own set."""
 
-    def add(
-        name: str, kind: Callable[[str], float], default: float | None, description: str
-    ) -> None:
+    def add(name: str, default: float | None, description: str) -> None:
+        allowed = RANGES[name.replace("-", "_")]
         parser.add_argument(
-            f"--{prefix}{name}", type=kind, default=default, help=description + text
+            f"--{prefix}{name}", type=allowed, default=default, help=description + text
         )
 
-    add("max-minutes", positive, None, "limit of the training time in minutes")
-    add("max-epochs", whole(1), None, "limit of passes over the data")
-    add("max-steps", whole(1), None, "limit of optimizer steps")
+    add("max-minutes", None, "limit of the training time in minutes")
+    add("max-epochs", None, "limit of passes over the data")
+    add("max-steps", None, "limit of optimizer steps")
+    add("validate-every-steps", 500, "steps between validations; each writes a checkpoint")
+    add("patience", 10, "validations without improvement before an early stop")
+    add("learning-rate", 1e-3 if prefix else 2e-3, "peak learning rate")
+    add("warmup-steps", 400, "steps until the peak learning rate")
     add(
-        "validate-every-steps", whole(1), 500, "steps between validations; each writes a checkpoint"
+        *("accumulate-steps", 1),
+        "batches of a step, whose gradients are summed as those of one large batch",
     )
-    add("patience", whole(1), 10, "validations without improvement before an early stop")
-    add("learning-rate", positive, 1e-3 if prefix else 2e-3, "peak learning rate")
-    add("warmup-steps", whole(1), 400, "steps until the peak learning rate")
     add(
-        *("average-decay", share_below_one, 0.0),
+        *("average-decay", 0.0),
         "keep a moving average of the weights with this decay, such as 0.999, and validate and "
         "export it; 0: the weights of the last step",
     )
@@ -114,7 +126,7 @@ def _add_sizes(
     parser.add_argument("--dropout", type=share_below_one, default=0.1, help="dropout probability")
 
 
-def _add_training_pairs(parser: argparse.ArgumentParser) -> None:
+def _add_pairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train",
         action="append",
@@ -137,6 +149,14 @@ def _add_training_pairs(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:REPEATS]",
         help="further training pairs, like --train; an epoch has each of them REPEATS times, 1 by "
         "default; may be repeated",
+    )
+    parser.add_argument(
+        "--extra-valid",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="further validation pairs: loss, BLEU and chrF are measured on them as well, but "
+        "those of --valid choose the best checkpoint; may be repeated",
     )
     parser.add_argument(
         "--filter",
@@ -164,7 +184,7 @@ def _add_training_pairs(parser: argparse.ArgumentParser) -> None:
 def add_train_translation(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``train-translation``."""
     _add_run(parser)
-    _add_training_pairs(parser)
+    _add_pairs(parser)
     parser.add_argument(
         "--swap", action="store_true", help="translate from the second column to the first"
     )

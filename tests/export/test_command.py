@@ -6,6 +6,7 @@ import pytest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.runs import checkpoint
+from attendant_export.runs.history import History
 from attendant_export.train.translation import TranslationTask
 
 from tests.support.bundles import data_card, write_pairs
@@ -102,11 +103,6 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
         ("train-translation --run-dir {tmp}/run", "--data-dir or DATA_DIR"),
         ("train-translation --data-dir {tmp} --run-dir {tmp}/run", "train.tsv.gz: no such file"),
         (
-            "train-translation --data-dir {data} --run-dir {tmp}/run --train bad.tsv "
-            "--valid valid.tsv",
-            "bad.tsv:2: want two tab-separated texts",
-        ),
-        (
             "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
             "--valid valid.tsv --d-model 30",
             "--d-model 30, --num-heads 8: d_model (30) must be a multiple of 2 * num_heads (8)",
@@ -174,8 +170,13 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
         ),
         (
             "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
-            "--valid valid.tsv --extra-pairs bad.tsv:2",
-            "bad.tsv:2: want two tab-separated texts",
+            "--valid valid.tsv --extra-valid test.tsv",
+            "--extra-valid test.tsv: want NAME=FILE",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --extra-valid a=test.tsv --extra-valid a=valid.tsv",
+            "--extra-valid: want a name of its own for every file",
         ),
         (
             "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv:much "
@@ -207,7 +208,6 @@ def test_a_mistake_is_answered_with_one_line_and_exit_code_2(
     command, message, data_dir, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.delenv("DATA_DIR", raising=False)
-    (data_dir / "bad.tsv").write_text("A dog.\tEin Hund.\nNo translation.\n")
 
     with pytest.raises(SystemExit) as exit_:
         run(command, data=data_dir, tmp=tmp_path)
@@ -217,6 +217,47 @@ def test_a_mistake_is_answered_with_one_line_and_exit_code_2(
     assert len(error) == 1
     assert error[0].startswith("attendant-export: ")
     assert message in error[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        ("train-translation --train train.tsv --valid valid.tsv --extra-pairs bad.tsv:2", [2]),
+        ("train-bert --train bad.tsv --valid valid.tsv --text text.txt --text bad.txt", [2, 1]),
+        ("train-translation --train train.tsv --valid bad.tsv", [2]),
+    ],
+)
+def test_wrong_lines_are_refused_before_the_first_step(command, wrong, data_dir, tmp_path, capsys):
+    (data_dir / "bad.tsv").write_text("A dog.\tEin Hund.\nNo translation.\n")
+    (data_dir / "bad.txt").write_bytes(b"\xff\xfe\n")
+
+    with pytest.raises(SystemExit) as exit_:
+        run(f"{command} --data-dir {data_dir} --run-dir {tmp_path / 'run'}")
+
+    assert exit_.value.code == 2
+    heading, *rows = capsys.readouterr().err.splitlines()
+    assert heading.startswith("attendant-export: ")
+    assert ("; --skip-bad-lines leaves" in heading) != ("--valid bad.tsv" in command)
+    assert [int(row.split(":")[1]) for row in rows] == wrong
+    assert not (tmp_path / "run/last").exists()
+
+
+def test_a_bert_is_trained_without_wrong_lines_when_asked_for(data_dir, tmp_path, caplog):
+    caplog.set_level("INFO")
+    (data_dir / "bad.txt").write_bytes(b"\xff\xfe\nThe dog waits.\n")
+    (data_dir / "bad.tsv").write_bytes((data_dir / "train.tsv").read_bytes() + b"alone\n\n")
+
+    run(
+        "train-bert --data-dir {data} --run-dir {run} --train bad.tsv --valid valid.tsv "
+        "--text bad.txt --num-layers 1 --max-tokens 16 --device cpu --max-pairs 32 "
+        f"--contrastive-max-steps 1 {SMALL} --skip-bad-lines",
+        data=data_dir,
+        run=tmp_path / "run",
+    )
+
+    assert caplog.messages[0] == (
+        "3 lines (1 not two tab-separated texts, 1 empty side, 1 not UTF-8) are left out"
+    )
 
 
 def test_a_bert_may_have_heads_of_any_width(data_dir, tmp_path):
@@ -305,16 +346,22 @@ def test_a_recipe_names_mixtures_and_filters(data_dir, tmp_path, caplog):
         "train-translation --data-dir {data} --run-dir {run} --train train.tsv:9 --train more:1 "
         "--valid valid.tsv --num-encoder-layers 1 --num-decoder-layers 1 --max-steps 1 "
         f"--device cpu {SMALL} --filter copies --filter duplicates --max-length-ratio 9 "
-        "--cache-dir {run}/cache",
+        "--cache-dir {run}/cache --extra-valid tests=test.tsv --extra-valid again=valid.tsv",
         **folders,
     )
 
     recipe = json.loads((tmp_path / "run/run.json").read_text())["recipe"]
     assert "The pairs are mixed with these weights: train.tsv 9, more 1." in recipe
     assert "left out for these reasons: copies, duplicates, length ratio above 9." in recipe
-    assert "more: 2 of 3 pairs are left out: 1 copies, 1 duplicates" in caplog.messages
+    assert "train.tsv: 288 pairs" in caplog.messages
+    assert "more: 1 pair; 2 of 3 lines are left out: 1 copies, 1 duplicates" in caplog.messages
     assert len(list((tmp_path / "run/cache").glob("tokens-*"))) == 2
     assert not (tmp_path / "run/data").exists()
+    (row,) = History(tmp_path / "run").rows
+    metrics = ["bleu", "chrf", "validation_loss"]
+    measured = [f"{name}{metric}" for name in ("", "tests.", "again.") for metric in metrics]
+    assert list(row) == ["step", "minutes", "training_loss", "learning_rate", *measured]
+    assert {each: row[each] for each in metrics} == {each: row[f"again.{each}"] for each in metrics}
 
 
 def test_other_flags_neither_change_a_run_nor_its_record(data_dir, tmp_path, capsys):

@@ -3,6 +3,7 @@ import gzip
 import numpy as np
 import pytest
 import torch
+from attendant_export.data.bad_lines import BadLines
 from attendant_export.data.batches import (
     encode_in_pieces,
     encode_whole,
@@ -49,12 +50,23 @@ def test_pairs_are_read_from_a_gzipped_file_in_either_direction(tmp_path):
     assert read_pairs(path, swap=True) == [("Hund", "dog"), ("Kätzchen", "cat")]
 
 
-@pytest.mark.parametrize("line", ["alone", "a\tb\tc", "\tb", "a\t"])
-def test_a_line_that_is_no_pair_is_named(tmp_path, line):
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b"alone", "not two tab-separated texts"),
+        (b"a\tb\tc", "not two tab-separated texts"),
+        (b"\tb", "empty side"),
+        (b"a\t ", "empty side"),
+        (b"", "empty side"),
+        (b"dog\tH\xfcndin", "not UTF-8"),
+    ],
+)
+def test_a_line_that_is_no_pair_is_named(tmp_path, line, kind):
     path = tmp_path / "pairs.tsv"
-    path.write_text(f"dog\tHund\n{line}\n")
-    with pytest.raises(ValueError, match=r"pairs\.tsv:2: "):
+    path.write_bytes(b"dog\tHund\n" + line + b"\ncat\tKatze\n")
+    with pytest.raises(ValueError) as error:
         read_pairs(path)
+    assert str(error.value) == f"1 line (1 {kind}) cannot be used:\n{path}:2: {kind}"
 
 
 def test_references_are_grouped_by_source():
@@ -86,7 +98,7 @@ def test_teacher_forcing_input_is_the_output_shifted_by_the_begin_token(tmp_path
 def test_documents_are_separated_by_empty_lines(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("\none\ntwo\n\n\nthree\n")
-    assert list(read_documents(path)) == [["one", "two"], ["three"]]
+    assert list(read_documents(path, BadLines())) == [["one", "two"], ["three"]]
 
 
 def test_paragraphs_are_joined_up_to_the_limit():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from attendant_export.data.array_folders import open_or_build
 from attendant_export.data.augmentation import parse_augmentation
+from attendant_export.data.bad_lines import MAX_SHOWN, BadLines
 from attendant_export.data.batches import group_by_tokens, pad, shuffled_batches, split_ascending
 from attendant_export.data.mixtures import draw_rows, nums_in_epoch, spread_rows
 from attendant_export.data.pair_filters import (
@@ -22,9 +23,14 @@ from attendant_export.data.pair_filters import (
 )
 from attendant_export.data.pair_texts import open_texts
 from attendant_export.data.pair_tokens import open_tokens
-from attendant_export.data.text_files import files_of, read_lines
+from attendant_export.data.text_files import files_of, numbered_lines
 from attendant_export.data.tokenizer import train_translation_tokenizer
-from attendant_export.data.translation_data import PairSource, TranslationData, TranslationTexts
+from attendant_export.data.translation_data import (
+    ExtraPairs,
+    PairSource,
+    TranslationData,
+    TranslationTexts,
+)
 from attendant_export.data.translation_pairs import PairDataset
 from attendant_export.train.distributed import ProcessGroup
 
@@ -257,8 +263,9 @@ def test_pairs_are_left_out_for_the_reasons_that_were_asked_for(tmp_path):
     ]
     filters = parse_text_filters(["copies", "duplicates"])
     assert texts_of(path, tmp_path, filters) == [("a", "b"), ("a", "c")]
-    left_out = open_texts(path, tmp_path, False, filters).left_out
-    assert left_out == {"empty": 3, "copies": 1, "duplicates": 2}
+    found = open_texts(path, tmp_path, False, filters)
+    assert found.left_out == {"empty side": 3, "copies": 1, "duplicates": 2}
+    assert [found.place(i) for i in range(len(found))] == [(path, 1), (path, 2)]
 
 
 def test_pairs_in_other_languages_are_left_out(tmp_path):
@@ -280,7 +287,9 @@ def test_pairs_of_unequal_lengths_are_left_out_by_their_tokens(tmp_path):
     found = open_tokens(texts, tokenizer, tmp_path, LengthFilters(8, max_ratio=2))
 
     assert [found.text(i) for i in range(len(found))] == [("a b", "a b c d"), ("a", "a")]
-    assert found.left_out == {"too long": 1, "length ratio": 1}
+    too_long = "more than 8 tokens on a side"
+    assert found.left_out == {too_long: 1, "length ratio": 1}
+    assert found.too_long.first == [(tmp_path / "train.tsv", 4, too_long)]
 
 
 @pytest.mark.parametrize(
@@ -388,7 +397,8 @@ def test_changed_pairs_come_from_the_text_of_their_own_file(tmp_path):
     first = write(tmp_path, *(f"{e.title()}.\t{d}." for e, d in COLOURS), name="first.tsv")
     second = write(tmp_path, "Yellow\t" + "gelb " * 200, "White.\tweiß.", name="second.tsv")
     sources = (PairSource(first), PairSource(second))
-    data = TranslationData(sources, first, augmentation=parse_augmentation(["lower-case:1"]))
+    augmentation = parse_augmentation(["lower-case:1"])
+    data = TranslationData(sources, first, augmentation=augmentation, skip_bad_lines=True)
     texts = TranslationTexts(data, tmp_path / "cache")
     tokenizer = texts.train_tokenizer()
     dataset: PairDataset = texts.dataset(tokenizer)
@@ -418,13 +428,13 @@ def test_a_folder_without_files_is_named(tmp_path):
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
     (tmp_path / "a.txt").write_text("\ufeffone\r\n\ufefftwo\n", encoding="utf-8")
-    assert list(read_lines(tmp_path / "a.txt")) == ["one", "\ufefftwo"]
+    lines = list(numbered_lines(tmp_path / "a.txt", BadLines()))
+    assert lines == [(1, "one"), (2, "\ufefftwo")]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.txt", "one\nÄ\n".encode("latin-1"), r"a\.txt:2: the text is not UTF-8: "),
         ("a.gz", b"plain text", r"a\.gz: damaged after line 0: Not a gzipped file"),
         ("a.gz", gzip.compress(b"one\n" * 999)[:-9], r"a\.gz: damaged after line \d+: Compressed"),
         ("a.xz", b"plain text", r"a\.xz: damaged after line 0: "),
@@ -436,4 +446,67 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, problem):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=problem):
-        list(read_lines(tmp_path / name))
+        list(numbered_lines(tmp_path / name, BadLines()))
+
+
+def bad_texts(tmp_path, skip_bad_lines):
+    """Training text with wrong lines in a folder and in a file of further pairs."""
+    folder = tmp_path / "web"
+    folder.mkdir(exist_ok=True)
+    (folder / "a.tsv").write_bytes(b"a\tb\nalone\n\tb\n\xff\tb\n")
+    (folder / "b.tsv").write_bytes(b"c\td\n" + b"alone\n" * 30 + b"e\t" + b"f " * 200 + b"\n")
+    write(tmp_path, "g\th\ti", "j\tk", name="more.tsv")
+    data = TranslationData(
+        (PairSource(folder),),
+        tmp_path / "valid.tsv",
+        extra=(ExtraPairs(tmp_path / "more.tsv"),),
+        skip_bad_lines=skip_bad_lines,
+    )
+    return TranslationTexts(data, tmp_path / "cache")
+
+
+def test_wrong_lines_of_all_training_files_are_refused_with_their_places(tmp_path):
+    for _ in range(2):  # Also when the files of encoded pairs are there.
+        with pytest.raises(ValueError) as error:
+            bad_texts(tmp_path, skip_bad_lines=False)
+        first, *rows, last = str(error.value).splitlines()
+
+        assert first == (
+            "34 lines (32 not two tab-separated texts, 1 empty side, 1 not UTF-8) cannot be used; "
+            "--skip-bad-lines leaves them out and goes on:"
+        )
+        assert rows[:4] == [
+            f"{tmp_path}/web/a.tsv:2: not two tab-separated texts",
+            f"{tmp_path}/web/a.tsv:3: empty side",
+            f"{tmp_path}/web/a.tsv:4: not UTF-8",
+            f"{tmp_path}/web/b.tsv:2: not two tab-separated texts",
+        ]
+        assert len(rows) == MAX_SHOWN
+        assert last == "and 14 lines more"
+
+
+def test_lines_that_are_too_long_are_refused_with_their_places(tokenizer, tmp_path):
+    folder = tmp_path / "web"
+    folder.mkdir()
+    write(folder, "a\tb", "c\td", name="a.tsv")
+    write(folder, "e\tf", "g\t" + "h " * 200, name="b.tsv")
+    data = TranslationData((PairSource(folder),), tmp_path / "valid.tsv")
+
+    with pytest.raises(ValueError) as error:
+        TranslationTexts(data, tmp_path / "cache").dataset(tokenizer)
+
+    place = f"{folder}/b.tsv:2: more than 128 tokens on a side"
+    assert str(error.value).splitlines()[1:] == [place]
+
+
+def test_wrong_lines_are_left_out_and_counted_by_kind_when_asked_for(tokenizer, tmp_path, caplog):
+    caplog.set_level("INFO")
+
+    dataset = bad_texts(tmp_path, skip_bad_lines=True).dataset(tokenizer)
+
+    assert len(dataset) == 3
+    assert caplog.messages == [
+        "web: 2 pairs; 34 of 36 lines are left out: 31 not two tab-separated texts, 1 empty side, "
+        "1 not UTF-8, 1 more than 128 tokens on a side",
+        "more.tsv: 1 pair; 1 of 2 lines are left out: 1 not two tab-separated texts",
+    ]

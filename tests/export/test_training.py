@@ -1,7 +1,7 @@
 import itertools
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +10,9 @@ from attendant_export.runs import checkpoint
 from attendant_export.runs.history import History
 from attendant_export.train.device import pick_device
 from attendant_export.train.loop import Task, Trainer, TrainingDiverged
-from attendant_export.train.schedule import TrainingOptions, learning_rate_ratio
+from attendant_export.train.schedule import RANGES, TrainingOptions, learning_rate_ratio
 from attendant_export.train.stopping import TrainingStopped
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 OPTIONS = TrainingOptions(
@@ -43,9 +44,9 @@ class Regression:
             signal.raise_signal(self.stop_by)
         return loss
 
-    def train(self, run_dir, options=OPTIONS):
+    def train(self, run_dir, options=OPTIONS, **given):
         task = Task(self.batches, 5, self.loss, self.validate)
-        self.trainer = Trainer(self.model, task, options, run_dir, show_progress=False)
+        self.trainer = Trainer(self.model, task, options, run_dir, show_progress=False, **given)
         return self.trainer.train()
 
 
@@ -130,14 +131,23 @@ def test_the_last_validation_is_made_up_for_after_a_signal(tmp_path):
     assert (again.losses, progress.best) == ([], 2.0)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda loss: loss * float("nan"),
+        lambda loss: loss * float("inf"),
+        lambda loss: loss + float("nan"),  # The gradient is finite.
+    ],
+)
 def test_a_loss_that_is_not_finite_ends_a_training_with_the_checkpoint_before(
-    tmp_path, value, monkeypatch
+    tmp_path, spoiled, monkeypatch
 ):
     task = Regression()
     learn = task.loss
     monkeypatch.setattr(
-        task, "loss", lambda batch: learn(batch) * (value if len(task.losses) == 7 else 1)
+        task,
+        "loss",
+        lambda batch: spoiled(learn(batch)) if len(task.losses) == 6 else learn(batch),
     )
 
     with pytest.raises(TrainingDiverged, match="in step 7; the last checkpoint and the best one"):
@@ -376,6 +386,63 @@ def test_the_learning_rate_falls_within_an_epoch_too(tmp_path):
     assert task.rates == pytest.approx(falls)
 
 
+def test_the_batches_of_a_step_are_of_one_epoch_and_a_resumed_run_goes_on_within_it(tmp_path):
+    two = replace(OPTIONS, accumulate_steps=2, max_steps=7)
+    whole, first, second = Regression(), Regression(stop_at_step=9), Regression()
+
+    whole.train(tmp_path / "whole", two)
+    with pytest.raises(TrainingStopped):
+        first.train(tmp_path / "parts", two)
+    progress = second.train(tmp_path / "parts", two)
+
+    assert len(whole.losses) == 5 + 5 + 2  # Two, two and one batch of each epoch of five.
+    assert first.losses + second.losses == whole.losses
+    assert (progress.epoch, progress.batch) == (2, 2)
+
+
+def board_values(run_dir, tag):
+    accumulator = EventAccumulator(str(run_dir / "tensorboard"))
+    accumulator.Reload()
+    return {event.step: event.value for event in accumulator.Scalars(tag)}
+
+
+def test_curves_for_tensorboard_are_those_of_the_run_also_after_a_stop(tmp_path):
+    long = replace(OPTIONS, max_steps=50, validate_every_steps=20)
+    first, second = Regression(stop_at_step=47), Regression()
+
+    with pytest.raises(TrainingStopped):
+        first.train(tmp_path, long, tensorboard=True)
+    second.train(tmp_path, long, tensorboard=True)
+
+    rows = {row["step"]: row for row in History(tmp_path).rows}
+    losses, rates = (board_values(tmp_path, tag) for tag in ("training_loss", "learning_rate"))
+    assert losses == {step: pytest.approx(rows[step]["training_loss"]) for step in (20, 40)}
+    assert rates == {step: pytest.approx(rows[step]["learning_rate"]) for step in (20, 40)}
+    assert board_values(tmp_path, "minus_loss") == {
+        step: pytest.approx(rows[step]["minus_loss"]) for step in (20, 40, 50)
+    }
+
+
+def test_a_run_writes_for_tensorboard_only_when_asked_to(tmp_path):
+    Regression().train(tmp_path)
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_curves_have_titles_and_the_name_of_the_run(tmp_path):
+    history = History(tmp_path / "$a$ b")
+    history.rows = [
+        {"step": 1, "minutes": 0.5, "training_loss": 3.0, "chrf": 1.0, "news.bleu": 2.0}
+    ]
+
+    figure = history.figure()
+
+    titles = ["Minutes of training", "Training loss", "chrF", "BLEU (news)"]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    assert figure.axes[-1].get_xlabel() == "Step"
+    assert figure.get_suptitle() == "$a$ b"
+    figure.canvas.draw()
+
+
 def test_a_task_without_batches_is_refused(tmp_path):
     task = Task(lambda epoch: iter(()), 0, lambda batch: batch, dict)
     with pytest.raises(ValueError, match="no text to train on"):
@@ -383,27 +450,28 @@ def test_a_task_without_batches_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("changes", "problem"),
     [
-        "max_steps",
-        "max_epochs",
-        "max_minutes",
-        "learning_rate",
-        "warmup_steps",
-        "validate_every_steps",
-        "patience",
+        ({"max_steps": 0}, "max_steps is 0, but must be an integer of at least 1"),
+        ({"patience": 2.5}, "patience is 2.5, but must be an integer of at least 1"),
+        ({"max_minutes": 0}, "max_minutes is 0, but must be a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan, but must be a number above 0"),
+        ({"average_decay": 1}, "average_decay is 1, but must be a number from 0 to below 1"),
+        ({"seed": 2**32}, "seed is 4294967296, but must be an integer from 0 to 4294967295"),
     ],
 )
-@pytest.mark.parametrize("value", [0, -1])
-def test_an_option_that_must_be_positive_is_named(name, value):
-    with pytest.raises(ValueError, match=f"^{name} is {value}, but must be more than 0$"):
-        TrainingOptions(**({"max_steps": 1} | {name: value}))
+def test_an_option_out_of_its_range_is_named_with_the_range(changes, problem):
+    with pytest.raises(ValueError, match=f"^{problem}$"):
+        TrainingOptions(**({"max_steps": 1} | changes))
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_that_a_manifest_cannot_hold_is_refused(seed):
-    with pytest.raises(ValueError, match=f"seed is {seed}"):
-        TrainingOptions(max_steps=1, seed=seed)
+def test_all_options_out_of_their_ranges_are_named_at_once():
+    with pytest.raises(ValueError, match="^max_steps is -1, .*; seed is -1, "):
+        TrainingOptions(max_steps=-1, seed=-1)
+
+
+def test_every_number_of_a_training_has_a_range():
+    assert set(RANGES) == {field.name for field in fields(TrainingOptions)}
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "meta"])

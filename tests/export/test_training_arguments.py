@@ -36,6 +36,20 @@ def test_an_option_out_of_its_range_is_refused_with_the_range(option, message, t
     assert not (tmp_path / "run").exists()
 
 
+def test_curves_whose_library_is_missing_name_the_extra(tmp_path, monkeypatch, capsys):
+    for name in ("train.tsv", "valid.tsv"):
+        (tmp_path / name).write_text("a\tb\n")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    command = f"train-translation --data-dir {tmp_path} --run-dir {tmp_path / 'run'} --tensorboard"
+
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--train=train.tsv", "--valid=valid.tsv"])
+
+    assert ended.value.code == 2
+    assert "needs the extra attendant-export[tensorboard]" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_interrupt_outside_of_a_training_prints_one_line(monkeypatch, capsys):
     def interrupt(_):
         raise KeyboardInterrupt

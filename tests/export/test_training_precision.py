@@ -6,6 +6,7 @@ from attendant_export.models.attention import MultiHeadAttention
 from attendant_export.train import device as devices
 from attendant_export.train import vocabulary_loss
 from attendant_export.train.device import pick_precision
+from attendant_export.train.distributed import ProcessGroup
 from attendant_export.train.loop import Task, Trainer
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.vocabulary_loss import summed_cross_entropy
@@ -65,6 +66,19 @@ def test_bfloat16_is_used_where_it_is_asked_for_or_much_faster(name, speed, dtyp
     monkeypatch.setattr(devices, "_bfloat16_speed", lambda: speed)
 
     assert pick_precision(name, CPU) == dtype
+
+
+@pytest.mark.parametrize(("is_fast", "dtype"), [(1.0, torch.bfloat16), (0.0, torch.float32)])
+def test_every_process_takes_the_precision_that_the_first_one_has_measured(
+    is_fast, dtype, monkeypatch
+):
+    class SecondOfTwo(ProcessGroup):
+        def gather(self, values):
+            return [[is_fast], list(values)]
+
+    monkeypatch.setattr(devices, "_bfloat16_speed", lambda: pytest.fail("measured again"))
+
+    assert pick_precision("auto", CPU, SecondOfTwo(rank=1, size=2)) == dtype
 
 
 def test_an_unknown_precision_is_refused_with_the_known_ones():

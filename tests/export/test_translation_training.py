@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from attendant_export.bundle.manifest import BundleError, read_manifest
 from attendant_export.bundle.parameters import fitting_parameters, read_parameters
 from attendant_export.bundle.weights import read_weights
@@ -21,10 +22,13 @@ from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import transformer, with_vocab_size
 from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.runs.config import TRANSLATION, RunConfig, read_config
+from attendant_export.runs.history import History
 from attendant_export.runs.models import load_model
+from attendant_export.train.loop import Task, Trainer
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.start import check_start, load_start
 from attendant_export.train.translation import label_smoothed_loss, train_translation
+from attendant_export.train.validation import ValidationSet
 from torch import nn
 
 from tests.support.bundles import TINY_TRANSFORMER, train_tiny_translation, write_pairs
@@ -66,6 +70,84 @@ def test_an_untrained_model_has_the_loss_of_a_guess():
     batch = PairBatch(token_ids, token_ids, token_ids, num_targets=3)
 
     assert label_smoothed_loss(model, batch, 0.0).item() == pytest.approx(math.log(50))
+
+
+def drawn_batch(num_rows: int, num_tokens: int) -> PairBatch:
+    generator = torch.Generator().manual_seed(num_rows)
+    source, target_in, target_out = torch.randint(
+        3, 50, (3, num_rows, num_tokens), generator=generator
+    )
+    return PairBatch(source, target_in, target_out, target_out.numel())
+
+
+def joined(batches) -> PairBatch:
+    """The rows of all batches in one, padded to the widest."""
+    width = max(batch.source.shape[1] for batch in batches)
+
+    def rows(name):
+        sides = [getattr(batch, name) for batch in batches]
+        return torch.cat([F.pad(side, (0, width - side.shape[1])) for side in sides])
+
+    num_targets = sum(batch.num_targets for batch in batches)
+    return PairBatch(rows("source"), rows("target_in"), rows("target_out"), num_targets)
+
+
+def test_several_batches_of_a_step_have_the_gradient_of_one_large_batch(tmp_path):
+    batches = [drawn_batch(1, 3), drawn_batch(4, 9), drawn_batch(2, 5)]
+
+    def trained(name, batches):
+        model = tiny_transformer(norm_first=True).train()
+        task = Task(
+            lambda _: iter(batches),
+            len(batches),
+            lambda batch: label_smoothed_loss(model, batch, 0.1),
+            lambda: {"value": 0.0},
+            lambda batch: batch.num_targets,
+        )
+        options = TrainingOptions(max_steps=1, accumulate_steps=4, warmup_steps=1)
+        Trainer(model, task, options, tmp_path / name, show_progress=False).train()
+        return model, History(tmp_path / name).rows[0]["training_loss"]
+
+    parts, loss = trained("parts", batches)
+    whole, whole_loss = trained("whole", [joined(batches)])
+
+    assert loss == pytest.approx(whole_loss, rel=1e-6)
+    for part, parameter in zip(parts.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(part.grad, parameter.grad, rtol=1e-4, atol=1e-7)
+        # The first step of Adam divides gradients by their size, also those that only round zero.
+        is_real = parameter.grad.abs() > 1e-6
+        torch.testing.assert_close(part[is_real], parameter[is_real], rtol=0, atol=1e-5)
+
+
+def test_the_loss_of_a_validation_set_is_that_per_token_of_all_its_references():
+    texts = ["the dog", "le chien", "un chien noir", "the black cat runs", "le chat noir court"]
+    tokenizer = train_translation_tokenizer(texts, 50)
+    model = tiny_transformer(norm_first=True, vocab_size=tokenizer.get_vocab_size())
+    held_out = ValidationSet([texts[0], texts[3]], [texts[1:3], texts[4:]])
+
+    def loss(batch):
+        return label_smoothed_loss(model, batch, 0.1)
+
+    measured = held_out.loss(loss, tokenizer, torch.device("cpu"))
+
+    def summed(source, target):
+        source_ids, target_ids = ([tokenizer.encode(text).ids] for text in (source, target))
+        shifted = [[tokenizer.token_to_id("<s>"), *target_ids[0][:-1]]]
+        tensors = [torch.tensor(ids) for ids in (source_ids, shifted, target_ids)]
+        batch = PairBatch(tensors[0], tensors[1], tensors[2], num_targets=1)
+        return loss(batch).item(), len(target_ids[0])
+
+    pairs = [(texts[0], texts[1]), (texts[0], texts[2]), (texts[3], texts[4])]
+    sums, nums = zip(*(summed(*pair) for pair in pairs), strict=True)
+    assert measured == pytest.approx(sum(sums) / sum(nums), rel=1e-5)
+
+
+def test_a_validation_file_without_pairs_is_refused(tmp_path):
+    (tmp_path / "valid.tsv").touch()
+    texts = TranslationData((PairSource(tmp_path / "train.tsv"),), tmp_path / "valid.tsv")
+    with pytest.raises(ValueError, match=r"valid\.tsv has no pairs to validate on"):
+        train_translation(TINY_TRANSFORMER, texts, OPTIONS, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture(scope="module")
@@ -144,20 +226,6 @@ def test_a_bundle_of_other_sizes_is_refused_as_start(translation_bundle):
         other = replace(config, architecture=tiny(vocab_size, **{field: 4}))
         with pytest.raises(ValueError, match=f"{field} {value}, not 4"):
             check_start(translation_bundle, other)
-
-
-def test_pairs_that_nothing_can_be_learned_from_are_counted_in_the_log(tmp_path, caplog):
-    data = write_pairs(tmp_path)
-    long = "The dog sees the man. " * 50
-    with (data / "train.tsv").open("a", encoding="utf-8") as file:
-        file.write(f"{long}\tDer Hund sieht den Mann.\n\n")
-    caplog.set_level("INFO")
-
-    train_tiny_translation(tmp_path / "run", data, max_steps=1)
-
-    assert caplog.messages[0] == (
-        "train.tsv: 2 of 290 pairs are left out: 1 empty, 1 more than 128 tokens on a side"
-    )
 
 
 def test_training_can_start_from_the_weights_of_a_run(run_dir):

@@ -1,10 +1,11 @@
 """The data files that commands are given, some with a number."""
 
 import argparse
+import re
 from pathlib import Path
 
 from attendant_export.data.bert_text import TextSource
-from attendant_export.data.translation_data import ExtraPairs, PairSource
+from attendant_export.data.translation_data import ExtraPairs, ExtraValidation, PairSource
 
 MAX_REPEATS = 1000
 """Limit of the repeats of further training pairs in an epoch."""
@@ -40,6 +41,14 @@ def extra_pairs(args: argparse.Namespace, text: str) -> ExtraPairs:
     if not number.isdecimal() or not 1 <= int(number) <= MAX_REPEATS:
         raise ValueError(f"--extra-pairs {text}: want FILE[:REPEATS], repeats 1 to {MAX_REPEATS}")
     return ExtraPairs(data_file(args, name, or_folder=True), int(number))
+
+
+def extra_validation(args: argparse.Namespace, text: str) -> ExtraValidation:
+    """Read ``NAME=FILE`` of ``--extra-valid``. Raises ValueError that names what is wrong."""
+    name, equals, file = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(f"--extra-valid {text}: want NAME=FILE, letters, digits, - and _ as NAME")
+    return ExtraValidation(name, data_file(args, file))
 
 
 def text_source(args: argparse.Namespace, text: str) -> TextSource:

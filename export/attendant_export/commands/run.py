@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run one command. An expected error prints one line and sets the exit code.
+    """Run one command. An expected error prints a message and sets the exit code.
 
     1: a bundle is damaged or cannot be written, its graphs differ from the model, or a training
     diverged; 2: any other error of the input; 129, 130 or 143: SIGHUP, SIGINT or SIGTERM stopped a

@@ -11,6 +11,7 @@ from attendant_export import __version__
 from attendant_export.commands.data_files import (
     data_file,
     extra_pairs,
+    extra_validation,
     pair_source,
     text_source,
 )
@@ -23,6 +24,7 @@ from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.runs.config_checks import has_started
 from attendant_export.runs.records import DataSource, RunRecord, write_run_record
+from attendant_export.runs.tensorboard import check_installed
 from attendant_export.train.bert import ContrastiveOptions, MlmOptions, train_bert
 from attendant_export.train.device import pick_device
 from attendant_export.train.distributed import ProcessGroup, join_processes
@@ -45,6 +47,7 @@ def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOpt
         "patience",
         "learning_rate",
         "warmup_steps",
+        "accumulate_steps",
         "average_decay",
     )
     values = {name: getattr(args, prefix + name) for name in names}
@@ -64,6 +67,8 @@ def _recorded(
     args: argparse.Namespace, recipe: str, max_tokens: int | None = None
 ) -> Iterator[ProcessGroup]:
     """Join the processes of a training. Only the first one writes the run record and logs."""
+    if args.tensorboard:
+        check_installed()
     if args.num_threads is not None:
         torch.set_num_threads(args.num_threads)
     with join_processes(pick_device(args.device)) as processes:
@@ -125,12 +130,14 @@ def run_train_translation(args: argparse.Namespace) -> None:
         data_file(args, args.valid),
         swap=args.swap,
         extra=tuple(extra_pairs(args, text) for text in args.extra_pairs),
+        extra_valid=tuple(extra_validation(args, text) for text in args.extra_valid),
         temperature=args.temperature,
         text_filters=parse_text_filters(args.filter),
         length_filters=LengthFilters(max_ratio=args.max_length_ratio),
         augmentation=parse_augmentation(args.augment),
         vocab_size=args.vocab_size,
         max_batch_tokens=args.max_batch_tokens,
+        skip_bad_lines=args.skip_bad_lines,
         cache_dir=args.cache_dir,
     )
     options = _training_options(args)
@@ -148,6 +155,7 @@ def run_train_translation(args: argparse.Namespace) -> None:
             init_from=args.init_from,
             new_tokenizer=args.new_tokenizer,
             processes=processes,
+            tensorboard=args.tensorboard,
         )
     if processes.is_first:
         metric = "mean of both BLEU figures" if data.augmentation else "BLEU"
@@ -172,6 +180,7 @@ def run_train_bert(args: argparse.Namespace) -> None:
         vocab_size=args.vocab_size,
         max_tokens=args.max_tokens,
         seed=args.seed,
+        skip_bad_lines=args.skip_bad_lines,
     )
     mlm = MlmOptions(_optional_phase(args, "mlm_"), args.max_batch_tokens, args.mask_ratio)
     contrastive = ContrastiveOptions(
@@ -194,6 +203,7 @@ def run_train_bert(args: argparse.Namespace) -> None:
             precision=args.precision,
             init_from=args.init_from,
             processes=processes,
+            tensorboard=args.tensorboard,
         )
     if processes.is_first:
         print(f"{args.run_dir}: finished with best mean accuracy {progress.best:.4f}")

@@ -1,18 +1,24 @@
 """Reads the training text of a BERT. Depends on files, not on tokenizers or models."""
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from attendant_export.data.bad_lines import SKIP, BadLines
 from attendant_export.data.similar_pairs import paraphrase_pairs
 from attendant_export.data.text_files import (
     draw_texts,
     group_references,
     join_paragraphs,
+    numbered_pairs,
     read_documents,
     read_pairs,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,8 @@ class BertData:
     max_tokens: int = 64
     seed: int = 1
     """Seed of the sample from ``texts`` and of the validation samples."""
+    skip_bad_lines: bool = False
+    """Leave out lines of training text that cannot be used, instead of refusing to train."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +58,36 @@ class MlmText:
 
 
 def read_mlm_text(data: BertData) -> MlmText:
-    """The sampled passages of every source and the sentences of the translation pairs."""
-    text = MlmText(_distinct_sentences(data.train_pairs), _distinct_sentences(data.valid_pairs))
+    """The sampled passages of every source and the sentences of the translation pairs.
+
+    Raises ValueError that lists the bad lines of all training files, unless ``data`` skips them;
+    then logs how many there are.
+    """
+    valid = _distinct_sentences(read_pairs(data.valid_pairs))
+    bad_lines = BadLines()
+    text = MlmText(_distinct_sentences(_train_pairs(data, bad_lines)), valid)
     rng = np.random.default_rng(data.seed)
     max_characters = 4 * data.max_tokens  # a passage of this size fills about one sequence
     for source in data.texts:
         passages: list[str] = []
-        for document in read_documents(source.path):
+        for document in read_documents(source.path, bad_lines):
             is_held_out = rng.random() < source.held_out_documents
             cut = join_paragraphs(document, max_characters)
             (text.valid if is_held_out else passages).extend(cut)
         text.train.extend(draw_texts(passages, source.max_characters, rng))
+    if not data.skip_bad_lines:
+        bad_lines.refuse(SKIP)
+    elif bad_lines.counts:
+        logger.info("%s are left out", bad_lines.summary())
     return text
 
 
-def _distinct_sentences(path: Path) -> list[str]:
-    return list(dict.fromkeys(text for pair in read_pairs(path) for text in pair))
+def _train_pairs(data: BertData, bad_lines: BadLines) -> list[tuple[str, str]]:
+    return [pair for _, pair in numbered_pairs(data.train_pairs, bad_lines)]
+
+
+def _distinct_sentences(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    return list(dict.fromkeys(text for pair in pairs for text in pair))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +103,11 @@ class SimilarSentences:
 def read_similar_sentences(
     data: BertData, max_paraphrases_per_group: int, num_valid_sentences: int
 ) -> SimilarSentences:
-    """The training pairs, and a random sample of held-out sentences with their first reference."""
-    pairs = read_pairs(data.train_pairs)
+    """The training pairs, and a random sample of held-out sentences with their first reference.
+
+    `read_mlm_text` checks their lines.
+    """
+    pairs = _train_pairs(data, BadLines())
     paraphrases = paraphrase_pairs(pairs, max_paraphrases_per_group)
     references = list(group_references(read_pairs(data.valid_pairs)).items())
     chosen = np.random.default_rng(data.seed).permutation(len(references))[:num_valid_sentences]

@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 
 from attendant_export.data.language_filter import EXTRA, is_in_language, is_installed
 
-EMPTY, COPIES, DUPLICATES, LANGUAGES = "empty", "copies", "duplicates", "languages"
-TOO_LONG, RATIO = "too long", "length ratio"
-"""The reasons for which a pair is left out."""
+COPIES, DUPLICATES, LANGUAGES, RATIO = "copies", "duplicates", "languages", "length ratio"
+"""The reasons for which a pair may be left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextFilters:
-    """What is left out by its text. Pairs with an empty or blank side always are."""
+    """What is left out by its text."""
 
     copies: bool = False
     """Whether pairs are left out whose source and target are the same."""
@@ -26,8 +25,6 @@ class TextFilters:
 
     def reason(self, source: str, target: str) -> str | None:
         """Why a pair is left out, or None. Does not look for duplicates."""
-        if not source.strip() or not target.strip():
-            return EMPTY
         if self.copies and source.strip() == target.strip():
             return COPIES
         if self.languages is not None:
@@ -52,6 +49,11 @@ class LengthFilters:
     def __post_init__(self) -> None:
         if self.max_ratio is not None and not self.max_ratio >= 1:
             raise ValueError(f"--max-length-ratio {self.max_ratio:g}: want a number of at least 1")
+
+    @property
+    def too_long(self) -> str:
+        """What is wrong with a line of which a side exceeds ``max_tokens``."""
+        return f"more than {self.max_tokens} tokens on a side"
 
     def are_too_long(
         self, sources: NDArray[np.int64], targets: NDArray[np.int64]

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from attendant_export.data.array_folders import FolderWriter, open_or_build
+from attendant_export.data.bad_lines import MAX_SHOWN, BadLine, BadLines
 from attendant_export.data.batches import encode
-from attendant_export.data.pair_filters import RATIO, TOO_LONG, LengthFilters
+from attendant_export.data.pair_filters import RATIO, LengthFilters
 from attendant_export.data.pair_texts import BLOCK_PAIRS, PairTexts, key_of
 from attendant_export.data.sequences import Sequences
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files; others are not read."""
 
 
@@ -45,7 +46,9 @@ class EncodedPairs:
     texts: PairTexts
     rows: NDArray[Any]  # (pairs), where the text of each pair is in ``texts``
     left_out: Mapping[str, int]
-    """How many pairs were left out, by reason: by their text and by their lengths."""
+    """How many lines are left out, by reason: by their text and by their lengths."""
+    too_long: BadLines
+    """The lines of which a side has more tokens than the longest that is trained on."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,8 +78,11 @@ def open_tokens(
         cache_dir / f"tokens-{key}", lambda writer: _write(writer, texts, tokenizer, filters)
     )
     tokens = TokenPairs(folder.sequences("source"), folder.sequences("target"))
-    left_out = {**texts.left_out, **folder.facts["left_out"]}
-    return EncodedPairs(tokens, texts, folder.arrays["rows"], left_out)
+    too_long, num_too_long = filters.too_long, folder.facts["num_too_long"]
+    listed = [BadLine(*texts.place(row), too_long) for row in folder.facts["too_long"]]
+    bad_lines = BadLines(Counter({too_long: num_too_long} if num_too_long else {}), listed)
+    left_out = {**texts.left_out, **bad_lines.counts, **folder.facts["left_out"]}
+    return EncodedPairs(tokens, texts, folder.arrays["rows"], left_out, bad_lines)
 
 
 def encode_pairs(
@@ -96,16 +102,20 @@ def _write(
     writer: FolderWriter, texts: PairTexts, tokenizer: Tokenizer, filters: LengthFilters
 ) -> dict[str, Any]:
     dtype = token_type(tokenizer)
-    left_out: Counter[str] = Counter()
+    num_exceeding = num_too_long = 0
+    too_long: list[int] = []
     for start in range(0, max(1, len(texts)), BLOCK_PAIRS):
         numbers = np.arange(start, min(start + BLOCK_PAIRS, len(texts)), dtype=np.uint32)
         sides = encode_pairs([texts[i] for i in numbers.tolist()], tokenizer)
         lengths = [np.fromiter(map(len, side), np.int64) for side in sides]
         are_too_long = filters.are_too_long(*lengths)
         exceed_ratio = filters.exceed_ratio(*lengths) & ~are_too_long
-        left_out += Counter({TOO_LONG: int(are_too_long.sum()), RATIO: int(exceed_ratio.sum())})
+        num_too_long += int(are_too_long.sum())
+        too_long = [*too_long, *numbers[are_too_long].tolist()][:MAX_SHOWN]
+        num_exceeding += int(exceed_ratio.sum())
         kept = np.flatnonzero(~(are_too_long | exceed_ratio))
         writer.append("rows", numbers[kept])
         for name, side in zip(("source", "target"), sides, strict=True):
             writer.append_sequences(name, [side[i] for i in kept], dtype)
-    return {"left_out": dict(left_out)}
+    left_out = {RATIO: num_exceeding} if num_exceeding else {}
+    return {"left_out": left_out, "num_too_long": num_too_long, "too_long": too_long}

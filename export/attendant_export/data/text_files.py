@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from attendant_export.data.bad_lines import EMPTY, NO_PAIR, NOT_UTF8, BadLines
+
 BYTE_ORDER_MARK = "\ufeff"
 _COMPRESSED: dict[str, Callable[[Path], BufferedIOBase]] = {
     ".gz": gzip.GzipFile,
@@ -33,11 +35,12 @@ def files_of(path: Path) -> list[Path]:
     return found
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 text file without line ends and without a byte order mark.
+def numbered_lines(path: Path, bad_lines: BadLines) -> Iterator[tuple[int, str]]:
+    """Lines of a UTF-8 text file with their numbers from 1, without line ends.
 
-    Names ending in ``.gz``, ``.xz`` and ``.bz2`` mean compressed text. Raises ValueError that names
-    the line that is not UTF-8, or the file that cannot be decompressed.
+    Names ending in ``.gz``, ``.xz`` and ``.bz2`` mean compressed text. A byte order mark is left
+    out, and lines that are not UTF-8 are added to ``bad_lines`` instead. Raises ValueError that
+    names a file that cannot be decompressed.
     """
     if path.suffix == ".zst":
         raise ValueError(f"{path}: .zst is not supported, only {', '.join(_COMPRESSED)} and plain")
@@ -45,10 +48,13 @@ def read_lines(path: Path) -> Iterator[str]:
     try:
         with _COMPRESSED.get(path.suffix, _open_plain)(path) as file:
             for number, line in enumerate(file, start=1):
-                text = line.decode()
-                yield (text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text).rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}:{number}: the text is not UTF-8: {error.reason}") from error
+                try:
+                    text = line.decode()
+                except UnicodeDecodeError:
+                    bad_lines.add(path, number, NOT_UTF8)
+                    continue
+                text = text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text
+                yield number, text.rstrip("\r\n")
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # The system's errors have a number; those of the libraries have none.
@@ -59,31 +65,30 @@ def _open_plain(path: Path) -> BufferedIOBase:
     return path.open("rb")
 
 
-def iter_pairs(path: Path, swap: bool = False) -> Iterator[tuple[str, str]]:
-    """Pairs of a file with ``source<TAB>target`` lines; ``swap`` gives (target, source).
+def numbered_pairs(
+    path: Path, bad_lines: BadLines, swap: bool = False
+) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Pairs of a file with ``source<TAB>target`` lines, with the numbers of their lines.
 
-    Sides may be empty; an empty line is a pair of empty sides. Raises ValueError that names a line
-    with another number of columns, and as `read_lines`.
+    ``swap`` gives (target, source). Lines that are no pair, or of which a side is empty or blank,
+    are added to ``bad_lines`` instead. Raises as `numbered_lines`.
     """
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in numbered_lines(path, bad_lines):
         columns = line.split("\t") if line else ["", ""]
         if len(columns) != 2:
-            raise _no_pair(path, number, len(columns))
-        yield (columns[1], columns[0]) if swap else (columns[0], columns[1])
+            bad_lines.add(path, number, NO_PAIR)
+        elif not all(column.strip() for column in columns):
+            bad_lines.add(path, number, EMPTY)
+        else:
+            yield number, (columns[1], columns[0]) if swap else (columns[0], columns[1])
 
 
 def read_pairs(path: Path, swap: bool = False) -> list[tuple[str, str]]:
-    """All pairs of a file, as `iter_pairs`. An empty side raises ValueError as well."""
-    pairs = []
-    for number, pair in enumerate(iter_pairs(path, swap), start=1):
-        if not all(pair):
-            raise _no_pair(path, number, sum(map(bool, pair)))
-        pairs.append(pair)
+    """All pairs of a file, as `numbered_pairs`. Raises ValueError that lists bad lines."""
+    bad_lines = BadLines()
+    pairs = [pair for _, pair in numbered_pairs(path, bad_lines, swap)]
+    bad_lines.refuse()
     return pairs
-
-
-def _no_pair(path: Path, number: int, num_texts: int) -> ValueError:
-    return ValueError(f"{path}:{number}: want two tab-separated texts, got {num_texts}")
 
 
 def group_references(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -94,10 +99,13 @@ def group_references(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return references
 
 
-def read_documents(path: Path) -> Iterator[list[str]]:
-    """Paragraphs of each document of a file with an empty line between documents."""
+def read_documents(path: Path, bad_lines: BadLines) -> Iterator[list[str]]:
+    """Paragraphs of each document of a file with an empty line between documents.
+
+    Adds lines to ``bad_lines`` and raises as `numbered_lines`.
+    """
     document: list[str] = []
-    for line in read_lines(path):
+    for _, line in numbered_lines(path, bad_lines):
         if line:
             document.append(line)
         elif document:

@@ -1,18 +1,18 @@
 """What a translation model is trained on: files of pairs, how often each occurs, and filters."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation
+from attendant_export.data.bad_lines import SKIP, BadLines, counted
 from attendant_export.data.mixtures import nums_in_epoch, spread_rows
 from attendant_export.data.pair_filters import (
     NO_TEXT_FILTERS,
     RATIO,
-    TOO_LONG,
     LengthFilters,
     TextFilters,
 )
@@ -44,18 +44,30 @@ class ExtraPairs:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtraValidation:
+    """A file of further validation pairs, and its name in the history of the run."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class TranslationData:
     """Files of training and validation pairs, and settings for tokenization and batches.
 
-    Raises ValueError if only some of several sources have a weight, for a weight that is not
-    positive, for a temperature below 1, and for a temperature beside weights.
+    Raises ValueError if two further validation files have one name, if only some of several sources
+    have a weight, for a weight that is not positive, for a temperature below 1, and for a
+    temperature beside weights.
     """
 
     train: tuple[PairSource, ...]
     valid: Path
+    """Pairs whose quality chooses the best checkpoint."""
     swap: bool = False
     """Translate the second column to the first."""
     extra: tuple[ExtraPairs, ...] = ()
+    extra_valid: tuple[ExtraValidation, ...] = ()
+    """Pairs on which the quality is measured as well."""
     temperature: float = 1.0
     """Without weights, the shares of sources are proportional to size ** (1 / temperature)."""
     text_filters: TextFilters = NO_TEXT_FILTERS
@@ -65,7 +77,9 @@ class TranslationData:
     vocab_size: int = 8000
     max_batch_tokens: int = 4096
     num_valid_sources: int = 500
-    """Number of validation sentences that each validation translates, sampled once."""
+    """Number of sentences of each validation file that are translated, sampled once."""
+    skip_bad_lines: bool = False
+    """Leave out lines that nothing can be learned from, instead of refusing to train."""
     cache_dir: Path | None = None
     """Where encoded pairs are kept; None: in the folder ``data`` of the run."""
 
@@ -80,6 +94,8 @@ class TranslationData:
             raise ValueError(f"--temperature {self.temperature:g}: want a number of at least 1")
         if any(are_weighted) and self.temperature != 1:
             raise ValueError("--temperature: is for files without weights")
+        if len({extra.name for extra in self.extra_valid}) < len(self.extra_valid):
+            raise ValueError("--extra-valid: want a name of its own for every file")
 
     def nums_in_epoch(self, parts: Sequence[PairTexts | EncodedPairs]) -> list[int]:
         """The number of pairs of each of ``parts`` in an epoch: the sources, then the extra ones.
@@ -98,12 +114,16 @@ class TranslationTexts:
     """The text of all training pairs, in mapped files."""
 
     def __init__(self, data: TranslationData, cache_dir: Path) -> None:
-        """Write the files to ``cache_dir`` unless they are there. Raises as `open_texts`."""
+        """Write the files to ``cache_dir`` unless they are there.
+
+        Raises as `open_texts`, and ValueError that lists bad lines unless ``data`` skips them.
+        """
         self._data, self._cache_dir = data, cache_dir
         self.parts = [
             open_texts(path, cache_dir, data.swap, data.text_filters)
             for path in [*(s.path for s in data.train), *(e.path for e in data.extra)]
         ]
+        self._refuse(part.bad_lines for part in self.parts)
 
     def sample(self, max_pairs: int = TOKENIZER_PAIRS) -> Iterator[str]:
         """The texts of at most about ``max_pairs`` pairs, evenly spread over an epoch."""
@@ -118,21 +138,32 @@ class TranslationTexts:
         return train_translation_tokenizer(self.sample(), self._data.vocab_size)
 
     def dataset(self, tokenizer: Tokenizer) -> PairDataset:
-        """The encoded pairs, in mapped files; logs for each file how many are left out."""
+        """The encoded pairs, in mapped files; logs the pairs of each file, and what is left out.
+
+        Raises ValueError that lists lines that are too long unless the data skip bad lines.
+        """
         filters = self._data.length_filters
         parts = [open_tokens(each, tokenizer, self._cache_dir, filters) for each in self.parts]
+        self._refuse(part.too_long for part in parts)
         for part in parts:
-            if part.left_out:
-                logger.info("%s", describe_left_out(part, filters))
+            logger.info("%s: %s", part.texts.name, describe_pairs(part, filters))
         return PairDataset(parts, self._data.nums_in_epoch(parts), tokenizer, filters.max_tokens)
 
+    def _refuse(self, found: Iterable[BadLines]) -> None:
+        """Raise ValueError that lists all lines of ``found`` unless the data skip bad lines."""
+        if not self._data.skip_bad_lines:
+            bad_lines = BadLines()
+            for each in found:
+                bad_lines.extend(each)
+            bad_lines.refuse(SKIP)
 
-def describe_left_out(part: EncodedPairs, filters: LengthFilters) -> str:
-    """A line that says how many pairs of a file are left out, and why."""
-    reasons = {
-        TOO_LONG: f"more than {filters.max_tokens} tokens on a side",
-        RATIO: f"more than {filters.max_ratio} tokens on a side for each of the other",
-    }
+
+def describe_pairs(part: EncodedPairs, filters: LengthFilters) -> str:
+    """How many pairs of a file are trained on, how many lines are left out, and why."""
+    pairs = counted(len(part), "pair")
+    if not part.left_out:
+        return pairs
+    reasons = {RATIO: f"more than {filters.max_ratio} tokens on a side for each of the other"}
     num = sum(part.left_out.values())
-    listed = ", ".join(f"{count} {reasons.get(why, why)}" for why, count in part.left_out.items())
-    return f"{part.texts.name}: {num} of {num + len(part)} pairs are left out: {listed}"
+    listed = ", ".join(f"{n:,} {reasons.get(why, why)}" for why, n in part.left_out.items())
+    return f"{pairs}; {num:,} of {num + len(part):,} lines are left out: {listed}"

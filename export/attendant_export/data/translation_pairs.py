@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation
-from attendant_export.data.batches import split_ascending
+from attendant_export.data.batches import group_by_tokens, pad, split_ascending
 from attendant_export.data.mixtures import draw_rows
 from attendant_export.data.pair_texts import BLOCK_PAIRS
 from attendant_export.data.pair_tokens import EncodedPairs, TokenPairs, encode_pairs, token_type
@@ -154,9 +154,7 @@ class PairDataset:
         target_out, num_targets = self._padded(
             pairs, [(i, pairs.collections[i].target) for i in used], share
         )
-        begin = torch.full((len(target_out), 1), self._bos_id)
-        target_in = torch.cat([begin, target_out[:, :-1]], dim=1)
-        return PairBatch(source, target_in, target_out, num_targets)
+        return PairBatch(source, _shifted(target_out, self._bos_id), target_out, num_targets)
 
     def _padded(
         self, pairs: _Chunk, sides: list[tuple[int, Sequences]], share: slice
@@ -198,3 +196,24 @@ def _shuffled_batches(
     for number in rng.permutation(len(ranges)):
         start, end = ranges[number]
         yield order[start:end]
+
+
+def batches_of(
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_batch_tokens: int
+) -> Iterator[PairBatch]:
+    """All of ``pairs`` in memory, in batches of similar length."""
+    pad_id, bos_id = special_token_id(tokenizer, PAD), special_token_id(tokenizer, BOS)
+    sources, targets = encode_pairs(pairs, tokenizer)
+    lengths = [
+        max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)
+    ]
+    for rows in group_by_tokens(lengths, max_batch_tokens, np.argsort(lengths)):
+        source, target_out = (pad([side[i] for i in rows], pad_id) for side in (sources, targets))
+        num_targets = sum(len(targets[i]) for i in rows)
+        yield PairBatch(source, _shifted(target_out, bos_id), target_out, num_targets)
+
+
+def _shifted(target_out: Tensor, bos_id: int) -> Tensor:
+    """What the decoder reads to predict ``target_out`` (batch, target)."""
+    begin = torch.full((len(target_out), 1), bos_id)
+    return torch.cat([begin, target_out[:, :-1]], dim=1)

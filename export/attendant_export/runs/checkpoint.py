@@ -20,6 +20,22 @@ WEIGHTS, AVERAGE, OPTIMIZER, STATE, CONFIG = (
     "config.json",
 )
 LAST, BEST = "last", "best"
+COPIES = 9
+"""Copies of the weights' size in a run folder: four in ``last`` and its successor, and ``best``.
+
+The optimizer keeps two values of each weight, and the average one.
+"""
+
+
+def check_space(model: nn.Module, run_dir: Path) -> None:
+    """Raise OSError if the disk of ``run_dir`` has no space for the checkpoints of ``model``."""
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    needed, free = COPIES * size, shutil.disk_usage(run_dir).free
+    if free < needed:
+        raise OSError(
+            f"{run_dir}: checkpoints need {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB "
+            "of the disk are free"
+        )
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

@@ -2,6 +2,19 @@
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLES = {
+    "minutes": "Minutes of training",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "casual_bleu": "BLEU without capitals and final punctuation",
+    "mean_bleu": "Mean of both BLEU figures",
+}
+"""Columns whose titles are not their names."""
 
 
 class History:
@@ -28,17 +41,29 @@ class History:
             writer.writerows(self.rows)
 
     def draw(self) -> None:
-        """Draw one panel for each column except the step."""
+        """Write `figure` to ``history.png``."""
+        self.figure().savefig(self._picture)
+
+    def figure(self) -> "Figure":
+        """The run's name, and one panel with a title for each column except the step."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         names = [n for n in dict.fromkeys(n for r in self.rows for n in r) if n != "step"]
         figure = Figure(figsize=(6, 2 * len(names)), layout="constrained")
         FigureCanvasAgg(figure)
+        figure.suptitle(self._csv.resolve().parent.name, parse_math=False)
         panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
         for panel, name in zip(panels, names, strict=True):
             points = [(r["step"], r[name]) for r in self.rows if name in r]
             panel.plot(*zip(*points, strict=True))
-            panel.set_ylabel(name)
-        panels[-1].set_xlabel("step")
-        figure.savefig(self._picture)
+            panel.set_title(title_of(name), fontsize="medium")
+        panels[-1].set_xlabel("Step")
+        return figure
+
+
+def title_of(column: str) -> str:
+    """The title of a column such as ``bleu``, or ``news.bleu`` of the validation set ``news``."""
+    of_set, _, metric = column.rpartition(".")
+    title = TITLES.get(metric, metric.replace("_", " ").capitalize())
+    return f"{title} ({of_set})" if of_set else title

@@ -141,7 +141,9 @@ class MlmTask:
     def as_task(self) -> Task[MaskedBatch]:
         """The interface of this task for `Trainer`."""
         num_batches = self.dataset.num_batches(self.options.max_batch_tokens)
-        return Task(self.batches, num_batches, self.loss, self.validate)
+        return Task(
+            self.batches, num_batches, self.loss, self.validate, lambda batch: batch.num_targets
+        )
 
     def batches(self, epoch: int) -> Iterator[MaskedBatch]:
         """This process's share of the batches of an epoch, on the model's device."""
@@ -203,7 +205,9 @@ class ContrastiveTask:
     def as_task(self) -> Task[ContrastiveBatch]:
         """The interface of this task for `Trainer`."""
         num_batches = self.pairs.num_batches(self.options.max_pairs)
-        return Task(self.batches, num_batches, self.loss, self.validate)
+        return Task(
+            self.batches, num_batches, self.loss, self.validate, lambda batch: batch.num_pairs
+        )
 
     def batches(self, epoch: int) -> Iterator[ContrastiveBatch]:
         """This process's share of the batches of an epoch, on the model's device."""
@@ -260,6 +264,7 @@ def train_bert(
     precision: str = "auto",
     init_from: Path | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
+    tensorboard: bool = False,
 ) -> Progress:
     """Train a BERT in ``run_dir``, or resume it. Returns the progress of the last phase.
 
@@ -285,11 +290,16 @@ def train_bert(
         model.begin_as_averages()
     if processes.is_first:
         write_config(run_dir, config)
-    dtype = pick_precision(precision, next(model.parameters()).device)
-    for trainer in _phases(
-        model, tokenizer, text, data, mlm_options, contrastive_options, run_dir, processes, dtype
+    dtype = pick_precision(precision, next(model.parameters()).device, processes)
+    for task, options, phase in _phases(
+        model, tokenizer, text, data, mlm_options, contrastive_options, processes
     ):
-        progress = trainer.train()
+        progress = Trainer(
+            *(model, task, options, run_dir / phase),
+            processes=processes,
+            dtype=dtype,
+            tensorboard=tensorboard,
+        ).train()
     return progress
 
 
@@ -300,31 +310,25 @@ def _phases(
     data: BertData,
     mlm_options: MlmOptions,
     options: ContrastiveOptions,
-    run_dir: Path,
     processes: ProcessGroup,
-    dtype: torch.dtype,
-) -> Iterator[Trainer[Any]]:
-    """The trainer of each phase, created when the previous phase has finished."""
+) -> Iterator[tuple[Task[Any], TrainingOptions, str]]:
+    """The task, options and folder of each phase, prepared when the previous one has finished."""
     sentences = read_similar_sentences(
         data, options.max_paraphrases_per_group, options.num_valid_sentences
     )
     pairs = SimilarPairs(sentences.train, tokenizer, data.max_tokens)
     given = (model, tokenizer, pairs, sentences.valid, data.max_tokens)
-
-    def trainer(task: Task[Any], training: TrainingOptions, folder: Path) -> Trainer[Any]:
-        return Trainer(model, task, training, folder, processes=processes, dtype=dtype)
-
     if options.embedding_training is not None:
         averages = replace(
             options, training=options.embedding_training, max_pairs=options.max_embedding_pairs
         )
         task = ContrastiveTask(*given, averages, num_layers=0, processes=processes)
-        yield trainer(task.as_task(), averages.training, run_dir / "embeddings")
+        yield task.as_task(), averages.training, "embeddings"
     mlm = MlmTask(model, tokenizer, text, data, mlm_options, processes)
     if mlm_options.training is not None:
-        yield trainer(mlm.as_task(), mlm_options.training, run_dir / "mlm")
+        yield mlm.as_task(), mlm_options.training, "mlm"
     task = ContrastiveTask(*given, options, mlm, processes=processes)
-    yield trainer(task.as_task(), options.training, run_dir)
+    yield task.as_task(), options.training, ""
 
 
 def _special_tokens(tokenizer: Tokenizer) -> EncoderTokens:

@@ -6,6 +6,8 @@ from contextlib import suppress
 
 import torch
 
+from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
+
 PRECISIONS = ("auto", "fp32", "bf16")
 MIN_SPEED = 3.0
 """bfloat16 pays if its products are this many times faster. Its conversions take time, too."""
@@ -25,16 +27,20 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
-def pick_precision(name: str, device: torch.device) -> torch.dtype:
+def pick_precision(
+    name: str, device: torch.device, processes: ProcessGroup = SINGLE_PROCESS
+) -> torch.dtype:
     """The type of the products of a training: ``auto``, ``fp32`` or ``bf16`` with fp32 weights.
 
     ``auto`` is bfloat16 on CUDA, and on a CPU that multiplies it much faster than float32, such as
-    one with AMX. Raises ValueError for other names.
+    one with AMX. The first of the ``processes`` measures that for all, since measurements near the
+    limit differ. Raises ValueError for other names.
     """
     if name not in PRECISIONS:
         raise ValueError(f"precision {name!r} is not {', '.join(PRECISIONS[:-1])} or bf16")
     if name == "auto":
-        name = "bf16" if device.type == "cuda" or _bfloat16_speed() > MIN_SPEED else "fp32"
+        pays = processes.is_first and (device.type == "cuda" or _bfloat16_speed() > MIN_SPEED)
+        name = "bf16" if processes.of_first(pays) else "fp32"
     return torch.bfloat16 if name == "bf16" else torch.float32
 
 

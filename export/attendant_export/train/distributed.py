@@ -5,14 +5,16 @@ gradients and a few numbers. Does not depend on models or tasks.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 PATIENCE = timedelta(hours=2)
 """Timeout for waiting on other processes. The first one tokenizes and validates while they wait."""
@@ -52,6 +54,17 @@ class ProcessGroup:
         whole[self.rank :: self.size] = own
         return whole
 
+    def summed(self, model: nn.Module, loss: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+        """``loss`` whose gradients are summed over the processes; its value is ``size`` times it.
+
+        ``loss`` depends on the parameters of ``model``.
+        """
+        if self.size == 1:
+            return loss
+        # A static graph detects the parameters that a phase does not use. It rules out no_sync: the
+        # gradients of every batch of a step are exchanged.
+        return DistributedDataParallel(_SummedLoss(model, loss, self.size), static_graph=True)
+
     def gather(self, values: Sequence[float]) -> list[list[float]]:
         """The values of every process, by rank. All processes must pass equally many."""
         own = torch.tensor(values, dtype=torch.float64)
@@ -60,6 +73,10 @@ class ProcessGroup:
             gathered = [torch.empty_like(own) for _ in range(self.size)]
             torch.distributed.all_gather(gathered, own)
         return [row.tolist() for row in gathered]
+
+    def of_first(self, value: float) -> float:
+        """The value of the first process; the others' values do not matter."""
+        return self.gather([value])[0][0]
 
     def wait(self) -> None:
         """Return when every process has called this."""
@@ -76,6 +93,17 @@ class ProcessGroup:
 
 
 SINGLE_PROCESS = ProcessGroup()
+
+
+class _SummedLoss(nn.Module):
+    """A task's loss as a module. Cancels the averaging of DistributedDataParallel."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[Any], Tensor], num_ranks: int) -> None:
+        super().__init__()
+        self.model, self.loss, self.num_ranks = model, loss, num_ranks
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.loss(batch) * self.num_ranks
 
 
 @contextmanager

@@ -7,22 +7,21 @@ validation.
 import itertools
 import logging
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Never, TypeVar
+from typing import Generic, Never, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from attendant_export.runs import checkpoint
 from attendant_export.runs.history import History
+from attendant_export.runs.tensorboard import TensorBoard
 from attendant_export.train.averaging import WeightAverage
 from attendant_export.train.device import keep_freed_memory
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
@@ -38,13 +37,10 @@ logger = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
 MAX_GRADIENT_NORM = 1.0
 """Longer gradients are scaled down to this norm."""
+SHOWN_STEPS = 20
+"""Steps between two updates of the progress bar, and between two points of curves of the loss."""
 STEPS_TO_JUDGE = 8
 """Steps after which the number of steps within a limit of time is estimated."""
-CHECKPOINT_COPIES = 9
-"""Copies of the weights' size in a run folder: four in ``last`` and its successor, and ``best``.
-
-The optimizer keeps two values of each weight, and the average one.
-"""
 
 
 @dataclass(slots=True)
@@ -75,17 +71,8 @@ class Task(Generic[Batch]):
     """The contribution of a share to the mean loss of the whole batch, a scalar."""
     validate: Callable[[], dict[str, float]]
     """Metrics on held-out data. The first one is maximized."""
-
-
-class _SummedLoss(nn.Module):
-    """A task's loss as a module. Cancels the averaging of DistributedDataParallel."""
-
-    def __init__(self, model: nn.Module, loss: Callable[[Any], Tensor], num_ranks: int) -> None:
-        super().__init__()
-        self.model, self.loss, self.num_ranks = model, loss, num_ranks
-
-    def forward(self, batch: Any) -> Tensor:
-        return self.loss(batch) * self.num_ranks
+    size: Callable[[Batch], int] = lambda _: 1
+    """Over how much the mean loss of a whole batch is taken, such as its target tokens."""
 
 
 class TrainingDiverged(Exception):
@@ -109,8 +96,9 @@ class Trainer(Generic[Batch]):
         show_progress: bool = True,
         processes: ProcessGroup = SINGLE_PROCESS,
         dtype: torch.dtype = torch.float32,
+        tensorboard: bool = False,
     ) -> None:
-        """Resume from ``run_dir/last`` if it exists.
+        """Resume from ``run_dir/last`` if it exists; ``tensorboard``: whether to write for it.
 
         Raises ValueError for an empty task, and OSError if the disk has no space for checkpoints.
         """
@@ -118,12 +106,13 @@ class Trainer(Generic[Batch]):
             raise ValueError("there is no text to train on")
         keep_freed_memory()
         run_dir.mkdir(parents=True, exist_ok=True)
-        _check_space(model, run_dir)
+        checkpoint.check_space(model, run_dir)
         self.model, self.task, self.options, self.run_dir = model, task, options, run_dir
         self.show_progress, self.processes = show_progress and processes.is_first, processes
         self.device, self.dtype = next(model.parameters()).device, dtype
         self.progress = Progress()
         self.history = History(run_dir)
+        self._board = TensorBoard(run_dir) if tensorboard and processes.is_first else None
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=options.learning_rate,
@@ -141,11 +130,7 @@ class Trainer(Generic[Batch]):
         processes.wait()
         if (last := checkpoint.find_last(run_dir)) is not None:
             self._resume(last)
-        self._loss: Callable[[Batch], Tensor] = task.loss
-        if processes.size > 1:
-            summed = _SummedLoss(model, task.loss, processes.size)
-            # A static graph detects the parameters that a phase does not use.
-            self._loss = DistributedDataParallel(summed, static_graph=True)
+        self._loss: Callable[[Batch], Tensor] = processes.summed(model, task.loss)
 
     def train(self) -> Progress:
         """Train until a limit or an early stop, then load the best weights.
@@ -154,17 +139,26 @@ class Trainer(Generic[Batch]):
         SIGHUP, which end the training after the current step, or in the middle of a validation; a
         second one ends the process at once. Raises TrainingDiverged if the loss is not finite.
         """
-        with self._signals.noted():
+        with self._signals.noted(), self._closing_board():
             if not self.is_finished():
                 self._loop()
             if self.progress.validated_step != self.progress.step:
                 self._save()  # Before the validation, which a stopped process may not survive.
                 if not self._stopped_by:
                     self._validate()
+            self.processes.wait()  # The first one may still write what the others read below.
         if self._stopped_by:
             raise TrainingStopped(signal.Signals(self._stopped_by))
         checkpoint.load_weights(checkpoint.find_weights(self.run_dir), self.model)
         return self.progress
+
+    @contextmanager
+    def _closing_board(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self._board is not None:
+                self._board.close()
 
     def _loop(self) -> None:
         started = time.monotonic() - self.progress.elapsed_seconds
@@ -172,8 +166,8 @@ class Trainer(Generic[Batch]):
             initial=self.progress.step, disable=not self.show_progress, mininterval=5, unit="step"
         )
         with bar:
-            for number, batch in enumerate(self._remaining_batches(), 1):
-                loss = self._step(batch)
+            for number, batches in enumerate(self._remaining_batches(), 1):
+                loss = self._step(batches)
                 self._agree(loss, time.monotonic() - started)
                 self._show(bar)
                 if number == STEPS_TO_JUDGE:
@@ -191,15 +185,17 @@ class Trainer(Generic[Batch]):
         if warning is not None and self.processes.is_first:
             logger.warning("%s", warning)
 
-    def _remaining_batches(self) -> Iterator[Batch]:
+    def _remaining_batches(self) -> Iterator[list[Batch]]:
+        """The batches of each step. The last step of an epoch may have fewer."""
         progress = self.progress
         while self.options.max_epochs is None or progress.epoch < self.options.max_epochs:
-            batches = self.task.batches(progress.epoch)
-            yield from itertools.islice(batches, progress.batch, None)
+            batches = itertools.islice(self.task.batches(progress.epoch), progress.batch, None)
+            while of_step := list(itertools.islice(batches, self.options.accumulate_steps)):
+                yield of_step
             progress.epoch, progress.batch = progress.epoch + 1, 0
 
-    def _step(self, batch: Batch) -> float:
-        """Train on a batch; returns this process's part of the loss."""
+    def _step(self, batches: list[Batch]) -> float:
+        """Train on ``batches`` as on one large batch; returns this process's part of the loss."""
         ratio = learning_rate_ratio(self.options, self.progress.step, self._done())
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * ratio
@@ -207,17 +203,24 @@ class Trainer(Generic[Batch]):
         # Dropout depends only on step and rank, so a resumed run continues exactly.
         seed = self.options.seed * 1_000_003 + self.progress.step
         torch.manual_seed(seed + self.processes.rank * 2**40)
-        with self._autocast():
-            loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        sizes = [self.task.size(batch) for batch in batches]
+        shares = [size / sum(sizes) for size in sizes]
+        loss = sum(map(self._add_gradient, batches, shares))
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        self.progress.step += 1
         self._check_finite(norm.item())  # Of the summed gradients, so all processes agree.
         self.optimizer.step()
-        self.progress.step += 1
         if self._average is not None:
             self._average.update(self.progress.step)
-        self.progress.batch += 1
+        self.progress.batch += len(batches)
+        return loss
+
+    def _add_gradient(self, batch: Batch, share: float) -> float:
+        """Add the gradient of ``share`` of the loss of a batch; returns this part of the loss."""
+        with self._autocast():
+            loss = self._loss(batch) * share
+        loss.backward()
         return loss.item() / self.processes.size
 
     def _agree(self, loss: float, elapsed_seconds: float) -> None:
@@ -233,7 +236,7 @@ class Trainer(Generic[Batch]):
         if not math.isfinite(value):
             raise TrainingDiverged(
                 f"{self.run_dir}: the loss or its gradient is {value} in step "
-                f"{self.progress.step + 1}; the last checkpoint and the best one are kept. Lower "
+                f"{self.progress.step}; the last checkpoint and the best one are kept. Lower "
                 "the learning rate or lengthen the warm-up"
             )
 
@@ -284,15 +287,25 @@ class Trainer(Generic[Batch]):
     def _write_history(self, values: dict[str, float]) -> None:
         row = {"step": self.progress.step, "minutes": self.progress.elapsed_seconds / 60}
         if self._recent:  # Empty right after resuming.
-            row["training_loss"] = sum(self._recent) / len(self._recent)
+            row["training_loss"] = _mean(self._recent)
+            row["learning_rate"] = self._learning_rate()
         self.history.append(row | values)
         self.history.draw()
+        if self._board is not None:
+            self._board.write(self.progress.step, values)
+
+    def _learning_rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def _show(self, bar: "tqdm[Never]") -> None:
         bar.update()
-        if self.progress.step % 20 == 0:
+        if self.progress.step % SHOWN_STEPS == 0:
             bar.total = math.ceil(self.progress.step / self._done())
-            rate = self.optimizer.param_groups[0]["lr"]
+            rate = self._learning_rate()
+            if self._board is not None:
+                loss = _mean(self._recent[-SHOWN_STEPS:])
+                values = {"training_loss": loss, "learning_rate": rate}
+                self._board.write(self.progress.step, values)
             left = self.progress.elapsed_seconds * (1 / max(self._done(), 1e-6) - 1)
             bar.set_postfix_str(
                 f"epoch {self.progress.epoch} loss {self._recent[-1]:.3f} lr {rate:.1e} "
@@ -328,11 +341,5 @@ class Trainer(Generic[Batch]):
             checkpoint.keep_last_as_best(self.run_dir)
 
 
-def _check_space(model: nn.Module, run_dir: Path) -> None:
-    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    needed, free = CHECKPOINT_COPIES * size, shutil.disk_usage(run_dir).free
-    if free < needed:
-        raise OSError(
-            f"{run_dir}: checkpoints need {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB "
-            "of the disk are free"
-        )
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

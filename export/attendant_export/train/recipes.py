@@ -22,9 +22,11 @@ def describe_hardware(device: torch.device, num_processes: int = 1) -> str:
 
 def describe_schedule(options: TrainingOptions) -> str:
     """The optimizer and its learning rate in one clause."""
+    num = options.accumulate_steps
     return (
         f"AdamW, learning rate {options.learning_rate:g} after {options.warmup_steps} steps of "
         f"warm-up, decayed linearly to {options.final_learning_rate_ratio:.0%} of it"
+        + (f", gradients of {num} batches summed for a step" if num > 1 else "")
     )
 
 

@@ -2,13 +2,32 @@
 
 from dataclasses import dataclass
 
+from attendant_export.ranges import positive, share, share_below_one, whole
+
+RANGES = {
+    "max_steps": whole(1),
+    "max_epochs": whole(1),
+    "max_minutes": positive,
+    "learning_rate": positive,
+    "warmup_steps": whole(1),
+    "final_learning_rate_ratio": share,
+    "accumulate_steps": whole(1),
+    "validate_every_steps": whole(1),
+    "patience": whole(1),
+    "average_decay": share_below_one,
+    "seed": whole(0, 2**32 - 1),
+}
+"""What each of the `TrainingOptions` may be, if it is set, also on the command line."""
 MAX_WARMUP_SHARE = 0.25
 """Largest share of a run that the warm-up takes, however short the run is."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """Limits, learning rate and seed of a training. The first limit reached ends the run."""
+    """Limits, learning rate and seed of a training. The first limit reached ends the run.
+
+    Raises ValueError that names all options out of their `RANGES`, and without any limit.
+    """
 
     max_steps: int | None = None
     max_epochs: int | None = None
@@ -16,6 +35,8 @@ class TrainingOptions:
     learning_rate: float = 2e-3
     warmup_steps: int = 400
     final_learning_rate_ratio: float = 0.02
+    accumulate_steps: int = 1
+    """Batches of a step, whose gradients are summed as those of one large batch."""
     validate_every_steps: int = 1000
     patience: int = 10
     """Validations without improvement before the run stops early."""
@@ -26,14 +47,11 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
             raise ValueError("one of max_steps, max_epochs and max_minutes must be set")
-        positive = ("max_steps", "max_epochs", "max_minutes", "learning_rate", "warmup_steps")
         problems = [
-            f"{name} is {value:g}, but must be more than 0"
-            for name in (*positive, "validate_every_steps", "patience")
-            if (value := getattr(self, name)) is not None and not value > 0
+            f"{name} is {value}, but must be {allowed}"
+            for name, allowed in RANGES.items()
+            if (value := getattr(self, name)) is not None and value not in allowed
         ]
-        if not 0 <= self.seed < 2**32:
-            problems.append(f"seed is {self.seed}, but must be 0 to {2**32 - 1}")
         if problems:
             raise ValueError("; ".join(problems))
 

@@ -1,6 +1,6 @@
 """Trains a translation model: its data, loss and validation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,6 @@ from attendant.v1.architecture_pb2 import Architecture
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from attendant_export.data.augmentation import casual_form
-from attendant_export.data.text_files import group_references, read_pairs
 from attendant_export.data.translation_data import TranslationData, TranslationTexts
 from attendant_export.data.translation_pairs import PairBatch
 from attendant_export.graphs.attention import check_decoder_heads
@@ -19,14 +17,13 @@ from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.runs.config import TRANSLATION, RunConfig, write_config
 from attendant_export.runs.inputs import check_inputs, write_inputs
-from attendant_export.runs.translation import translate
 from attendant_export.train.device import pick_device, pick_precision
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.setup import prepare_model, prepare_tokenizer
+from attendant_export.train.validation import ValidationSet, read_validation
 from attendant_export.train.vocabulary_loss import summed_cross_entropy
-from attendant_export.verify.metrics import score_translations
 
 CACHE = "data"
 """Folder of a run that has its encoded pairs."""
@@ -52,25 +49,23 @@ class TranslationTask:
         model: EncoderDecoder,
         tokenizer: Tokenizer,
         data: TranslationData,
+        valid: Mapping[str, ValidationSet],
         cache_dir: Path,
         label_smoothing: float,
         seed: int,
         processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.model, self.tokenizer, self.data = model, tokenizer, data
+        self.model, self.tokenizer, self.data, self.valid = model, tokenizer, data, valid
         self.label_smoothing, self.seed, self.processes = label_smoothing, seed, processes
         with processes.first_alone():  # It may write files that the others read.
             self.dataset = TranslationTexts(data, cache_dir).dataset(tokenizer)
-        references = group_references(read_pairs(data.valid, data.swap))
-        chosen = np.random.default_rng(seed).permutation(len(references))[: data.num_valid_sources]
-        sources = list(references)
-        self.valid_sources = [sources[i] for i in chosen]
-        self.valid_references = [references[s] for s in self.valid_sources]
 
     def as_task(self) -> Task[PairBatch]:
         """The interface of this task for `Trainer`."""
         num_batches = self.dataset.num_batches(self.data.max_batch_tokens)
-        return Task(self.batches, num_batches, self.loss, self.validate)
+        return Task(
+            self.batches, num_batches, self.loss, self.validate, lambda batch: batch.num_targets
+        )
 
     def batches(self, epoch: int) -> Iterator[PairBatch]:
         """This process's share of the batches of an epoch, on the model's device."""
@@ -86,21 +81,27 @@ class TranslationTask:
         return label_smoothed_loss(self.model, batch, self.label_smoothing)
 
     def validate(self) -> dict[str, float]:
-        """BLEU and chrF of greedy translations of the drawn validation sentences.
+        """Loss, and BLEU and chrF of greedy translations, of each validation set.
 
-        With augmentation, the first metric is the mean of that BLEU and of the BLEU of the same
-        sentences in lower case without final punctuation.
+        The names of those of further sets begin with the name of the set. With augmentation, the
+        first metric is the mean of the BLEU of the first set and of the BLEU of the same sentences
+        in lower case without final punctuation.
         """
-        scores = self._scores(self.valid_sources)
+        measured = {
+            f"{name}.{metric}" if name else metric: value
+            for name, valid in self.valid.items()
+            for metric, value in self._measure(valid).items()
+        }
         if not self.data.augmentation:
-            return scores
-        casual = self._scores([casual_form(source) for source in self.valid_sources])
-        mean = (scores["bleu"] + casual["bleu"]) / 2
-        return {"mean_bleu": mean} | scores | {"casual_bleu": casual["bleu"]}
+            return measured
+        casual = self.valid[""].casual().scores(self.model, self.tokenizer)["bleu"]
+        mean = (measured["bleu"] + casual) / 2
+        return {"mean_bleu": mean} | measured | {"casual_bleu": casual}
 
-    def _scores(self, sources: list[str]) -> dict[str, float]:
-        hypotheses = translate(self.model, self.tokenizer, sources)
-        return score_translations(hypotheses, self.valid_references)
+    def _measure(self, valid: ValidationSet) -> dict[str, float]:
+        device = self.model.embedding.weight.device
+        loss = valid.loss(self.loss, self.tokenizer, device)
+        return valid.scores(self.model, self.tokenizer) | {"validation_loss": loss}
 
 
 def train_translation(
@@ -116,6 +117,7 @@ def train_translation(
     init_from: Path | None = None,
     new_tokenizer: bool = False,
     processes: ProcessGroup = SINGLE_PROCESS,
+    tensorboard: bool = False,
 ) -> Progress:
     """Train a translation model in ``run_dir``, or resume it. Returns the progress.
 
@@ -130,6 +132,7 @@ def train_translation(
     check_decoder_heads(architecture)
     if new_tokenizer and init_from is None:
         raise ValueError("new_tokenizer: is for a training that starts from other weights")
+    valid = read_validation(data, options.seed)  # Soon refused if wrong, unlike training text.
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     taken_from = None if new_tokenizer else init_from
@@ -143,14 +146,19 @@ def train_translation(
     network = with_vocab_size(architecture, tokenizer.get_vocab_size())
     config = RunConfig(TRANSLATION, network, TranslationTokens(), dropout)
     model = EncoderDecoder(network, TranslationTokens(), dropout).to(pick_device(device))
-    dtype = pick_precision(precision, model.embedding.weight.device)
+    dtype = pick_precision(precision, model.embedding.weight.device, processes)
     prepare_model(model, config, run_dir, init_from, tokenizer if new_tokenizer else None)
     task = TranslationTask(
-        model, tokenizer, data, cache_dir, label_smoothing, options.seed, processes
+        model, tokenizer, data, valid, cache_dir, label_smoothing, options.seed, processes
     )
     inputs = [(part.texts.name, part.texts.key) for part in task.dataset.parts]
     check_inputs(run_dir, inputs)
-    trainer = Trainer(model, task.as_task(), options, run_dir, processes=processes, dtype=dtype)
+    trainer = Trainer(
+        *(model, task.as_task(), options, run_dir),
+        processes=processes,
+        dtype=dtype,
+        tensorboard=tensorboard,
+    )
     if processes.is_first:
         write_inputs(run_dir, inputs)
         write_config(run_dir, config)

@@ -1,0 +1,72 @@
+"""Held-out sentences that a translation model is measured on while it is trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from attendant_export.data.augmentation import casual_form
+from attendant_export.data.text_files import group_references, read_pairs
+from attendant_export.data.translation_data import TranslationData
+from attendant_export.data.translation_pairs import PairBatch, batches_of
+from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.runs.translation import translate
+from attendant_export.verify.metrics import score_translations
+
+MAX_BATCH_TOKENS = 4096
+"""Padded tokens of a batch whose loss is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationSet:
+    """Sentences that are drawn once from a file, each with all of its references."""
+
+    sources: list[str]
+    references: list[list[str]]
+
+    def scores(self, model: EncoderDecoder, tokenizer: Tokenizer) -> dict[str, float]:
+        """BLEU and chrF of greedy translations."""
+        return score_translations(translate(model, tokenizer, self.sources), self.references)
+
+    def casual(self) -> "ValidationSet":
+        """The same sentences in lower case without final punctuation."""
+        return ValidationSet([casual_form(source) for source in self.sources], self.references)
+
+    @torch.inference_mode()
+    def loss(
+        self, loss: Callable[[PairBatch], Tensor], tokenizer: Tokenizer, device: torch.device
+    ) -> float:
+        """The mean of ``loss`` over the target tokens of all references."""
+        pairs = [
+            (source, reference)
+            for source, references in zip(self.sources, self.references, strict=True)
+            for reference in references
+        ]
+        total, num_targets = 0.0, 0
+        for batch in batches_of(pairs, tokenizer, MAX_BATCH_TOKENS):
+            total += loss(batch.to(device)).item() * batch.num_targets
+            num_targets += batch.num_targets
+        return total / num_targets
+
+
+def read_validation(data: TranslationData, seed: int) -> dict[str, ValidationSet]:
+    """The sets of ``data`` by their names; that of ``data.valid`` is the first, without a name.
+
+    Raises as `read_pairs`, and ValueError for a file without pairs.
+    """
+    files = {"": data.valid} | {extra.name: extra.path for extra in data.extra_valid}
+    return {name: _read(path, data, seed) for name, path in files.items()}
+
+
+def _read(path: Path, data: TranslationData, seed: int) -> ValidationSet:
+    references = group_references(read_pairs(path, data.swap))
+    if not references:
+        raise ValueError(f"{path} has no pairs to validate on")
+    chosen = np.random.default_rng(seed).permutation(len(references))[: data.num_valid_sources]
+    items = list(references.items())
+    drawn = [items[i] for i in chosen]
+    return ValidationSet([source for source, _ in drawn], [targets for _, targets in drawn])
