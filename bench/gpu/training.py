@@ -45,7 +45,8 @@ OPTIONS = (
     "--patience=1000",
 )
 START_SECONDS = 40.0
-"""Time of a training that its own limit does not count: imports, tokenizer, encoding, the end."""
+"""Time of a training that its own limit does not count: imports, tokenizer, encoding, the last
+validation. If it takes longer, the training is told to stop before its learning rate has fallen."""
 END_SECONDS = 10.0
 """Time that a training has to save a checkpoint once it is told to stop."""
 
@@ -107,6 +108,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--models", type=some_of(*MODELS), default=list(MODELS), help="in this order; default: all"
     )
     parser.add_argument("--seconds", type=float, default=280.0, help="time for all of them")
+    parser.add_argument(
+        "--start-seconds",
+        type=float,
+        default=START_SECONDS,
+        help="part of the time of each model that is left for its start and its end",
+    )
     parser.add_argument("--device", default="cuda", help="device to train on: auto, cpu or cuda")
     parser.add_argument(
         "--options", type=shlex.split, default=[], help="further options of train-translation"
@@ -121,7 +128,7 @@ def main() -> None:
     ends, missing = time.monotonic() + arguments.seconds, list(arguments.models)
     for i, model in enumerate(arguments.models):
         share = (ends - time.monotonic()) / (len(arguments.models) - i)
-        minutes = max(share - START_SECONDS, share / 4) / 60
+        minutes = max(share - arguments.start_seconds, share / 4) / 60
         command = command_of(
             model, arguments.data_dir, arguments.device, minutes, arguments.options
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench.gpu.__main__ import LIMITS, run_stage, stages_of
+from bench.gpu.__main__ import LIMITS, main, run_stage, stages_of
 from bench.gpu.correctness import GPU_TESTS
 from bench.gpu.made_texts import made_up_texts, made_up_words
 from bench.gpu.stage import MODULES
@@ -125,6 +125,15 @@ def test_the_files_with_tests_for_a_gpu_are_those_that_the_trial_runs():
         if "mark.gpu" in path.read_text(encoding="utf-8") and path != Path(__file__)
     }
     assert marked == set(GPU_TESTS)
+
+
+def test_stages_do_not_begin_once_the_time_of_all_is_over(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench.gpu", "--seconds=0", "--stages=starts,speed"])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert set(ends_of(lines_of(capsys.readouterr().out)).values()) == {"no time is left"}
 
 
 @pytest.mark.slow
