@@ -52,25 +52,14 @@ def measure_transformers(trial: Trial, beam_size: int) -> Figures:
     not count.
     """
     import torch
-    from transformers import MarianConfig, MarianMTModel
 
-    sizes = {f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in _SIDE.items()}
-    config = MarianConfig(
-        vocab_size=VOCAB_SIZE,
-        d_model=512,
-        pad_token_id=PAD_ID,
-        eos_token_id=EOS_ID,
-        decoder_start_token_id=PAD_ID,
-        **(sizes if not trial.is_smoke else dict.fromkeys(sizes, 1)),
-    )
-    model = MarianMTModel(config).half().to(trial.device).eval()
+    model, device = _marian(trial), trial.device
 
     def translate(lengths: Sequence[int]) -> None:
         longest = max(lengths)
-        ids = torch.randint(FIRST_ID, VOCAB_SIZE, (len(lengths), longest), device=trial.device)
-        kept = torch.arange(longest, device=trial.device) < torch.tensor(
-            lengths, device=trial.device
-        ).unsqueeze(1)
+        ids = torch.randint(FIRST_ID, VOCAB_SIZE, (len(lengths), longest), device=device)
+        ends = torch.tensor(lengths, device=device).unsqueeze(1)
+        kept = torch.arange(longest, device=device) < ends  # (texts, longest)
         with torch.inference_mode():
             model.generate(
                 input_ids=ids.where(kept, PAD_ID),
@@ -84,7 +73,20 @@ def measure_transformers(trial: Trial, beam_size: int) -> Figures:
     return _tokens_per_second(trial, translate, _lengths(trial))
 
 
-_SIDE = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
+def _marian(trial: Trial) -> Any:
+    from transformers import MarianConfig, MarianMTModel
+
+    of_side = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
+    sizes = {f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in of_side.items()}
+    config = MarianConfig(
+        vocab_size=VOCAB_SIZE,
+        d_model=512,
+        pad_token_id=PAD_ID,
+        eos_token_id=EOS_ID,
+        decoder_start_token_id=PAD_ID,
+        **trial.pick(sizes, dict.fromkeys(sizes, 1)),
+    )
+    return MarianMTModel(config).half().to(trial.device).eval()
 
 
 def _lengths(trial: Trial) -> list[list[int]]:

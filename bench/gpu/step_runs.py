@@ -41,24 +41,13 @@ class StepRuns:
 
         Raises an error of ONNX Runtime if the device cannot run the graph so.
         """
-        if device == "cuda":
-            onnxruntime.preload_dlls()
         manifest = read_manifest(bundle)
         steps = graphs_of(manifest, precision).steps
         (self._signature,) = (step for step in steps if step.name == STEP)
         self._device, self._width, self._num_rows = device, width, num_rows
         self._num_past, self._num_source = num_past_tokens, num_source_tokens
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if device == "cpu" else 1
-        if profile is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(profile)
-        provider_options = {"enable_cuda_graph": "1"} if with_cuda_graphs else {}
-        providers = [(PROVIDERS[device], provider_options)]
         path = bundle / self._signature.graph.path
-        self.session = onnxruntime.InferenceSession(path, options, providers=providers)
-        if self.session.get_providers()[0] != PROVIDERS[device]:
-            raise RuntimeError(f"ONNX Runtime cannot use {device} here")
+        self.session = _opened(path, device, with_cuda_graphs, profile)
         self._binding = self.session.io_binding()
         self._arrays = self._small_inputs(manifest.decoding.start_token_id)
         for name, array in self._arrays.items():
@@ -109,3 +98,21 @@ class StepRuns:
         for output in state.outputs:
             self._binding.bind_ortvalue_output(output, value)
         return value
+
+
+def _opened(path: Path, device: str, with_cuda_graphs: bool, profile: Path | None) -> Any:
+    """A session on a device; raises RuntimeError if ONNX Runtime would use another one."""
+    if device == "cuda":
+        onnxruntime.preload_dlls()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if device == "cpu" else 1
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    provider_options = {"enable_cuda_graph": "1"} if with_cuda_graphs else {}
+    session = onnxruntime.InferenceSession(
+        path, options, providers=[(PROVIDERS[device], provider_options)]
+    )
+    if session.get_providers()[0] != PROVIDERS[device]:
+        raise RuntimeError(f"ONNX Runtime cannot use {device} here")
+    return session
