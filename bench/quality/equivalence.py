@@ -157,12 +157,17 @@ def measure_mixtures(client: Client, texts: Sequence[str]) -> dict[str, int]:
     return {"num_calls": NUM_CALLS, "num_hypotheses": len(kinds), **counts}
 
 
-def difference(one: Sequence[tuple[int, float]], other: Sequence[tuple[int, float]]) -> str:
-    """Whether two lists of tokens are the "same", differ by a "tie", or are "different"."""
+def difference(
+    one: Sequence[tuple[int, float]], other: Sequence[tuple[int, float]], bound: float = BOUND
+) -> str:
+    """Whether two lists of tokens are the "same", differ by a "tie", or are "different".
+
+    Log-probabilities of the same token may differ by ``bound``.
+    """
     for (token, number), (other_token, other_number) in zip(one, other, strict=False):
         if token != other_token:
-            return "tie" if abs(number - other_number) <= 2 * BOUND else "different"
-        if abs(number - other_number) > BOUND:
+            return "tie" if abs(number - other_number) <= 2 * bound else "different"
+        if abs(number - other_number) > bound:
             return "different"
     return "same" if len(one) == len(other) else "different"
 

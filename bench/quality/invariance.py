@@ -11,9 +11,13 @@ NUM_SENTENCES = 800
 
 
 def measure_invariance(
-    client: Client, sources: Sequence[str], beam_size: int, model: str
+    client: Client,
+    sources: Sequence[str],
+    beam_size: int,
+    model: str,
+    num_callers: int = NUM_CALLERS,
 ) -> dict[str, float]:
-    """Number of sentences that get different tokens in batches than alone.
+    """Number of sentences that get different tokens among ``num_callers`` callers than alone.
 
     Also the largest difference between log-probabilities of equal tokens.
     """
@@ -24,7 +28,7 @@ def measure_invariance(
 
     texts = random.Random(0).sample(sources, min(NUM_SENTENCES, len(sources)))
     alone = [translate(text) for text in texts]
-    with ThreadPoolExecutor(NUM_CALLERS) as callers:
+    with ThreadPoolExecutor(num_callers) as callers:
         together = list(callers.map(translate, texts))
     pairs = list(zip(alone, together, strict=True))
     same = [(a, b) for a, b in pairs if [i for i, _ in a] == [i for i, _ in b]]

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{n}.md" for n in ("benchmarks", "operations", "training")),
+    *(f"docs/{n}.md" for n in ("benchmarks", "gpu-trial", "operations", "training")),
 ]
-COMMAND = re.compile(r"python -m (bench[\w.]*)([^`#\n]*)")
+COMMAND = re.compile(r"python3? -m (bench[\w.]*)([^`#|\n]*)")
 FLAGS_OF_A_BENCH = re.compile(r"`(--[^`]*(?:--loads|--pairs|--file|--swap)[^`]*|--swap)`")
 ENGINES = re.compile(r"bench\.rivals\..*|bench\.embedding\.bare_loop")
 """Modules that only benches start, in environments of their own."""

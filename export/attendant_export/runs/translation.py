@@ -8,7 +8,8 @@ from tokenizers import Tokenizer
 from attendant_export.data.batches import encode, pad
 from attendant_export.models.encoder_decoder import DecoderPast, EncoderDecoder
 
-BATCH_SIZE = 64
+BATCH_SIZES = {"cpu": 64, "cuda": 1024}
+"""Texts that are translated together on each device. Steps of few texts leave a GPU idle."""
 
 
 def max_output_tokens(num_source_tokens: int) -> int:
@@ -23,10 +24,11 @@ def translate(model: EncoderDecoder, tokenizer: Tokenizer, texts: Sequence[str])
     the outputs of the batch.
     """
     sources = list(encode(texts, tokenizer))
+    size = BATCH_SIZES[model.embedding.weight.device.type]
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     translations = [""] * len(sources)
-    for start in range(0, len(order), BATCH_SIZE):
-        indices = order[start : start + BATCH_SIZE]
+    for start in range(0, len(order), size):
+        indices = order[start : start + size]
         limit = max_output_tokens(len(sources[indices[-1]]))
         outputs = greedy(model, [sources[i] for i in indices], limit)
         for i, token_ids in zip(indices, outputs, strict=True):

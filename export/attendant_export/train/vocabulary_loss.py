@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_SCORES = 2_000_000
-"""Scores that are computed at a time, of several positions: 8 MB in float32."""
+CHUNK_SCORES = {"cpu": 2_000_000, "cuda": 128_000_000}
+"""Scores that are computed at a time, of several positions, on each device: 8 MB in float32, and
+512 MB on a GPU, where many small products would take longer than one large one."""
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -58,7 +59,7 @@ def summed_cross_entropy(
     distribution spreads evenly over the vocabulary (Szegedy et al., 2016, section 7).
     """
     vocab_size = score(hidden[:0]).shape[-1]
-    num_positions = max(1, CHUNK_SCORES // vocab_size)
+    num_positions = max(1, CHUNK_SCORES[hidden.device.type] // vocab_size)
     losses = [
         _CrossEntropy.apply(score(chunk), wanted, label_smoothing)  # type: ignore[no-untyped-call]
         for chunk, wanted in zip(
