@@ -8,7 +8,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +16,8 @@ import grpc
 
 ONE_OF_EACH_KIND = "--models=bert-en-de,en-de"
 """The built-in models that are the defaults of their kinds."""
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,15 @@ class RunningServer:
     """URL of the metrics. Empty for a server without metrics."""
     pid: int = 0
     """Process id. 0 for a server that the bench did not start."""
+    root_certificate: bytes = b""
+    """PEM of the authority of a server with TLS; empty for one without."""
+    token: str = field(default="", repr=False)
+    """What callers authenticate with; empty for a server that knows no callers."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata that each call needs."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
 
     def total(self, name: str) -> float:
         """The sum of all samples of a metric."""
@@ -105,6 +116,9 @@ def running_program(command: Sequence[str], log: IO[bytes] | None = None) -> Ite
 def open_channel(server: RunningServer) -> grpc.aio.Channel:
     """One direct connection to a server, without proxy, retries or a limit on answer sizes."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1)]
+    if server.root_certificate:
+        credentials = grpc.ssl_channel_credentials(server.root_certificate)
+        return grpc.aio.secure_channel(server.target, credentials, options=options)
     return grpc.aio.insecure_channel(server.target, options=options)
 
 

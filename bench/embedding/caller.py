@@ -11,7 +11,7 @@ from attendant.v1.embedding_pb2_grpc import EmbeddingServiceStub
 
 from bench.embedding.worker import FloatArray, load
 from bench.loads import LoadResult, Refused, in_calls
-from bench.servers import RunningServer, open_channel
+from bench.servers import Metadata, RunningServer, open_channel
 
 if TYPE_CHECKING:
     from attendant.v1.embedding_pb2_grpc import EmbeddingServiceAsyncStub
@@ -24,8 +24,8 @@ TEXTS_PER_CALL, CONCURRENT_CALLS = 128, 4
 class Caller:
     """Calls one server over one connection."""
 
-    def __init__(self, stub: "EmbeddingServiceAsyncStub") -> None:
-        self._embed = stub.Embed
+    def __init__(self, stub: "EmbeddingServiceAsyncStub", metadata: Metadata = ()) -> None:
+        self._embed, self._metadata = stub.Embed, metadata
 
     async def measure(
         self, calls: Sequence[Sequence[str]], concurrency: int = 1, calls_per_second: float = 0.0
@@ -45,7 +45,7 @@ class Caller:
         """The vectors (texts, d) of one call. Raises Refused."""
         request = embedding_pb2.EmbedRequest(texts=texts, truncation=text_pb2.TRUNCATION_RIGHT)
         try:
-            response = await self._embed(request, timeout=TIMEOUT_SECONDS)
+            response = await self._embed(request, timeout=TIMEOUT_SECONDS, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise Refused(error.code().name) from error
         if any(result.HasField("error") for result in response.results):
@@ -59,4 +59,4 @@ async def embedding_caller(server: RunningServer) -> AsyncIterator[Caller]:
     """A caller connected to a server while the block runs."""
     async with open_channel(server) as channel:
         stub: EmbeddingServiceAsyncStub = EmbeddingServiceStub(channel)
-        yield Caller(stub)
+        yield Caller(stub, server.metadata)

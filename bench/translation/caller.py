@@ -12,7 +12,7 @@ from attendant.v1 import translation_pb2 as pb
 from attendant.v1.translation_pb2_grpc import TranslationServiceStub
 
 from bench.loads import Refused, in_calls
-from bench.servers import RunningServer, open_channel
+from bench.servers import Metadata, RunningServer, open_channel
 
 if TYPE_CHECKING:
     from attendant.v1.translation_pb2_grpc import TranslationServiceAsyncStub
@@ -24,8 +24,11 @@ TEXTS_PER_CALL = 32
 class Caller:
     """Calls one server with one kind of search, over one connection."""
 
-    def __init__(self, stub: "TranslationServiceAsyncStub", beam_size: int) -> None:
+    def __init__(
+        self, stub: "TranslationServiceAsyncStub", beam_size: int, metadata: Metadata = ()
+    ) -> None:
         self._translate = stub.Translate
+        self._metadata = metadata
         self._options = pb.TranslateOptions(beam_size=beam_size)
 
     async def send(self, text: str) -> int:
@@ -48,7 +51,9 @@ class Caller:
     async def _call(self, texts: Sequence[str]) -> pb.TranslateResponse:
         request = pb.TranslateRequest(texts=texts, options=self._options)
         try:
-            response: pb.TranslateResponse = await self._translate(request, timeout=TIMEOUT_SECONDS)
+            response: pb.TranslateResponse = await self._translate(
+                request, timeout=TIMEOUT_SECONDS, metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             raise Refused(error.code().name) from error
         return response
@@ -59,4 +64,4 @@ async def translation_caller(server: RunningServer, beam_size: int) -> AsyncIter
     """A caller connected to a server while the block runs."""
     async with open_channel(server) as channel:
         stub: TranslationServiceAsyncStub = TranslationServiceStub(channel)
-        yield Caller(stub, beam_size)
+        yield Caller(stub, beam_size, server.metadata)

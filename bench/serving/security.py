@@ -1,0 +1,116 @@
+"""The cost of TLS and of API keys.
+
+    python -m bench.serving.security --data-dir DATA_DIR --pairs 20
+
+Loads two servers alternately with the same calls of one text each, over one lasting connection for
+each load, so that handshakes do not count. One server has TLS and an API key that each call brings
+(``--parts tls,keys`` for one of them). Prints the ratios of throughput, latency and of the server's
+processor time per call.
+"""
+
+import argparse
+import asyncio
+import datetime
+import hashlib
+import ipaddress
+import tempfile
+from collections.abc import Awaitable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from bench.arguments import add_server_flags, bench_parser, some_of
+from bench.loads import LoadResult, Send
+from bench.reporting import Figure, figures_of, ratios_table, report
+from bench.servers import ONE_OF_EACH_KIND, RunningServer, running_server
+from bench.serving.overhead import CONCURRENCY, load_server, measure_in_turn
+
+PARTS = ("tls", "keys")
+SECURED, PLAIN = "secured", "plain"
+UNITS = ["texts/s", "p50 ms", "p99 ms", "server's CPU ms/text"]
+KEY = "attendant_of_the_bench"
+
+
+def write_certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a certificate of 127.0.0.1 that signs itself; returns its file and that of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
+    now = datetime.datetime.now(datetime.UTC)
+    hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    certificate = builder.add_extension(hosts, critical=False).sign(key, hashes.SHA256())
+    cert_file, key_file = folder / "server.crt", folder / "server.key"
+    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key_file.touch(0o600)
+    key_file.write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    return cert_file, key_file
+
+
+def write_api_keys(folder: Path) -> Path:
+    """Write the file of one API key, `KEY`."""
+    file = folder / "keys.toml"
+    file.touch(0o600)
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    file.write_text(f'[[keys]]\nname = "bench"\nsha256 = "{digest}"\n', encoding="utf-8")
+    return file
+
+
+def start_secured(
+    stack: ExitStack, parts: Sequence[str], flags: Sequence[str], folder: Path
+) -> RunningServer:
+    """A server with the given parts, and what its callers need to connect."""
+    own: list[str] = []
+    root_certificate, token = b"", ""
+    if "tls" in parts:
+        cert_file, key_file = write_certificate(folder)
+        own += [f"--tls-cert={cert_file}", f"--tls-key={key_file}"]
+        root_certificate = cert_file.read_bytes()
+    if "keys" in parts:
+        own.append(f"--api-keys={write_api_keys(folder)}")
+        token = KEY
+    server = stack.enter_context(running_server(ONE_OF_EACH_KIND, *flags, *own))
+    return replace(server, root_certificate=root_certificate, token=token)
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    """Run the measurements and report them."""
+    figures: list[Figure] = []
+    flags = arguments.server_flags
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers = {
+            SECURED: start_secured(stack, arguments.parts, flags, folder),
+            PLAIN: stack.enter_context(running_server(ONE_OF_EACH_KIND, *flags)),
+        }
+
+        def measured(name: str, send: Send[str], texts: Sequence[str]) -> Awaitable[LoadResult]:
+            return load_server(servers[name], send, texts, CONCURRENCY, arguments.seconds)
+
+        for load in arguments.loads:
+            results = await measure_in_turn(load, servers, arguments, measured)
+            figures += figures_of(load, results, UNITS, SECURED)
+    report("security", {"parts": arguments.parts, "figures": figures}, ratios_table(figures))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    loads = some_of("translate", "embed")
+    parser.add_argument("--loads", type=loads, default="translate,embed", help="translate, embed")
+    help_of_parts = f"enabled on the secured server: {', '.join(PARTS)}"
+    parser.add_argument("--parts", type=some_of(*PARTS), default=list(PARTS), help=help_of_parts)
+    add_server_flags(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    asyncio.run(run(build_parser().parse_args()))
