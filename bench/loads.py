@@ -150,11 +150,14 @@ def in_calls(texts: Sequence[str], texts_per_call: int) -> list[Sequence[str]]:
 async def in_turn(
     measures: Mapping[Name, Callable[[], Awaitable[Measured]]], rounds: int, warm_ups: int = 1
 ) -> dict[Name, list[Measured]]:
-    """Measure each system once per round, one after the other. Discards the warm-up rounds."""
+    """Measure each system once per round, one after the other. Discards the warm-up rounds.
+
+    Every other round has the reverse order, so that no system always follows the same one.
+    """
     results: dict[Name, list[Measured]] = {name: [] for name in measures}
     for i in range(warm_ups + rounds):
-        for name, measure in measures.items():
-            result = await measure()
+        for name in reversed(list(measures)) if i % 2 else list(measures):
+            result = await measures[name]()
             if i >= warm_ups:
                 results[name].append(result)
     return results

@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,22 @@ def load_extension() -> Any:
     return module
 
 
+DEFAULTS = {"mini-batch-words": "1024", "max-length-break": "128"}
+"""Options that the engine needs and that the configuration of some models lacks; 256 to 1,024 words
+are equally fast."""
+
+
+def complete_model(model: Path, folder: Path) -> Path:
+    """A configuration in ``folder``, beside links to the files of the model, with all options."""
+    for file in model.iterdir():
+        (folder / file.name).symlink_to(file.resolve())
+    config = next(model.glob("config*.yml")).read_text(encoding="utf-8")
+    added = [f"{name}: {value}" for name, value in DEFAULTS.items() if f"\n{name}:" not in config]
+    completed = folder / "completed.yml"
+    completed.write_text("\n".join([config.rstrip(), *added, ""]), encoding="utf-8")
+    return completed
+
+
 def main() -> None:
     """Serve until the end of standard input."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -39,7 +56,8 @@ def main() -> None:
     arguments = parser.parse_args()
     bergamot = load_extension()
     service = bergamot.Service(bergamot.ServiceConfig(numWorkers=arguments.workers))
-    model = service.modelFromConfigPath(str(next(arguments.model.glob("config*.yml"))))
+    with tempfile.TemporaryDirectory() as folder:
+        model = service.modelFromConfigPath(str(complete_model(arguments.model, Path(folder))))
     options = bergamot.ResponseOptions()
     print(json.dumps("serving"), flush=True)
     for line in sys.stdin:

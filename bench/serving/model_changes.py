@@ -58,30 +58,32 @@ class Caller:
             await asyncio.sleep(0.001)
 
 
-def add_second_version(root: Path) -> None:
-    """Put a copy of version 1 beside it, as version 2."""
-    staged, target = root / MODEL / ".2.new", root / MODEL / "2"
-    shutil.copytree(root / MODEL / "1", staged)
-    manifest = json.loads((staged / "manifest.json").read_text(encoding="utf-8"))
-    (staged / "manifest.json").write_text(json.dumps(manifest | {"version": "2"}), encoding="utf-8")
-    staged.rename(target)
+def add_version(bundle: Path, version: str) -> Path:
+    """Put a copy of a bundle beside it, as another version; returns its folder."""
+    staged = bundle.parent / ".new"
+    shutil.copytree(bundle, staged)
+    file = staged / "manifest.json"
+    manifest = json.loads(file.read_text(encoding="utf-8")) | {"version": version}
+    file.write_text(json.dumps(manifest), encoding="utf-8")
+    return staged.rename(bundle.parent / version)
 
 
 async def change(
-    server: RunningServer, caller: Caller, root: Path, num_changes: int
+    server: RunningServer, caller: Caller, bundle: Path, num_changes: int
 ) -> list[float]:
     """Add and remove a version; returns the seconds from each SIGHUP to the first new answer."""
     seconds = []
+    next_version = str(int(bundle.name) + 1)
     for _ in range(num_changes):
-        add_second_version(root)
+        added = add_version(bundle, next_version)
         started = time.perf_counter()
         os.kill(server.pid, signal.SIGHUP)
-        await caller.wait_for(f"{MODEL}/2")
+        await caller.wait_for(f"{MODEL}/{next_version}")
         seconds.append(time.perf_counter() - started)
         await asyncio.sleep(PAUSE_SECONDS)
-        shutil.rmtree(root / MODEL / "2")
+        shutil.rmtree(added)
         os.kill(server.pid, signal.SIGHUP)
-        await caller.wait_for(f"{MODEL}/1", 100)
+        await caller.wait_for(f"{MODEL}/{bundle.name}", 100)
         await asyncio.sleep(PAUSE_SECONDS)
     return seconds
 
@@ -91,13 +93,14 @@ async def run(arguments: argparse.Namespace) -> None:
     texts = sample_texts(arguments.data_dir, "mixed", NUM_TEXTS)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        shutil.copytree(Path("bundles") / MODEL, root / MODEL)
+        bundle = max((Path("bundles") / MODEL).iterdir(), key=lambda each: int(each.name))
+        bundle = Path(shutil.copytree(bundle, root / MODEL / bundle.name))
         with running_server(f"--bundles={root}", *arguments.server_flags) as server:
             async with open_channel(server) as channel:
                 caller = Caller(channel)
                 await closed_loop(caller.send, texts, CONCURRENCY)
                 quiet = await closed_loop(caller.send, texts, CONCURRENCY, seconds=10)
-                changing = asyncio.create_task(change(server, caller, root, arguments.changes))
+                changing = asyncio.create_task(change(server, caller, bundle, arguments.changes))
                 changed = LoadResult()
                 while not changing.done():
                     part = await closed_loop(caller.send, texts, CONCURRENCY, seconds=1)
