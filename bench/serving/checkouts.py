@@ -11,7 +11,6 @@ latency, and the server's processor time. A ratio of 1 means that nothing has ch
 import argparse
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from bench.arguments import add_server_flags, bench_parser, some_of
 from bench.loads import LoadResult, Send
 from bench.reporting import Figure, figures_of, ratios_table, report
 from bench.servers import ONE_OF_EACH_KIND, RunningServer, running_server
-from bench.serving.overhead import load_server, measure_in_turn
+from bench.serving.overhead import Start, load_server, measure_in_turn
 
 THIS, OTHER = "this checkout", "other checkout"
 UNITS = ["texts/s", "p50 ms", "p99 ms", "server's CPU ms/text"]
@@ -29,29 +28,24 @@ async def run(arguments: argparse.Namespace) -> None:
     """Run the measurements and report them."""
     other = arguments.other.resolve()
     bundles = f"--bundles={other / 'bundles'}"
+    start = partial(running_server, ONE_OF_EACH_KIND, *arguments.server_flags)
+    starts = {THIS: start, OTHER: partial(start, bundles, python=other / ".venv/bin/python")}
     figures: list[Figure] = []
-    async with AsyncExitStack() as stack:
-        start = partial(running_server, ONE_OF_EACH_KIND, *arguments.server_flags)
-        servers = {
-            THIS: stack.enter_context(start()),
-            OTHER: stack.enter_context(start(bundles, python=other / ".venv/bin/python")),
-        }
-        for load in arguments.loads:
-            for num_callers in arguments.callers:
-                figures += await _compare(load, num_callers, servers, arguments)
+    for load in arguments.loads:
+        for num_callers in arguments.callers:
+            figures += await _compare(load, num_callers, starts, arguments)
     report("checkouts", {"figures": figures}, ratios_table(figures))
 
 
 async def _compare(
-    load: str,
-    num_callers: int,
-    servers: Mapping[str, RunningServer],
-    arguments: argparse.Namespace,
+    load: str, num_callers: int, starts: Mapping[str, Start], arguments: argparse.Namespace
 ) -> list[Figure]:
-    def measured(name: str, send: Send[str], texts: Sequence[str]) -> Awaitable[LoadResult]:
-        return load_server(servers[name], send, texts, num_callers, arguments.seconds)
+    def measured(
+        _: str, server: RunningServer, send: Send[str], texts: Sequence[str]
+    ) -> Awaitable[LoadResult]:
+        return load_server(server, send, texts, num_callers, arguments.seconds)
 
-    results = await measure_in_turn(load, servers, arguments, measured)
+    results = await measure_in_turn(load, starts, arguments, measured)
     return figures_of(f"{load}, {num_callers} callers", results, UNITS, THIS)
 
 

@@ -14,7 +14,7 @@ import argparse
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,8 @@ SCRAPE_SECONDS = 15.0
 EXPORT = "opentelemetry.proto.collector.trace.v1.TraceService"
 PARTS = ("metrics", "tracing", "logs")
 WATCHED, UNWATCHED = "watched", "unwatched"
+Start = Callable[[], AbstractContextManager[RunningServer]]
+"""Starts a server, which runs while the block does."""
 
 
 @asynccontextmanager
@@ -107,18 +109,24 @@ async def run(arguments: argparse.Namespace) -> None:
     parts = arguments.parts
     figures: list[Figure] = []
     spans: list[int] = []
+
+    def measured(
+        name: str, server: RunningServer, send: Send[str], texts: Sequence[str]
+    ) -> Awaitable[LoadResult]:
+        is_scraped = name == WATCHED and "metrics" in parts
+        return measure(server, send, texts, arguments.seconds, is_scraped)
+
     async with AsyncExitStack() as stack:
         endpoint = await stack.enter_async_context(running_collector(spans))
         log = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-        flags = {WATCHED: flags_of(parts, endpoint), UNWATCHED: flags_of([], "")}
-        servers = {
-            name: stack.enter_context(
-                running_server(ONE_OF_EACH_KIND, *arguments.server_flags, *own, log=log)
-            )
-            for name, own in flags.items()
+        start = partial(running_server, ONE_OF_EACH_KIND, *arguments.server_flags, log=log)
+        starts = {
+            WATCHED: partial(start, *flags_of(parts, endpoint)),
+            UNWATCHED: partial(start, *flags_of([], "")),
         }
         for load in arguments.loads:
-            figures += await _compare(load, servers, arguments)
+            results = await measure_in_turn(load, starts, arguments, measured)
+            figures += figures_of(load, results, ["texts/s", "server's CPU ms/text"], WATCHED)
         # Fail if an enabled part did nothing.
         if "tracing" in parts and not spans:
             raise SystemExit("no spans were received")
@@ -127,36 +135,37 @@ async def run(arguments: argparse.Namespace) -> None:
     report("overhead", {"parts": parts, "figures": figures}, ratios_table(figures))
 
 
-async def _compare(
-    load: str, servers: Mapping[str, RunningServer], arguments: argparse.Namespace
-) -> list[Figure]:
-    def measured(name: str, send: Send[str], texts: Sequence[str]) -> Awaitable[LoadResult]:
-        is_scraped = name == WATCHED and "metrics" in arguments.parts
-        return measure(servers[name], send, texts, arguments.seconds, is_scraped)
-
-    results = await measure_in_turn(load, servers, arguments, measured)
-    return figures_of(load, results, ["texts/s", "server's CPU ms/text"], WATCHED)
-
-
 async def measure_in_turn(
     load: str,
-    servers: Mapping[str, RunningServer],
+    starts: Mapping[str, Start],
     arguments: argparse.Namespace,
-    measure_one: Callable[[str, Send[str], Sequence[str]], Awaitable[LoadResult]],
+    measure_one: Callable[[str, RunningServer, Send[str], Sequence[str]], Awaitable[LoadResult]],
 ) -> dict[str, list[LoadResult]]:
     """The results of ``arguments.pairs`` rounds of a load, by the names of the servers.
 
-    ``measure_one`` gets the name of a server, its ``send`` over one connection, and the texts.
+    ``measure_one`` gets a server with its name, its ``send`` over one connection, and the texts.
+    All servers are started in one order for half of the rounds, and in the reverse order for the
+    others: of two equal servers on two processors, the one that was started first is slower.
     """
     texts = sample_texts(arguments.data_dir, "short", NUM_TEXTS)
-    async with AsyncExitStack() as stack:
-        measures = {
-            name: partial(
-                measure_one, name, await stack.enter_async_context(sending(load, server)), texts
-            )
-            for name, server in servers.items()
-        }
-        return await in_turn(measures, arguments.pairs)
+    results: dict[str, list[LoadResult]] = {name: [] for name in starts}
+    half = arguments.pairs // 2
+    for order, rounds in ((list(starts), arguments.pairs - half), ([*starts][::-1], half)):
+        if not rounds:
+            continue
+        async with AsyncExitStack() as stack:
+            servers = {name: stack.enter_context(starts[name]()) for name in order}
+            sends = {
+                name: await stack.enter_async_context(sending(load, server))
+                for name, server in servers.items()
+            }
+            measures = {
+                name: partial(measure_one, name, servers[name], sends[name], texts)
+                for name in order
+            }
+            for name, found in (await in_turn(measures, rounds)).items():
+                results[name] += found
+    return results
 
 
 def build_parser() -> argparse.ArgumentParser:

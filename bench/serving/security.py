@@ -14,9 +14,10 @@ import datetime
 import hashlib
 import ipaddress
 import tempfile
-from collections.abc import Awaitable, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -28,7 +29,7 @@ from bench.arguments import add_server_flags, bench_parser, some_of
 from bench.loads import LoadResult, Send
 from bench.reporting import Figure, figures_of, ratios_table, report
 from bench.servers import ONE_OF_EACH_KIND, RunningServer, running_server
-from bench.serving.overhead import CONCURRENCY, load_server, measure_in_turn
+from bench.serving.overhead import CONCURRENCY, Start, load_server, measure_in_turn
 
 PARTS = ("tls", "keys")
 SECURED, PLAIN = "secured", "plain"
@@ -62,9 +63,10 @@ def write_api_keys(folder: Path) -> Path:
     return file
 
 
-def start_secured(
-    stack: ExitStack, parts: Sequence[str], flags: Sequence[str], folder: Path
-) -> RunningServer:
+@contextmanager
+def secured_server(
+    parts: Sequence[str], flags: Sequence[str], folder: Path
+) -> Iterator[RunningServer]:
     """A server with the given parts, and what its callers need to connect."""
     own: list[str] = []
     root_certificate, token = b"", ""
@@ -75,26 +77,27 @@ def start_secured(
     if "keys" in parts:
         own.append(f"--api-keys={write_api_keys(folder)}")
         token = KEY
-    server = stack.enter_context(running_server(ONE_OF_EACH_KIND, *flags, *own))
-    return replace(server, root_certificate=root_certificate, token=token)
+    with running_server(ONE_OF_EACH_KIND, *flags, *own) as server:
+        yield replace(server, root_certificate=root_certificate, token=token)
 
 
 async def run(arguments: argparse.Namespace) -> None:
     """Run the measurements and report them."""
     figures: list[Figure] = []
     flags = arguments.server_flags
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        servers = {
-            SECURED: start_secured(stack, arguments.parts, flags, folder),
-            PLAIN: stack.enter_context(running_server(ONE_OF_EACH_KIND, *flags)),
+
+    def measured(
+        _: str, server: RunningServer, send: Send[str], texts: Sequence[str]
+    ) -> Awaitable[LoadResult]:
+        return load_server(server, send, texts, CONCURRENCY, arguments.seconds)
+
+    with tempfile.TemporaryDirectory() as folder:
+        starts: dict[str, Start] = {
+            SECURED: partial(secured_server, arguments.parts, flags, Path(folder)),
+            PLAIN: partial(running_server, ONE_OF_EACH_KIND, *flags),
         }
-
-        def measured(name: str, send: Send[str], texts: Sequence[str]) -> Awaitable[LoadResult]:
-            return load_server(servers[name], send, texts, CONCURRENCY, arguments.seconds)
-
         for load in arguments.loads:
-            results = await measure_in_turn(load, servers, arguments, measured)
+            results = await measure_in_turn(load, starts, arguments, measured)
             figures += figures_of(load, results, UNITS, SECURED)
     report("security", {"parts": arguments.parts, "figures": figures}, ratios_table(figures))
 
