@@ -29,6 +29,7 @@ from attendant_export.bundle.reference_outputs import (
 )
 from attendant_export.data.batches import encode
 from attendant_export.data.corpus import Corpus
+from attendant_export.data.output_limits import max_output_tokens
 from attendant_export.data.shortlists import (
     MAX_PAIRS,
     WITH_SHORTLISTS,
@@ -40,7 +41,7 @@ from attendant_export.data.tokenizer import unknown_token_id
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder_decoder import EncoderDecoder
-from attendant_export.runs.translation import max_output_tokens, translate
+from attendant_export.runs.translation import translate
 from attendant_export.verify.agreement import compare, difference, scorer_difference, trace_of
 from attendant_export.verify.bounds import largest
 from attendant_export.verify.graph_search import search_all

@@ -6,22 +6,17 @@ import torch
 from tokenizers import Tokenizer
 
 from attendant_export.data.batches import encode, pad
+from attendant_export.data.output_limits import max_output_tokens
 from attendant_export.models.encoder_decoder import DecoderPast, EncoderDecoder
 
 BATCH_SIZES = {"cpu": 64, "cuda": 1024}
 """Texts that are translated together on each device. Steps of few texts leave a GPU idle."""
 
 
-def max_output_tokens(num_source_tokens: int) -> int:
-    """Limit of output tokens where a model translates text for validation or comparison."""
-    return 2 * num_source_tokens + 10
-
-
 def translate(model: EncoderDecoder, tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
     """Greedy translations in the order of ``texts``.
 
-    Texts of similar length share a batch. `max_output_tokens` of the longest text in a batch limits
-    the outputs of the batch.
+    Texts of similar length share a batch. Each output ends at its `max_output_tokens`.
     """
     sources = list(encode(texts, tokenizer))
     size = BATCH_SIZES[model.embedding.weight.device.type]
@@ -29,10 +24,10 @@ def translate(model: EncoderDecoder, tokenizer: Tokenizer, texts: Sequence[str])
     translations = [""] * len(sources)
     for start in range(0, len(order), size):
         indices = order[start : start + size]
-        limit = max_output_tokens(len(sources[indices[-1]]))
-        outputs = greedy(model, [sources[i] for i in indices], limit)
-        for i, token_ids in zip(indices, outputs, strict=True):
-            translations[i] = tokenizer.decode(token_ids)
+        limits = [max_output_tokens(len(sources[i])) for i in indices]
+        outputs = greedy(model, [sources[i] for i in indices], max(limits))
+        for i, token_ids, limit in zip(indices, outputs, limits, strict=True):
+            translations[i] = tokenizer.decode(token_ids[:limit])
     return translations
 
 

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from attendant_export.data.batches import encode_whole
 from attendant_export.data.corpus import Corpus
+from attendant_export.data.output_limits import max_output_tokens
 from attendant_export.data.shortlists import WITH_SHORTLISTS
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_search import search_all
@@ -28,14 +29,14 @@ def translate_by_graphs(
 ) -> list[str]:
     """Best translations in the order of ``texts``, with the default output limits of the server.
 
-    Sources are truncated to ``limit`` tokens.
+    Sources are truncated to ``limit`` tokens, which is also the limit of the model's outputs.
     """
     sources = [ids.tolist() for ids in encode_whole(texts, tokenizer, limit)]
     # Encoding sources of similar length together minimizes padding.
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     ordered = [sources[i] for i in order]
     traces = search_all(
-        *(graphs, ordered, [limit] * len(ordered)),
+        *(graphs, ordered, [min(max_output_tokens(len(ids)), limit) for ids in ordered]),
         beam_size=beam_size,
         uses_shortlists=uses_shortlists,
     )
