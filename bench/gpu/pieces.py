@@ -1,12 +1,12 @@
-"""Runs of a training as files that are small enough to be brought back, and the runs again.
+"""Splits run folders into files that are small enough to be brought back, and joins them again.
 
     python -m bench.gpu.pieces split --out OUT build/bench/gpu/runs/en-de build/bench/gpu/runs/de-en
     python -m bench.gpu.pieces join --to runs OUT
 
-Splits what an export needs of run folders, with the best weights in fp16, which is what bundles of
-GPUs hold: an archive that is cut into files of 15 MiB. The names of the files have a hash of the
-archive, so that files of two archives are never joined. A run that was joined can be exported and
-be the beginning of another one (``--init-from``), but not be resumed.
+The files that an export needs of the runs go to one archive, which is cut into pieces of 15 MiB.
+The best weights are stored in fp16, the precision of GPU bundles. The names of the pieces have a
+hash of the archive, so that pieces of two archives are never joined. A run that was joined can be
+exported, and another run can start from it (``--init-from``), but it cannot be resumed.
 """
 
 import argparse
@@ -34,7 +34,7 @@ OTHER_FILES = (
 )
 PIECE_BYTES = 15 * 2**20
 MAX_PIECES = 4
-"""Together less than 64 MiB, with room for figures and logs."""
+"""All pieces take less than 64 MiB, with room for figures and logs."""
 PIECE = re.compile(r"runs-([0-9a-f]{16})-(\d+)-of-(\d+)")
 
 

@@ -80,7 +80,7 @@ def test_batches_from_files_are_those_of_all_pairs_in_memory(pairs, tokenizer, t
     batches = list(pair_dataset(tmp_path, pairs, tokenizer).batches(200, np.random.default_rng(3)))
 
     rng = np.random.default_rng(3)
-    order = np.lexsort((rng.random(len(lengths)), lengths))
+    order = np.lexsort((rng.random(len(lengths)), np.array(lengths)))
     groups = group_by_tokens(lengths, 200, order)
     expected = [groups[i] for i in rng.permutation(len(groups))]
     assert len(batches) == len(expected)
