@@ -18,11 +18,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file, save
+from attendant_export.runs import checkpoint
+from safetensors.torch import save
 
 from bench.arguments import bench_parser
 
-WEIGHTS = "best/weights.safetensors"
+WEIGHTS = f"{checkpoint.BEST}/{checkpoint.WEIGHTS}"
 OTHER_FILES = (
     "config.json",
     "history.csv",
@@ -41,7 +42,8 @@ PIECE = re.compile(r"runs-([0-9a-f]{16})-(\d+)-of-(\d+)")
 def split(runs: Sequence[Path], out: Path) -> list[Path]:
     """Write the pieces of run folders to ``out`` and remove those of earlier archives.
 
-    Raises FileNotFoundError for a run without weights, and ValueError for runs that are too large.
+    Raises FileNotFoundError for a run without weights, and ValueError for damaged weights and for
+    runs that are too large.
     """
     archive = _archive(runs)
     parts = [archive[i : i + PIECE_BYTES] for i in range(0, len(archive), PIECE_BYTES)]
@@ -89,9 +91,8 @@ def _archive(runs: Sequence[Path]) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for run in runs:
-            if not (run / WEIGHTS).exists():
-                raise FileNotFoundError(f"{run} has no {WEIGHTS}: nothing was trained there yet")
-            halves = {name: tensor.half() for name, tensor in load_file(run / WEIGHTS).items()}
+            weights = checkpoint.read_weights(checkpoint.find_weights(run))
+            halves = {name: tensor.half() for name, tensor in weights.items()}
             _add(tar, f"{run.name}/{WEIGHTS}", save(halves))
             for name in OTHER_FILES:
                 if (run / name).exists():
