@@ -302,7 +302,7 @@ def test_pairs_of_unequal_lengths_are_left_out_by_their_tokens(tmp_path):
         ("copies:2", "--filter copies:2: want copies, "),
         ("languages", "--filter languages: want languages:SOURCE-TARGET, such as en-de"),
         ("languages:en-", "--filter languages:en-: want languages:SOURCE-TARGET"),
-        ("languages:en-xx", "--filter languages:en-xx: xx is none of the languages"),
+        ("languages:en-xx", "--filter languages:en-xx: xx is not one of the languages"),
     ],
 )
 def test_a_filter_that_is_none_is_refused(text, problem):

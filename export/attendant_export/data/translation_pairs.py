@@ -75,7 +75,10 @@ class PairDataset:
         max_tokens: int = 128,
         chunk_pairs: int = CHUNK_PAIRS,
     ) -> None:
-        """``max_tokens`` limits the sides of changed pairs; longer ones do not replace theirs."""
+        """At most ``chunk_pairs`` are sorted by length at once.
+
+        A pair stays as it is if a side of its changed copy has more than ``max_tokens``.
+        """
         self.parts, self._nums_in_epoch = parts, nums_in_epoch
         self._tokenizer, self._max_tokens, self._chunk_pairs = tokenizer, max_tokens, chunk_pairs
         self._first_rows = np.cumsum([0, *map(len, parts)])[:-1]  # of each part, among all pairs
