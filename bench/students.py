@@ -1,4 +1,4 @@
-"""An imported student of Bergamot against Bergamot's own engine, on the same texts.
+"""Measures an imported student of Bergamot against Bergamot's own engine, on the same texts.
 
     python -m bench.students --bundle my-bundles/enpt/1 --model MODEL_FOLDER --texts TEXTS \\
         --bergamot-python PYTHON --pairs 6 --server-flags "--shortlists auto"
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.arguments import add_server_flags, bench_parser
-from bench.loads import Refused, closed_loop, in_turn
+from bench.loads import LoadResult, Refused, closed_loop, in_turn
 from bench.reporting import compare, report, table
 from bench.servers import flags_for, running_server
 from bench.translation.caller import Caller, translation_caller
@@ -71,15 +71,19 @@ def running_bergamot(python: str, model: Path, num_workers: int) -> Iterator[Ber
 
 async def our_words_per_second(caller: Caller, texts: Sequence[str], num_words: int) -> float:
     """Words of the source per second, with all callers at once. Raises Refused for a failure."""
-    result = await closed_loop(caller.send, texts, CONCURRENCY)
-    if result.failures:
-        raise Refused(str(result.failures))
-    return num_words / result.seconds
+    return num_words / (await _load(caller, texts, CONCURRENCY)).seconds
 
 
 async def our_median_seconds(caller: Caller, texts: Sequence[str]) -> float:
-    """Median seconds of one text at a time."""
-    return (await closed_loop(caller.send, texts, 1)).latency(50)
+    """Median seconds of one text at a time. Raises Refused for a failure."""
+    return (await _load(caller, texts, 1)).latency(50)
+
+
+async def _load(caller: Caller, texts: Sequence[str], concurrency: int) -> LoadResult:
+    result = await closed_loop(caller.send, texts, concurrency)
+    if result.failures:
+        raise Refused(str(result.failures))
+    return result
 
 
 async def measure(arguments: argparse.Namespace, texts: Sequence[str]) -> dict[str, list[float]]:

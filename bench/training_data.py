@@ -1,12 +1,12 @@
-"""Memory and start of the training data of translation models.
+"""Measures memory and start time of the training data of translation models.
 
     python -m bench.training_data --pairs 1000000
 
-Generates pairs of simple text, and opens them twice as ``attendant-export train-translation`` does:
-first they are encoded to files, then only mapped. Each time is in a process of its own. Reports the
-seconds until the first batch of an epoch and until its last, and by how many bytes a pair the
-resident memory of the process grows: all of it, and without the pages of mapped files, which the
-system takes back when memory is short.
+Generates pairs of simple text, and opens them twice as ``attendant-export train-translation`` does,
+each time in a process of its own. The first start encodes them to files, the second only maps the
+files. Reports the seconds until the first and until the last batch of an epoch, and by how many
+bytes per pair the resident memory of the process grows: all of it, and without the pages of mapped
+files, which the system takes back when memory is short.
 """
 
 import argparse

@@ -1,18 +1,19 @@
-"""Everything that is to be known about attendant on a GPU, in stages with time limits.
+"""Measures attendant on a GPU, in stages with time limits.
 
     python -m bench.gpu --stages starts,bundles,correctness,speed --seconds 280
 
-Each figure is one line of JSON on standard output, printed as soon as it is known, so that a trial
-that is cut short has told what it measured. Each stage is a process of its own, which is ended at
-its time limit; a stage that fails prints its error, and the next one goes on. What servers and
-libraries print goes to ``build/bench/gpu/<stage>.log``. docs/gpu-trial.md says how to run it.
+Each measurement is one line of JSON on standard output, printed as soon as it is known, so that a
+trial that is cut short keeps its figures until then. Each stage is a process of its own, which is
+ended at its time limit. If a stage fails, its error is printed, and the next stage runs. What
+servers and libraries print goes to ``build/bench/gpu/<stage>.log``. docs/gpu-trial.md says how to
+run it.
 
 Stages and their time limits in seconds:
 starts       versions, providers, one product, one step, one translation of a server
 bundles      exports a Transformer base and a BERT base, unless an earlier call has
 correctness  the tests marked ``gpu``; every graph against the CPU; one caller against 256; caches,
-             the end of memory, cancelled calls
-speed        throughput, latency, shares of the card's limits and of the processors
+             exhausted memory, cancelled calls
+speed        throughput, latency, share of the card's limits, use of the processors
 profile      where the time of a step goes, with and without CUDA graphs and a pinned thread
 rivals       transformers, sentence-transformers and CTranslate2 on the same card
 """
@@ -40,16 +41,19 @@ LIMITS = {
     "profile": 60.0,
     "rivals": 70.0,
 }
-"""Seconds of each stage, unless the command line has others."""
+"""Default time limit of each stage in seconds."""
 END_SECONDS = 3.0
-"""Time that a stage has to end its servers before it is killed."""
+"""Time for a stage to end its servers before it is killed."""
 NUM_LOG_LINES = 3
-"""Last lines of the log that are shown of a stage that failed."""
+"""How many last lines of the log are shown for a stage that failed."""
 Stage = tuple[str, float]
 
 
 def stages_of(text: str) -> list[Stage]:
-    """Parse names of stages, such as ``starts,speed:60``, with seconds that replace the limit."""
+    """Parse names of stages, such as ``starts,speed:60``, with seconds that replace the limit.
+
+    Raises ArgumentTypeError for an unknown stage and for bad seconds.
+    """
     found = []
     for part in filter(None, text.split(",")):
         name, _, seconds = part.partition(":")
@@ -58,9 +62,9 @@ def stages_of(text: str) -> list[Stage]:
         try:
             limit = float(seconds) if seconds else LIMITS[name]
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{part}: {seconds} is no number") from error
+            raise argparse.ArgumentTypeError(f"{part}: {seconds} is not a number") from error
         if not 0 < limit < float("inf"):
-            raise argparse.ArgumentTypeError(f"{part}: want more than 0 seconds")
+            raise argparse.ArgumentTypeError(f"{part}: want a finite number of seconds above 0")
         found.append((name, limit))
     return found
 
@@ -85,7 +89,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_stage(name: str, seconds: float, is_smoke: bool) -> str:
-    """Run a stage in a process of its own; returns how it ended: "ok", "failed" or "time limit"."""
+    """Run a stage in a process of its own for at most ``seconds``.
+
+    Returns how it ended: "ok", "failed" or "time limit".
+    """
     command = [sys.executable, "-m", "bench.gpu.stage", name, f"--seconds={seconds}"]
     command += ["--smoke"] if is_smoke else []
     with _log(name).open("wb") as log:
@@ -122,7 +129,7 @@ def _tell(name: str, **figures: object) -> None:
 
 
 def _stop(number: int, _: FrameType | None) -> Never:
-    """End the trial as an error would, which ends the stage that runs."""
+    """End the trial by an exception, so that the stage that runs is ended too."""
     raise SystemExit(128 + number)
 
 

@@ -1,7 +1,7 @@
-"""Stage "correctness": whether a GPU gives what the CPU gives, whatever else the server does.
+"""Stage "correctness": whether a GPU gives the answers of the CPU, also in a busy server.
 
-The tests marked ``gpu`` run in the background meanwhile. Each graph in fp16 on the GPU is compared
-with the CPU: fp32 for the exported models, fp16 for the built-in ones, which have no fp32.
+Each graph in fp16 on the GPU is compared with the CPU: fp32 for the exported models, fp16 for the
+built-in ones, which have no fp32. Meanwhile, the tests marked ``gpu`` run in the background.
 """
 
 import json
@@ -36,7 +36,7 @@ GPU_TESTS = (
 )
 """All files with tests that need a GPU."""
 TEST_SECONDS = 40.0
-"""Time that the tests get once the models are compared."""
+"""Further time for the tests once the models are compared."""
 BEAMS = (1, 4)
 
 
@@ -127,7 +127,7 @@ def press(trial: Trial) -> Figures:
         for beam_size in trial.pick(BEAMS, (4,)):
             trial.part(
                 f"alone against {num_callers} callers, beam {beam_size}",
-                # Alone, wide beams would take too much of the time.
+                # Fewer texts for wide beams, which take too much time with a single caller.
                 *(_invariance, server.target, texts[::beam_size], beam_size, num_callers),
             )
         waiting = trial.pick(pressure.RELEASE_SECONDS, 0.0)

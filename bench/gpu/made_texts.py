@@ -1,4 +1,4 @@
-"""Made-up words, and texts of them. Models that only measure speed need no real language."""
+"""Made-up words, and texts of them: measurements of speed need no real language."""
 
 import random
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ TRANSLATION, EMBEDDING = "transformer-base", "bert-base"
 BUILT_IN = Path("bundles")
 BUILT_IN_TRANSLATION, BUILT_IN_EMBEDDING = BUILT_IN / "en-de/2", BUILT_IN / "bert-en-de/1"
 NUM_VERIFIED_TEXTS = 2
-"""Texts that an export is verified on. More would take minutes of the trial."""
+"""Texts on which an export is verified. More would take minutes of the trial."""
 PRECISION = "fp16"
 
 
@@ -36,7 +36,7 @@ def carried_bundles() -> list[Path]:
 
 
 def hugging_face_folder(trial: Trial) -> Path:
-    """Where the exported encoder lies in the format of sentence-transformers."""
+    """The folder of the exported encoder in the format of sentence-transformers."""
     return trial.pick(FOLDER, FOLDER / "smoke") / "hugging-face" / EMBEDDING
 
 

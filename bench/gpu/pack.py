@@ -1,10 +1,10 @@
-"""Makes what is carried to a machine with a GPU and no network, and says how large it is.
+"""Prepares what is carried to a machine with a GPU and no network, and prints its size.
 
     python -m bench.gpu.pack runtime
     python -m bench.gpu.pack bundles --data-dir DATA_DIR --models en-de,de-en,en-fr
     python -m bench.gpu.pack restore
 
-A checkout with the built-in bundles is larger than some machines take. ``runtime`` leaves out of
+A checkout with the built-in bundles is larger than some machines accept. ``runtime`` leaves out of
 the working tree what a trial does not read, and adds to ``.gpu/`` the wheels of packages that such
 a machine lacks; the archive of ONNX Runtime's GPU build must lie there already. ``bundles`` keeps
 the built-in bundles for a GPU and leaves out the tests instead, for a later call to a machine that
@@ -43,7 +43,7 @@ WHEELS = (
     "sentencex",
 )
 """What an image with PyTorch, transformers and gRPC lacks, in the versions that are installed here.
-protobuf must not be older than what the code of the others was generated with."""
+protobuf must not be older than the version that generated the code of the others."""
 CODE = (
     "/*",
     "!/bundles/",
@@ -55,11 +55,12 @@ CODE = (
     "!/tests/recorded/",
     "/bundles/en-de/2/tokenizer.json",
 )
-"""What a trial reads, as patterns of git sparse-checkout."""
+"""The files that a trial reads, as patterns of git sparse-checkout."""
 BUNDLES = ("!/tests/", "/bundles/en-de/2/", "/bundles/bert-en-de/1/")
-"""What is kept in addition, and what is left out instead. Servers check all files of a bundle, so
-its int8 graphs are carried too."""
+"""Patterns after those of `CODE`: the tests are left out, the bundles for a GPU are kept. Servers
+check all files of a bundle, so its int8 graphs are carried too."""
 MAX_BYTES = 64 * 2**20
+"""Limit of all that is carried."""
 ENGLISH_GERMAN = "tatoeba/tatoeba.en-de"
 
 
@@ -94,7 +95,7 @@ def copy_data(data_dir: Path, models: Sequence[str]) -> None:
 
 
 def carried(repository: Path, *ignored: Path) -> Counter[str]:
-    """Bytes of what is carried, by folder: files that git does not ignore, and ``ignored`` ones."""
+    """Bytes, by folder, of files that git does not ignore and of those in ``ignored`` folders."""
     command = ["git", "-C", str(repository), "ls-files", "-z", "--cached", "--others"]
     listed = subprocess.run(
         [*command, "--exclude-standard"], check=True, capture_output=True, text=True
@@ -144,7 +145,7 @@ def main() -> None:
     total = sum(sizes.values())
     print(f"{total / 2**20:6.2f} MiB in all; carry {' '.join(map(str, ignored)) or 'nothing else'}")
     if total > MAX_BYTES:
-        raise SystemExit(f"that is more than {MAX_BYTES / 2**20:.0f} MiB")
+        raise SystemExit(f"this is more than the limit of {MAX_BYTES / 2**20:.0f} MiB")
 
 
 if __name__ == "__main__":

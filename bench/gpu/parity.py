@@ -1,7 +1,7 @@
 """Compares the answers of two servers of one bundle, graph by graph, as a client sees them.
 
-`difference` of translations is "same", "tie" or "different"; ties are candidates that are closer
-than rounding allows.
+Translations are the "same", a "tie" or "different" (`difference`). A tie is a choice between
+candidates whose scores differ by less than the rounding errors may be.
 """
 
 from collections import Counter

@@ -1,12 +1,12 @@
-"""Runs of a training as files that are small enough to be brought back, and the runs again.
+"""Splits run folders into files that are small enough to be brought back, and joins them again.
 
     python -m bench.gpu.pieces split --out OUT build/bench/gpu/runs/en-de build/bench/gpu/runs/de-en
     python -m bench.gpu.pieces join --to runs OUT
 
-Splits what an export needs of run folders, with the best weights in fp16, which is what bundles of
-GPUs hold: an archive that is cut into files of 15 MiB. The names of the files have a hash of the
-archive, so that files of two archives are never joined. A run that was joined can be exported and
-be the beginning of another one (``--init-from``), but not be resumed.
+The files that an export needs of the runs go to one archive, which is cut into pieces of 15 MiB.
+The best weights are stored in fp16, the precision of GPU bundles. The names of the pieces have a
+hash of the archive, so that pieces of two archives are never joined. A run that was joined can be
+exported, and another run can start from it (``--init-from``), but it cannot be resumed.
 """
 
 import argparse
@@ -18,11 +18,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file, save
+from attendant_export.runs import checkpoint
+from safetensors.torch import save
 
 from bench.arguments import bench_parser
 
-WEIGHTS = "best/weights.safetensors"
+WEIGHTS = f"{checkpoint.BEST}/{checkpoint.WEIGHTS}"
 OTHER_FILES = (
     "config.json",
     "history.csv",
@@ -34,14 +35,15 @@ OTHER_FILES = (
 )
 PIECE_BYTES = 15 * 2**20
 MAX_PIECES = 4
-"""Together less than 64 MiB, with room for figures and logs."""
+"""All pieces take less than 64 MiB, with room for figures and logs."""
 PIECE = re.compile(r"runs-([0-9a-f]{16})-(\d+)-of-(\d+)")
 
 
 def split(runs: Sequence[Path], out: Path) -> list[Path]:
     """Write the pieces of run folders to ``out`` and remove those of earlier archives.
 
-    Raises FileNotFoundError for a run without weights, and ValueError for runs that are too large.
+    Raises FileNotFoundError for a run without weights, and ValueError for damaged weights and for
+    runs that are too large.
     """
     archive = _archive(runs)
     parts = [archive[i : i + PIECE_BYTES] for i in range(0, len(archive), PIECE_BYTES)]
@@ -89,9 +91,8 @@ def _archive(runs: Sequence[Path]) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for run in runs:
-            if not (run / WEIGHTS).exists():
-                raise FileNotFoundError(f"{run} has no {WEIGHTS}: nothing was trained there yet")
-            halves = {name: tensor.half() for name, tensor in load_file(run / WEIGHTS).items()}
+            weights = checkpoint.read_weights(checkpoint.find_weights(run))
+            halves = {name: tensor.half() for name, tensor in weights.items()}
             _add(tar, f"{run.name}/{WEIGHTS}", save(halves))
             for name in OTHER_FILES:
                 if (run / name).exists():

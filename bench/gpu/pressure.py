@@ -1,4 +1,4 @@
-"""What a server does when caches grow, when memory ends, and when callers give up."""
+"""What a server does when caches grow, when memory runs out, and when callers cancel."""
 
 import time
 from collections import Counter
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import TYPE_CHECKING
 
 import grpc
 from attendant.v1 import translation_pb2 as pb
@@ -16,18 +15,15 @@ from attendant_client import CallError, Client
 from bench.gpu.trial import Figures, Trial
 from bench.servers import RunningServer, running_server
 
-if TYPE_CHECKING:
-    from attendant.v1.translation_pb2_grpc import TranslationServiceStub as Stub
-
 CACHES, NEEDED, ROWS = (
     f"attendant_{name}" for name in ("cache_bytes", "cache_needed_bytes", "rows_used")
 )
 DEVICE_MEMORY = "attendant_device_memory_used_bytes"
 TIMEOUT_SECONDS = 60
 RELEASE_SECONDS = 15.0
-"""Within which an idle server gives back its caches. It waits for ten of them."""
+"""Limit of the wait for an idle server to release its caches, which it does after 10 s."""
 FREE_SECONDS = 5.0
-"""Within which rows are free after their calls have ended."""
+"""Limit of the wait for rows to be free after their calls have ended."""
 PROBE = "badi gabe keru nolo"
 
 
@@ -36,7 +32,7 @@ def measure_caches(
 ) -> Figures:
     """The caches before a load, at their largest, and after it; and the memory of the card.
 
-    Waits for ``release_seconds`` at most until the caches are given back.
+    Waits for at most ``release_seconds`` until the caches are released.
     """
     before, device_before = server.total(CACHES), server.total(DEVICE_MEMORY)
     with (
@@ -61,10 +57,10 @@ def measure_caches(
 def measure_cancelled_calls(
     server: RunningServer, texts: Sequence[str], num_callers: int
 ) -> Figures:
-    """Cancel every other call while it runs: the others get what they get alone, rows are freed."""
+    """Cancel every other call while it runs; count other answers that change, and rows in use."""
     kept, given_up = texts[:num_callers:2], texts[1:num_callers:2]
     with grpc.insecure_channel(server.target) as channel:
-        stub: Stub = TranslationServiceStub(channel)
+        stub = TranslationServiceStub(channel)
         alone = [_text_of(stub.Translate(_request(text))) for text in kept]
         calls = [stub.Translate.future(_request(text), TIMEOUT_SECONDS) for text in kept]
         leaving = [stub.Translate.future(_request(text), TIMEOUT_SECONDS) for text in given_up]
@@ -87,7 +83,8 @@ def measure_end_of_memory(
 ) -> Figures:
     """Flood a server that has less memory on the card than its caches may take.
 
-    Texts may fail, but must fail with a status; a text that comes later must be answered as before.
+    Counts the texts that are answered, and those that fail by their status. Tells whether a later
+    text gets the same answer as before.
     """
     # The limits are for a Transformer base: the weights of all graphs fit, full caches do not.
     limits = ("--max-device-memory-bytes=1200000000", "--max-cache-bytes=8000000000")
@@ -120,16 +117,16 @@ def _text_of(response: pb.TranslateResponse) -> str:
     return response.translations[0].hypotheses[0].text
 
 
-def _wait_until(is_so: Callable[[], bool], seconds: float) -> None:
-    """Wait until something is so, but not for longer than ``seconds``."""
+def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until ``condition()`` is true, for at most ``seconds``."""
     ends = time.monotonic() + seconds
-    while not is_so() and time.monotonic() < ends:
+    while not condition() and time.monotonic() < ends:
         time.sleep(0.02)
 
 
 @contextmanager
 def _watched(server: RunningServer, metric: str) -> Iterator[list[float]]:
-    """A list that gets the values of a metric while the block runs."""
+    """A list to which the values of a metric are appended while the block runs."""
     seen: list[float] = []
     has_ended = Event()
 

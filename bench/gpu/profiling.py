@@ -23,10 +23,10 @@ from bench.gpu.trial import FOLDER, Figures, Trial, rounded
 from bench.servers import RunningServer, flags_for, running_server
 
 SHAPES = ((1, 1), (64, 1), (512, 1), (512, 4))
-"""Rows, and rows of one source, of the steps that are measured."""
+"""The steps that are measured: rows, and rows for each source."""
 PROFILED_ROWS = 512
 NUM_SHOWN = 8
-"""Kernels or operators that a line names, those with the most time."""
+"""How many kernels or operators a line names, those that take the most time."""
 
 
 def run(trial: Trial) -> None:
@@ -80,7 +80,9 @@ def measure_kernels(trial: Trial, bundle: Path) -> Figures:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    torch.zeros(1, device="cuda")  # PyTorch's profiler sees all of the process, once it has begun
+    torch.zeros(
+        1, device="cuda"
+    )  # the profiler needs a CUDA context; it then records the whole process
     step = _step(trial, bundle, PROFILED_ROWS)
     num_runs = 20
     for _ in range(num_runs):
@@ -100,7 +102,7 @@ def measure_kernels(trial: Trial, bundle: Path) -> Figures:
 
 
 def added_up(events: list[dict[str, Any]], num_runs: int) -> Figures:
-    """What the events of a trace say of each run: numbers, and microseconds."""
+    """Numbers and microseconds of kernels, copies and calls of CUDA for each run, from a trace."""
     timed = [event for event in events if "dur" in event]
     kernels = [event for event in timed if event.get("cat") == "kernel"]
     copies = [event for event in timed if str(event.get("cat", "")).startswith("gpu_mem")]
@@ -113,8 +115,8 @@ def added_up(events: list[dict[str, Any]], num_runs: int) -> Figures:
         "kernel_microseconds": _microseconds(kernels, num_runs),
         "num_copies": rounded(len(copies) / num_runs),
         "copy_microseconds": _microseconds(copies, num_runs),
-        "num_calls_of_cuda": rounded(len(launches) / num_runs),
-        "microseconds_in_calls_of_cuda": _microseconds(launches, num_runs),
+        "num_cuda_calls": rounded(len(launches) / num_runs),
+        "cuda_call_microseconds": _microseconds(launches, num_runs),
         "longest": {name: round(t / num_runs, 1) for name, t in by_name.most_common(NUM_SHOWN)},
     }
 

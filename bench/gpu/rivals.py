@@ -1,7 +1,7 @@
 """Stage "rivals": what other engines do on the same card, in fp16 and in this process.
 
-They get whole batches, sorted by length, and no requests, which is more than servers of theirs get.
-Engines that are not installed are left out.
+They get whole batches, sorted by length, without the cost of requests, so their servers would be
+slower. Engines that are not installed are left out.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ BEAMS = (1, 4)
 VOCAB_SIZE = 32_000
 FIRST_ID, PAD_ID, EOS_ID = 4, 0, 2
 MAX_BATCH_TOKENS = 16_384
-"""Of CTranslate2, padded."""
+"""Limit of the padded tokens of a batch of CTranslate2."""
 
 
 def run(trial: Trial) -> None:
@@ -90,7 +90,7 @@ def _marian(trial: Trial) -> Any:
 
 
 def _lengths(trial: Trial) -> list[list[int]]:
-    """The numbers of tokens of the texts of batches, in a random order of batches."""
+    """The numbers of tokens of the texts of each batch; long and short batches take turns."""
     texts = made_up_texts(trial.pick(4096, 4))
     lengths = sorted(len(text.split()) + 1 for text in texts)
     size = trial.pick(BATCH_SIZE, 2)
@@ -101,7 +101,7 @@ def _lengths(trial: Trial) -> list[list[int]]:
 def _tokens_per_second(
     trial: Trial, translate: Callable[[Sequence[int]], None], batches: list[list[int]]
 ) -> Figures:
-    """Translate batches of given lengths until some seconds have passed, after a warm-up."""
+    """Translate batches of given lengths for some seconds, after a warm-up."""
     translate(batches[0])
     num_tokens = num_texts = 0
     started = time.perf_counter()
@@ -117,7 +117,7 @@ def _tokens_per_second(
 
 
 def repeated(batches: list[Any], seconds: float) -> Iterator[Any]:
-    """All batches, and again, until so many seconds have passed; at least one."""
+    """The batches in order, again and again, until ``seconds`` have passed; at least one."""
     ends, i = time.perf_counter() + seconds, 0
     while i == 0 or time.perf_counter() < ends:
         yield batches[i % len(batches)]

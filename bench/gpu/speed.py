@@ -1,7 +1,8 @@
 """Stage "speed": throughput and latency of servers on the GPU, beside what the card can do.
 
-A line has the share of the card's fastest fp16 product that the products with weights take, and the
-number of processors that the client and the server keep busy: a client near 1 limits the figures.
+A line has the rate of the products with weights, as a share of the card's fastest fp16 product. It
+also has the number of processors that the client and the server keep busy: if that of the client is
+near 1, the client limits the figures.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ FLAGS = (
     "--max-request-seconds=600",
 )
 MAX_ROWS = (512, 1024, 256)
-"""The most useful number first."""
+"""Limits of rows that servers are measured with, the most useful one first."""
 EMBEDDED_TOKENS = 128
 # Only products with weights count: 2 operations per weight and token.
 TRANSLATION_FLOP = 2 * (6 * 12 * 512**2 + 12 * 512**2 + 6 * 14 * 512**2 + 32_000 * 512)
@@ -161,7 +162,7 @@ def _share(flop_per_second: float, peak: float) -> Figures:
 
 
 def _measure_single(trial: Trial, server: RunningServer, beam_size: int) -> Figures:
-    """Latency of one text of usual length after the other."""
+    """Latency of texts of usual length, one at a time."""
     texts = made_up_texts(trial.pick(60, 2), trial.pick(SINGLE_TEXT_WORDS, 3))
 
     async def load() -> LoadResult:

@@ -1,4 +1,4 @@
-"""One stage of the trial in this process: `bench.gpu` starts one such process for each stage.
+"""Runs one stage of the trial in this process; `bench.gpu` starts such a process for each stage.
 
 python -m bench.gpu.stage starts --seconds 40
 """
@@ -30,7 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = bench_parser(__doc__, reads_data=False)
     parser.add_argument("stage", choices=MODULES)
-    parser.add_argument("--seconds", type=float, required=True, help="no part begins afterwards")
+    parser.add_argument(
+        "--seconds", type=float, required=True, help="time after which no part begins"
+    )
     parser.add_argument("--smoke", action="store_true", help="as little as possible, on the CPU")
     return parser
 

@@ -1,4 +1,4 @@
-"""Stage "starts": whether anything runs on the GPU at all, and what is missing if not."""
+"""Stage "starts": whether anything runs on the GPU, and what is missing if not."""
 
 import ctypes
 import platform
@@ -32,7 +32,7 @@ TEXT = "Where is the nearest train station?"
 
 
 def run(trial: Trial) -> None:
-    """Report versions, providers, one product, one step, and one translation of a server."""
+    """Report versions, imports, providers, one product, one step, and a translation of a server."""
     trial.part("versions", measure_versions)
     for name in MODULES:
         trial.part(f"import of {name}", measure_import, name)
@@ -53,7 +53,7 @@ def measure_versions() -> Figures:
 
 
 def measure_import(module: str) -> Figures:
-    """Nothing if a module can be imported; raises RuntimeError with the reason if not."""
+    """No figures if a module can be imported; raises RuntimeError with the reason if not."""
     command = [sys.executable, "-c", f"import {module}"]
     ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode:
@@ -62,14 +62,16 @@ def measure_import(module: str) -> Figures:
 
 
 def measure_providers(trial: Trial) -> Figures:
-    """What ONNX Runtime can run on, and why the library of the GPU cannot be loaded, if so."""
+    """The providers that ONNX Runtime offers, and the libraries that its CUDA provider lacks."""
     if trial.device == "cuda":
         onnxruntime.preload_dlls()
-    figures = {"onnxruntime": onnxruntime.__version__, "can": onnxruntime.get_available_providers()}
+    available = onnxruntime.get_available_providers()
+    figures = {"onnxruntime": onnxruntime.__version__, "available": available}
     library = Path(onnxruntime.__file__).parent / "capi" / PROVIDER_LIBRARY
     if library.exists():
         missing = subprocess.run(["ldd", library], capture_output=True, text=True).stdout
-        figures["not_found"] = [line.split()[0] for line in missing.splitlines() if "not f" in line]
+        lines = missing.splitlines()
+        figures["not_found"] = [line.split()[0] for line in lines if "not found" in line]
     return figures
 
 

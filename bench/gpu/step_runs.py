@@ -13,13 +13,13 @@ from bench.graphs import Array, graphs_of, read_manifest
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 NUM_CANDIDATES = 2
-"""For each row of a source."""
+"""Candidates that a step returns, for each row of a source."""
 STEP = "decoder_step"
-"""The step graph that servers run on a device, for beams of every width."""
+"""Name of the step graph that servers run on a device, for beams of every width."""
 
 
 class StepRuns:
-    """A step of so many rows at a fixed place of their outputs, bound to run again and again.
+    """A decoder step whose inputs and outputs are bound once, so that it can be run repeatedly.
 
     The states are zeros: the time of a step does not depend on their content.
     """

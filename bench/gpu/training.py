@@ -1,4 +1,4 @@
-"""Trains the built-in translation models on a GPU within a given time, and brings them back.
+"""Trains the built-in translation models on a GPU within a given time, and packs their runs.
 
     python -m bench.gpu.training --data-dir DATA_DIR --out OUT --seconds 280 --models en-de,de-en
 
@@ -32,7 +32,7 @@ MODELS: Mapping[str, Sequence[str]] = MappingProxyType(
         "en-fr": (f"--train={FRENCH}.train.tsv.gz", f"--valid={FRENCH}.valid.tsv.gz"),
     }
 )
-"""The options of each model, beside those that all have."""
+"""The options of each model, in addition to `OPTIONS`."""
 OPTIONS = (
     # A GPU waits for the host between small kernels, so larger batches cost hardly more time.
     "--max-batch-tokens=16384",
@@ -45,10 +45,10 @@ OPTIONS = (
     "--patience=1000",
 )
 START_SECONDS = 40.0
-"""Time of a training that its own limit does not count: imports, tokenizer, encoding, the last
-validation. If it takes longer, the training is told to stop before its learning rate has fallen."""
+"""Time of a training outside its own limit: imports, tokenizer, encoding, the last validation. If
+these take longer, the training is told to stop before its learning rate has fallen."""
 END_SECONDS = 10.0
-"""Time that a training has to save a checkpoint once it is told to stop."""
+"""Time for a training to save a checkpoint once it is told to stop."""
 
 
 def command_of(
@@ -67,7 +67,7 @@ def run_dir(model: str) -> Path:
 
 
 def train(command: Sequence[str], model: str, seconds: float) -> dict[str, Any]:
-    """Run the training, which is told to stop if it takes longer; returns what it reached."""
+    """Run the training, at most for ``seconds``; returns how it ended and what it reached."""
     started = time.monotonic()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (
@@ -91,7 +91,7 @@ def train(command: Sequence[str], model: str, seconds: float) -> dict[str, Any]:
 
 
 def _reached(run: Path) -> dict[str, Any]:
-    """The best and the last validation of a run."""
+    """The best BLEU, the number of validations and the last one of a run; empty without any."""
     if not (run / "history.csv").exists():
         return {}
     with (run / "history.csv").open(encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""What the stages of the trial share: the time limit, the choice of sizes, and figures as JSON."""
+"""What the stages of the trial share: time limit, choice of sizes, and figures as JSON."""
 
 import json
 import time
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 FOLDER = Path("build/bench/gpu")
-"""Where bundles, logs and runs of the trial lie."""
+"""Folder of the bundles, logs and runs of the trial."""
 Size = TypeVar("Size")
 Figures = Mapping[str, Any]
 
 
 @dataclass(slots=True)
 class Trial:
-    """One stage on one device. Its clock begins when it is made."""
+    """One stage on one device. Its time limit counts from when this object is made."""
 
     stage: str
     seconds: float
@@ -25,7 +25,7 @@ class Trial:
     """Whether everything is as small as possible and runs on the CPU, to test the trial itself."""
     started: float = field(default_factory=time.monotonic)
     num_failed: int = 0
-    """Number of parts that failed or that the time did not suffice for."""
+    """Number of parts that failed, or were skipped for lack of time."""
 
     @property
     def device(self) -> str:
@@ -75,5 +75,5 @@ def described(error: BaseException) -> str:
 
 
 def rounded(value: float, digits: int = 3) -> float:
-    """A value with so many significant digits."""
+    """``value`` with ``digits`` significant digits."""
     return float(f"{value:.{digits}g}")

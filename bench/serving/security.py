@@ -2,10 +2,10 @@
 
     python -m bench.serving.security --data-dir DATA_DIR --pairs 20
 
-Loads two servers alternately with the same calls of one text each, over one lasting connection for
-each load, so that handshakes do not count. One server has TLS and an API key that each call brings
-(``--parts tls,keys`` for one of them). Prints the ratios of throughput, latency and of the server's
-processor time per call.
+Loads two servers alternately with the same calls of one text each. Each load uses one lasting
+connection, so that handshakes do not count. One server has TLS, and API keys that it checks for
+each call; ``--parts tls`` or ``--parts keys`` chooses one of the two. Prints the ratios of
+throughput, of latency and of the server's processor time per text.
 """
 
 import argparse
@@ -38,7 +38,7 @@ KEY = "attendant_of_the_bench"
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
-    """Write a certificate of 127.0.0.1 that signs itself; returns its file and that of its key."""
+    """Write a self-signed certificate for 127.0.0.1; returns its file and that of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
     now = datetime.datetime.now(datetime.UTC)
@@ -55,7 +55,7 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def write_api_keys(folder: Path) -> Path:
-    """Write the file of one API key, `KEY`."""
+    """Write a file of API keys with `KEY` only; returns its path."""
     file = folder / "keys.toml"
     file.touch(0o600)
     digest = hashlib.sha256(KEY.encode()).hexdigest()
@@ -67,7 +67,7 @@ def write_api_keys(folder: Path) -> Path:
 def secured_server(
     parts: Sequence[str], flags: Sequence[str], folder: Path
 ) -> Iterator[RunningServer]:
-    """A server with the given parts, and what its callers need to connect."""
+    """A server with the given `PARTS`; it has what its callers need to connect."""
     own: list[str] = []
     root_certificate, token = b"", ""
     if "tls" in parts:

@@ -4,12 +4,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-# PyTorch's threads then sleep while they wait for each other. By default they spin, and on cores
-# that other programs use, each operation waits for a thread that another one's spinning keeps from
-# running. PyTorch reads this variable when it is loaded.
+# PyTorch's threads then sleep while they wait for each other. By default they spin. On cores that
+# other programs use, a spinning thread can keep the one that it waits for from running. PyTorch
+# reads this variable when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# oneDNN keeps what it compiles for each shape of products in bfloat16, by default 1,024 of them:
-# gigabytes, since almost every batch has a shape of its own.
+# oneDNN caches what it compiles for each shape of a bfloat16 product, by default for 1,024 shapes.
+# That takes gigabytes, since almost every batch has a shape of its own.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 

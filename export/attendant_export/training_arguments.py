@@ -95,15 +95,13 @@ def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str =
     add("patience", 10, "validations without improvement before an early stop")
     add("learning-rate", 1e-3 if prefix else 2e-3, "peak learning rate")
     add("warmup-steps", 400, "steps until the peak learning rate")
-    add(
-        *("accumulate-steps", 1),
-        "batches of a step, whose gradients are summed as those of one large batch",
-    )
-    add(
-        *("average-decay", 0.0),
+    batches = "batches of a step, whose gradients are accumulated as those of one large batch"
+    add("accumulate-steps", 1, batches)
+    average = (
         "keep a moving average of the weights with this decay, such as 0.999, and validate and "
-        "export it; 0: the weights of the last step",
+        "export it; 0: the weights of the last step"
     )
+    add("average-decay", 0.0, average)
 
 
 def _add_sizes(

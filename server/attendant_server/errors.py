@@ -1,22 +1,22 @@
 """The errors of requests, independent of transport.
 
 AttendantError
-├── InvalidRequest        a value of the request is bad; names the field and the limit
-│   ├── CallTooLarge      the texts of a call exceed a limit that fewer texts may keep
-│   └── LanguageUnknown   the named model lacks a language of the request
-├── ModelNotFound         no model of this name
-│   └── LanguagesUnknown  no model has the languages of the request
-├── ModelNotLoaded        a bundle cannot be loaded while the server runs
-├── ModelWithoutHead      the model lacks the head that a call needs
-├── GlossaryNotFound      no glossary of this name
-├── GlossaryUnreadable    the file of a glossary is broken
-├── NotInstalled          a method needs an extra of the package that is not installed
-├── Unavailable           loading, draining, or the worker has died
-├── QueueFull             the queue is full; says after how many seconds to retry
-│   └── WaitTooLong       the call would wait for most of its time, or longer
-├── QuotaExceeded         a limit of the caller is used up; says when to retry
-├── DeadlineExceeded      the deadline of the call has passed
-└── ModelFailed           the model raised, or returned NaN or infinity
+├── InvalidRequest           a value of the request is bad; names the field and the limit
+│   ├── CallTooLarge         the texts of a call exceed a limit that fewer texts may keep
+│   └── LanguageUnknown      the named model lacks a language of the request
+├── ModelNotFound            no model of this name
+│   └── NoModelForLanguages  no model has the languages of the request
+├── ModelNotLoaded           a bundle cannot be loaded while the server runs
+├── ModelWithoutHead         the model lacks the head that a call needs
+├── GlossaryNotFound         no glossary of this name
+├── GlossaryUnreadable       the file of a glossary is broken
+├── NotInstalled             a method needs an extra of the package that is not installed
+├── Unavailable              loading, draining, or the worker has died
+├── QueueFull                the queue is full; says after how many seconds to retry
+│   └── WaitTooLong          the call would wait for most of its time, or longer
+├── QuotaExceeded            a limit of the caller is used up; says when to retry
+├── DeadlineExceeded         the deadline of the call has passed
+└── ModelFailed              the model raised, or returned NaN or infinity
 
 `grpc/interceptors/status.py` holds the one table from these classes to gRPC status codes.
 """
@@ -90,7 +90,7 @@ class ModelNotFound(AttendantError):
     """No model of this name is loaded."""
 
 
-class LanguagesUnknown(ModelNotFound):
+class NoModelForLanguages(ModelNotFound):
     """No model has all of ``languages``: tags, by the names of their fields in the request."""
 
     def __init__(self, message: str, languages: Mapping[str, str]) -> None:

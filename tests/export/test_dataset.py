@@ -79,7 +79,7 @@ def test_padding_is_on_the_right():
 
 def test_no_batch_exceeds_the_padded_token_limit(rng):
     lengths = rng.integers(1, 30, size=200).tolist()
-    batches = shuffled_batches(lengths, 64, rng)
+    batches = list(shuffled_batches(lengths, 64, rng))
     assert sorted(i for batch in batches for i in batch) == list(range(200))
     assert all(max(lengths[i] for i in batch) * len(batch) <= 64 for batch in batches)
 

@@ -13,7 +13,7 @@ import torch
 from attendant_export.data.array_folders import open_or_build
 from attendant_export.data.augmentation import parse_augmentation
 from attendant_export.data.bad_lines import MAX_SHOWN, BadLines
-from attendant_export.data.batches import group_by_tokens, pad, shuffled_batches, split_ascending
+from attendant_export.data.batches import group_by_tokens, pad, split_ascending
 from attendant_export.data.mixtures import draw_rows, nums_in_epoch, spread_rows
 from attendant_export.data.pair_filters import (
     NO_TEXT_FILTERS,
@@ -79,7 +79,10 @@ def test_batches_from_files_are_those_of_all_pairs_in_memory(pairs, tokenizer, t
 
     batches = list(pair_dataset(tmp_path, pairs, tokenizer).batches(200, np.random.default_rng(3)))
 
-    expected = shuffled_batches(lengths, 200, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    order = np.lexsort((rng.random(len(lengths)), np.array(lengths)))
+    groups = group_by_tokens(lengths, 200, order)
+    expected = [groups[i] for i in rng.permutation(len(groups))]
     assert len(batches) == len(expected)
     for batch, indices in zip(batches, expected, strict=True):
         assert torch.equal(batch.source, pad([encoded[i][0] for i in indices], 0))
@@ -299,7 +302,7 @@ def test_pairs_of_unequal_lengths_are_left_out_by_their_tokens(tmp_path):
         ("copies:2", "--filter copies:2: want copies, "),
         ("languages", "--filter languages: want languages:SOURCE-TARGET, such as en-de"),
         ("languages:en-", "--filter languages:en-: want languages:SOURCE-TARGET"),
-        ("languages:en-xx", "--filter languages:en-xx: xx is none of the languages"),
+        ("languages:en-xx", "--filter languages:en-xx: xx is not one of the languages"),
     ],
 )
 def test_a_filter_that_is_none_is_refused(text, problem):

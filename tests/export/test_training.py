@@ -510,6 +510,15 @@ def test_a_damaged_file_of_weights_is_named(tmp_path):
         checkpoint.load_weights(tmp_path / "w.safetensors", nn.Linear(1, 1))
 
 
+def test_a_damaged_file_of_an_optimizer_is_named(tmp_path):
+    (tmp_path / "o.safetensors").write_bytes(b"no state")
+
+    with pytest.raises(ValueError, match=r"o\.safetensors"):
+        checkpoint.load_optimizer(
+            tmp_path / "o.safetensors", torch.optim.AdamW(nn.Linear(1, 1).parameters())
+        )
+
+
 def test_a_run_folder_without_weights_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing was trained there"):
         checkpoint.find_weights(tmp_path)

@@ -43,7 +43,7 @@ for error_class in STATUS_CODES:
         arguments = ("a message", 0.25)
     if issubclass(error_class, errors.LanguageUnknown):
         arguments = ("target_language", "a message", "xx")
-    if issubclass(error_class, errors.LanguagesUnknown):
+    if issubclass(error_class, errors.NoModelForLanguages):
         arguments = ("a message", {"target_language": "xx"})
     FAILURES[error_class.__name__] = error_class(*arguments)
 

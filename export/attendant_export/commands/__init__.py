@@ -1,1 +1,1 @@
-"""The commands of ``attendant-export``: from arguments to calls of the other packages."""
+"""The commands of ``attendant-export``: they turn arguments into calls of the other packages."""

@@ -1,4 +1,4 @@
-"""The data files that commands are given, some with a number."""
+"""The data files of commands, some of which have a number or a name in their argument."""
 
 import argparse
 import re
@@ -12,7 +12,7 @@ MAX_REPEATS = 1000
 
 
 def data_file(args: argparse.Namespace, name: str, or_folder: bool = False) -> Path:
-    """The path of a data file. Raises ValueError for a relative name without a base folder."""
+    """The path of a data file. Raises ValueError if it does not exist or has no base folder."""
     if args.data_dir is None and not Path(name).is_absolute():
         raise ValueError(f"{name} needs a base folder: --data-dir or DATA_DIR")
     path = Path(args.data_dir or "", name)

@@ -66,7 +66,11 @@ def _optional_phase(args: argparse.Namespace, prefix: str) -> TrainingOptions | 
 def _recorded(
     args: argparse.Namespace, recipe: str, max_tokens: int | None = None
 ) -> Iterator[ProcessGroup]:
-    """Join the processes of a training. Only the first one writes the run record and logs."""
+    """Join the processes of a training, each with the wanted number of threads.
+
+    Only the first process logs, and writes the options and the record of the run. Raises ValueError
+    if TensorBoard is wanted and not installed, and as `pick_device` and `join_processes`.
+    """
     if args.tensorboard:
         check_installed()
     if args.num_threads is not None:
@@ -112,20 +116,8 @@ def _naming_widths(args: argparse.Namespace) -> Iterator[None]:
         raise ValueError(f"{widths}: {error}") from error
 
 
-def run_train_translation(args: argparse.Namespace) -> None:
-    """Train a translation model, or resume its training."""
-    with _naming_widths(args):
-        architecture = transformer(
-            vocab_size=args.vocab_size,
-            d_model=args.d_model,
-            num_heads=args.num_heads,
-            d_feed_forward=args.d_feed_forward,
-            num_encoder_layers=args.num_encoder_layers,
-            num_decoder_layers=args.num_decoder_layers,
-            norm_first=not args.post_norm,
-        )
-        check_decoder_heads(architecture)
-    data = TranslationData(
+def _translation_data(args: argparse.Namespace) -> TranslationData:
+    return TranslationData(
         tuple(pair_source(args, text) for text in args.train or [TATOEBA_TRAIN]),
         data_file(args, args.valid),
         swap=args.swap,
@@ -140,7 +132,22 @@ def run_train_translation(args: argparse.Namespace) -> None:
         skip_bad_lines=args.skip_bad_lines,
         cache_dir=args.cache_dir,
     )
-    options = _training_options(args)
+
+
+def run_train_translation(args: argparse.Namespace) -> None:
+    """Train a translation model, or resume its training."""
+    with _naming_widths(args):
+        architecture = transformer(
+            vocab_size=args.vocab_size,
+            d_model=args.d_model,
+            num_heads=args.num_heads,
+            d_feed_forward=args.d_feed_forward,
+            num_encoder_layers=args.num_encoder_layers,
+            num_decoder_layers=args.num_decoder_layers,
+            norm_first=not args.post_norm,
+        )
+        check_decoder_heads(architecture)
+    data, options = _translation_data(args), _training_options(args)
     recipe = translation_recipe(architecture, args.dropout, data, options, args.label_smoothing)
     with _recorded(args, recipe) as processes:
         progress = train_translation(

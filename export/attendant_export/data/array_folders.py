@@ -31,7 +31,7 @@ _CHECKED_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class _ArrayFile:
-    """What the index says of one array."""
+    """The entry of one array in the index."""
 
     dtype: str
     length: int = 0
@@ -107,9 +107,9 @@ def read_folder(path: Path) -> ArrayFolder:
 def _mapped(path: Path, entry: _ArrayFile) -> NDArray[Any]:
     dtype = np.dtype(entry.dtype)
     if path.stat().st_size != entry.length * dtype.itemsize:
-        raise ValueError(f"{path.name} has another size")
+        raise ValueError(f"{path.name} has a wrong size")
     if _crc32(path) != entry.crc32:
-        raise ValueError(f"{path.name} has another checksum")
+        raise ValueError(f"{path.name} has a wrong checksum")
     if entry.length == 0:
         return np.empty(0, dtype)  # Nothing can be mapped.
     # A plain view of the map: indexing an instance of np.memmap costs more.

@@ -1,4 +1,4 @@
-"""The lines of text files that cannot be trained on: how many of each kind, and the first ones.
+"""Counts the lines of text files that cannot be trained on, and lists the first ones.
 
 Does not read files.
 """
@@ -26,7 +26,7 @@ class BadLine(NamedTuple):
 
 @dataclass(slots=True)
 class BadLines:
-    """All bad lines are counted, the first `MAX_SHOWN` are kept."""
+    """Bad lines: the number of each kind, and the first `MAX_SHOWN` of them."""
 
     counts: Counter[str] = field(default_factory=Counter)
     """How many lines of each kind."""
@@ -63,5 +63,5 @@ class BadLines:
 
 
 def counted(number: int, noun: str) -> str:
-    """``number`` with its noun, which has a plural in -s."""
+    """Such as "1 line" or "2,000 lines", for a ``noun`` whose plural ends in -s."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

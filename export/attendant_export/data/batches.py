@@ -36,20 +36,26 @@ def group_by_tokens(
 
 def num_batches(lengths: Sequence[int], max_batch_tokens: int) -> int:
     """The number of batches of `shuffled_batches`, which is the same for every shuffle."""
-    return len(group_by_tokens(lengths, max_batch_tokens, np.argsort(lengths)))
+    return len(split_ascending(np.sort(lengths), max_batch_tokens))
 
 
 def shuffled_batches(
-    lengths: Sequence[int], max_batch_tokens: int, rng: np.random.Generator
-) -> list[list[int]]:
-    """Batches of similar length, in random order; ties in length are shuffled as well."""
-    order = np.lexsort((rng.random(len(lengths)), np.asarray(lengths)))
-    batches = group_by_tokens(lengths, max_batch_tokens, order)
-    return [batches[i] for i in rng.permutation(len(batches))]
+    lengths: Sequence[int] | np.ndarray, max_batch_tokens: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """The indices of batches of similar length, in random order; ties in length are shuffled too.
+
+    A sequence longer than ``max_batch_tokens`` is a batch of its own.
+    """
+    lengths = np.asarray(lengths)
+    order = np.lexsort((rng.random(len(lengths)), lengths))
+    ranges = split_ascending(lengths[order], max_batch_tokens)
+    for number in rng.permutation(len(ranges)):
+        start, end = ranges[number]
+        yield order[start:end]
 
 
 def split_ascending(lengths: np.ndarray, max_batch_tokens: int) -> list[tuple[int, int]]:
-    """The batches of `group_by_tokens` of ascending lengths, as ranges of their indices."""
+    """The batches of `group_by_tokens` for ascending lengths, as ranges (start, end) of indices."""
     ranges = [(0, 0)]
     while (start := ranges[-1][1]) < len(lengths):
         most = max_batch_tokens // int(lengths[start])

@@ -28,9 +28,9 @@ def nums_in_epoch(
 
 
 def draw_rows(size: int, num: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """``num`` rows of a source of ``size`` rows: all of them as often as possible, in order.
+    """``num`` rows of a source of ``size`` rows: all rows in order, as many times as fit.
 
-    The rest is a random sample without repeats. ``rng`` is not used without a rest.
+    What remains is a random sample without repeats; ``rng`` is used for it only.
     """
     times, rest = divmod(num, max(1, size))
     whole = np.tile(np.arange(size), times)
@@ -40,6 +40,6 @@ def draw_rows(size: int, num: int, rng: np.random.Generator) -> NDArray[np.int64
 
 
 def spread_rows(size: int, num: int) -> NDArray[np.int64]:
-    """``num`` rows of a source of ``size`` rows, as `draw_rows`, but the rest evenly spread."""
+    """`draw_rows` with evenly spread rows instead of a random sample."""
     times, rest = divmod(num, max(1, size))
     return np.concatenate([np.tile(np.arange(size), times), np.arange(rest) * size // max(1, rest)])

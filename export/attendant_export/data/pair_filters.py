@@ -21,7 +21,7 @@ class TextFilters:
     duplicates: bool = False
     """Whether a pair is left out that is the same as an earlier one of its file or folder."""
     languages: tuple[str, str] | None = None
-    """Languages of source and target; pairs with a side in another language are left out."""
+    """Languages of source and target. Pairs with a side in another language are left out."""
 
     def reason(self, source: str, target: str) -> str | None:
         """Why a pair is left out, or None. Does not look for duplicates."""

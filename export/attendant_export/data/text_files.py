@@ -18,14 +18,13 @@ _COMPRESSED: dict[str, Callable[[Path], BufferedIOBase]] = {
     ".xz": lzma.LZMAFile,
     ".bz2": bz2.BZ2File,
 }
-"""How files are opened whose names end so."""
+"""What opens a compressed file, by the suffix of its name."""
 
 
 def files_of(path: Path) -> list[Path]:
     """The text files of a source: the file itself, or all files of a folder, sorted by name.
 
-    Hidden files and folders in the folder are skipped. Raises ValueError for a folder without
-    files.
+    Skips hidden files and all subfolders. Raises ValueError for a folder without files.
     """
     if not path.is_dir():
         return [path]
@@ -39,8 +38,8 @@ def numbered_lines(path: Path, bad_lines: BadLines) -> Iterator[tuple[int, str]]
     """Lines of a UTF-8 text file with their numbers from 1, without line ends.
 
     Names ending in ``.gz``, ``.xz`` and ``.bz2`` mean compressed text. A byte order mark is left
-    out, and lines that are not UTF-8 are added to ``bad_lines`` instead. Raises ValueError that
-    names a file that cannot be decompressed.
+    out. Lines that are not UTF-8 are added to ``bad_lines`` instead. Raises ValueError that names a
+    damaged or unsupported compressed file, and OSError if the file cannot be read.
     """
     if path.suffix == ".zst":
         raise ValueError(f"{path}: .zst is not supported, only {', '.join(_COMPRESSED)} and plain")

@@ -55,9 +55,9 @@ class ExtraValidation:
 class TranslationData:
     """Files of training and validation pairs, and settings for tokenization and batches.
 
-    Raises ValueError if two further validation files have one name, if only some of several sources
-    have a weight, for a weight that is not positive, for a temperature below 1, and for a
-    temperature beside weights.
+    Raises ValueError if two further validation files have the same name, if only some of several
+    sources have a weight, for a weight that is not positive, for a temperature below 1, and for a
+    temperature in addition to weights.
     """
 
     train: tuple[PairSource, ...]
@@ -100,8 +100,8 @@ class TranslationData:
     def nums_in_epoch(self, parts: Sequence[PairTexts | EncodedPairs]) -> list[int]:
         """The number of pairs of each of ``parts`` in an epoch: the sources, then the extra ones.
 
-        The sources have as many pairs as they have in total, in the shares of their weights. Each
-        extra pair comes as often as it is repeated.
+        Together, the sources have as many pairs as their files, in the shares of their weights.
+        Each extra pair occurs ``repeats`` times.
         """
         sizes = [len(part) for part in parts]
         sources, extra = sizes[: len(self.train)], sizes[len(self.train) :]
@@ -140,7 +140,7 @@ class TranslationTexts:
     def dataset(self, tokenizer: Tokenizer) -> PairDataset:
         """The encoded pairs, in mapped files; logs the pairs of each file, and what is left out.
 
-        Raises ValueError that lists lines that are too long unless the data skip bad lines.
+        Raises ValueError that lists the lines that are too long, unless the data skip bad lines.
         """
         filters = self._data.length_filters
         parts = [open_tokens(each, tokenizer, self._cache_dir, filters) for each in self.parts]

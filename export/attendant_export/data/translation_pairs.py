@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation
-from attendant_export.data.batches import group_by_tokens, pad, split_ascending
+from attendant_export.data.batches import group_by_tokens, pad, shuffled_batches, split_ascending
 from attendant_export.data.mixtures import draw_rows
 from attendant_export.data.pair_texts import BLOCK_PAIRS
 from attendant_export.data.pair_tokens import EncodedPairs, TokenPairs, encode_pairs, token_type
@@ -19,7 +19,7 @@ from attendant_export.data.sequences import Sequences, join_sequences
 from attendant_export.data.tokenizer import BOS, PAD, special_token_id
 
 CHUNK_PAIRS = 1 << 19
-"""Pairs of similar length share a batch within so many pairs, the most that are sorted at once."""
+"""The most pairs that are sorted by length at once."""
 ALL_ROWS = slice(None)
 
 
@@ -75,7 +75,10 @@ class PairDataset:
         max_tokens: int = 128,
         chunk_pairs: int = CHUNK_PAIRS,
     ) -> None:
-        """``max_tokens`` limits the sides of changed pairs; longer ones do not replace theirs."""
+        """At most ``chunk_pairs`` are sorted by length at once.
+
+        A pair stays as it is if a side of its changed copy has more than ``max_tokens``.
+        """
         self.parts, self._nums_in_epoch = parts, nums_in_epoch
         self._tokenizer, self._max_tokens, self._chunk_pairs = tokenizer, max_tokens, chunk_pairs
         self._first_rows = np.cumsum([0, *map(len, parts)])[:-1]  # of each part, among all pairs
@@ -117,7 +120,7 @@ class PairDataset:
             chunk = self._chunk(rows[start : start + self._chunk_pairs])
             if augmentation:
                 chunk = self._changed(chunk, augmentation, rng)
-            for pairs in _shuffled_batches(chunk.lengths(), max_batch_tokens, rng):
+            for pairs in shuffled_batches(chunk.lengths(), max_batch_tokens, rng):
                 yield self._batch(chunk.select(pairs), share)
 
     def _epoch_rows(self, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -185,17 +188,6 @@ class _ChunkTexts:
     def __getitem__(self, index: int, /) -> tuple[str, str]:
         part = self.parts[int(self.chunk.collection[index])]
         return part.text(int(self.chunk.row[index]))
-
-
-def _shuffled_batches(
-    lengths: NDArray[np.int64], max_batch_tokens: int, rng: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
-    """The batches of `shuffled_batches`, which takes the memory of a list."""
-    order = np.lexsort((rng.random(len(lengths)), lengths))
-    ranges = split_ascending(lengths[order], max_batch_tokens)
-    for number in rng.permutation(len(ranges)):
-        start, end = ranges[number]
-        yield order[start:end]
 
 
 def batches_of(

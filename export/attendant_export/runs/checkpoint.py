@@ -21,9 +21,10 @@ WEIGHTS, AVERAGE, OPTIMIZER, STATE, CONFIG = (
 )
 LAST, BEST = "last", "best"
 COPIES = 9
-"""Copies of the weights' size in a run folder: four in ``last`` and its successor, and ``best``.
+"""The largest size of the checkpoints in a run folder, as a multiple of the size of the weights.
 
-The optimizer keeps two values of each weight, and the average one.
+``last`` and its successor have four copies each: the weights, their average, and two values of the
+optimizer for each weight. ``best`` has one.
 """
 
 
@@ -53,10 +54,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read weights from a file of `save_weights`. Raises ValueError that names a damaged file."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return _load_tensors(path)
 
 
 def set_weights(path: Path, found: Mapping[str, Tensor], model: nn.Module) -> None:
@@ -100,10 +98,20 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     temporary.replace(path)
 
 
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore the state from `save_optimizer` into an optimizer over the same parameters."""
+    """Restore the state from `save_optimizer` into an optimizer over the same parameters.
+
+    Raises ValueError that names a damaged file.
+    """
     state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in load_file(path).items():
+    for key, tensor in _load_tensors(path).items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

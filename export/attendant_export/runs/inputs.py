@@ -1,4 +1,4 @@
-"""The text that a run is trained on. A run that has started goes on with the same text only."""
+"""The text that a run is trained on. A run that has started continues on the same text only."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ Inputs = Sequence[tuple[str, str]]
 def check_inputs(run_dir: Path, inputs: Inputs) -> None:
     """Raise ValueError that names what differs from the text that the run has started with.
 
-    Runs of older versions do not say what that was.
+    Does nothing for runs of older versions, which did not write it.
     """
     path = run_dir / INPUTS
     if not has_started(run_dir) or not path.exists():
@@ -30,6 +30,6 @@ def check_inputs(run_dir: Path, inputs: Inputs) -> None:
 
 
 def write_inputs(run_dir: Path, inputs: Inputs) -> None:
-    """Keep the text that a run starts with."""
+    """Write the names and hashes of the text that a run starts with, unless they are there."""
     if not (run_dir / INPUTS).exists():
         checkpoint.write_json(run_dir / INPUTS, [list(each) for each in inputs])

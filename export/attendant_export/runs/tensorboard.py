@@ -1,4 +1,4 @@
-"""Curves of a run for TensorBoard; the only user of its library, which is an extra."""
+"""Curves of a run for TensorBoard. Only this module uses its library, which is an extra."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ FOLDER = "tensorboard"
 
 
 def check_installed() -> None:
-    """Raise ValueError that names the extra if the library is not there."""
+    """Raise ValueError that names the extra if the library is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise ValueError(f"--tensorboard: needs the extra {EXTRA}")
 

@@ -273,7 +273,7 @@ def train_bert(
     ``tokenizer.json``, and ``last/``, ``best/`` and the history of the contrastive phase; those of
     the earlier phases go to ``embeddings/`` and ``mlm/``. Finished phases are skipped. Every one of
     the ``processes`` must make the same call. Raises ValueError if the sizes differ from those of
-    the run or of the initial weights, and TrainingStopped.
+    the run or of the initial weights, and as `read_mlm_text`, `Trainer` and `Trainer.train`.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(data.seed)
@@ -295,7 +295,10 @@ def train_bert(
         model, tokenizer, text, data, mlm_options, contrastive_options, processes
     ):
         progress = Trainer(
-            *(model, task, options, run_dir / phase),
+            model,
+            task,
+            options,
+            run_dir / phase,
             processes=processes,
             dtype=dtype,
             tensorboard=tensorboard,

@@ -10,7 +10,7 @@ from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MIN_SPEED = 3.0
-"""bfloat16 pays if its products are this many times faster. Its conversions take time, too."""
+"""bfloat16 pays if its products are this many times faster, since conversions take time as well."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -33,11 +33,13 @@ def pick_precision(
     """The type of the products of a training: ``auto``, ``fp32`` or ``bf16`` with fp32 weights.
 
     ``auto`` is bfloat16 on CUDA, and on a CPU that multiplies it much faster than float32, such as
-    one with AMX. The first of the ``processes`` measures that for all, since measurements near the
-    limit differ. Raises ValueError for other names.
+    one with AMX. The first of the ``processes`` measures this for all of them, since their own
+    measurements might differ. Raises ValueError for other names.
     """
     if name not in PRECISIONS:
-        raise ValueError(f"precision {name!r} is not {', '.join(PRECISIONS[:-1])} or bf16")
+        raise ValueError(
+            f"precision {name!r} is not {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
+        )
     if name == "auto":
         pays = processes.is_first and (device.type == "cuda" or _bfloat16_speed() > MIN_SPEED)
         name = "bf16" if processes.of_first(pays) else "fp32"

@@ -40,7 +40,7 @@ MAX_GRADIENT_NORM = 1.0
 SHOWN_STEPS = 20
 """Steps between two updates of the progress bar, and between two points of curves of the loss."""
 STEPS_TO_JUDGE = 8
-"""Steps after which the number of steps within a limit of time is estimated."""
+"""Steps after which the number of steps of the run is estimated."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Task(Generic[Batch]):
     validate: Callable[[], dict[str, float]]
     """Metrics on held-out data. The first one is maximized."""
     size: Callable[[Batch], int] = lambda _: 1
-    """Over how much the mean loss of a whole batch is taken, such as its target tokens."""
+    """The number of items that the mean loss of a whole batch is over, such as target tokens."""
 
 
 class TrainingDiverged(Exception):
@@ -98,7 +98,7 @@ class Trainer(Generic[Batch]):
         dtype: torch.dtype = torch.float32,
         tensorboard: bool = False,
     ) -> None:
-        """Resume from ``run_dir/last`` if it exists; ``tensorboard``: whether to write for it.
+        """Resume from ``run_dir/last`` if it exists. ``tensorboard``: write curves for TensorBoard.
 
         Raises ValueError for an empty task, and OSError if the disk has no space for checkpoints.
         """
@@ -217,7 +217,7 @@ class Trainer(Generic[Batch]):
         return loss
 
     def _add_gradient(self, batch: Batch, share: float) -> float:
-        """Add the gradient of ``share`` of the loss of a batch; returns this part of the loss."""
+        """Add the gradient of the loss of a batch times ``share``; returns this process's part."""
         with self._autocast():
             loss = self._loss(batch) * share
         loss.backward()
@@ -260,7 +260,7 @@ class Trainer(Generic[Batch]):
         return self.progress.num_worse >= self.options.patience or self._done() >= 1
 
     def _validate(self) -> None:
-        """Measure and save. A signal ends the measurement; nothing is saved then."""
+        """Validate and save. A signal ends the validation, and then nothing is saved."""
         self.model.eval()
         progress, values = self.progress, {"": 0.0}
         if self.processes.is_first:
@@ -322,7 +322,7 @@ class Trainer(Generic[Batch]):
         self._keep_best()
 
     def _averaged(self) -> AbstractContextManager[None]:
-        """The model has the average of its weights meanwhile, if there is one."""
+        """A context in which the model has the average of its weights, if there is one."""
         return nullcontext() if self._average is None else self._average.applied()
 
     def _resume(self, last: Path) -> None:

@@ -17,7 +17,7 @@ RANGES = {
     "average_decay": share_below_one,
     "seed": whole(0, 2**32 - 1),
 }
-"""What each of the `TrainingOptions` may be, if it is set, also on the command line."""
+"""The range of each of the `TrainingOptions`, for the command line as well."""
 MAX_WARMUP_SHARE = 0.25
 """Largest share of a run that the warm-up takes, however short the run is."""
 
@@ -36,12 +36,12 @@ class TrainingOptions:
     warmup_steps: int = 400
     final_learning_rate_ratio: float = 0.02
     accumulate_steps: int = 1
-    """Batches of a step, whose gradients are summed as those of one large batch."""
+    """Batches of a step, whose gradients are accumulated as those of one large batch."""
     validate_every_steps: int = 1000
     patience: int = 10
     """Validations without improvement before the run stops early."""
     average_decay: float = 0.0
-    """Decay of the moving average of the weights that validations use; 0 for the last weights."""
+    """Decay of the moving average of the weights that validations use; 0: the last weights."""
     seed: int = 1
 
     def __post_init__(self) -> None:

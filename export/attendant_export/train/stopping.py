@@ -23,7 +23,7 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """Notes the first of `SIGNALS` and gives it back its former meaning for the next time.
+    """Notes the first of `SIGNALS`, and restores its previous handler for the next one.
 
     Signals that the process ignores, such as SIGHUP under nohup, stay ignored.
     """

@@ -83,9 +83,9 @@ class TranslationTask:
     def validate(self) -> dict[str, float]:
         """Loss, and BLEU and chrF of greedy translations, of each validation set.
 
-        The names of those of further sets begin with the name of the set. With augmentation, the
-        first metric is the mean of the BLEU of the first set and of the BLEU of the same sentences
-        in lower case without final punctuation.
+        Metrics of further sets have the name of the set in front, such as ``news.bleu``. With
+        augmentation, the first metric is the mean of two: BLEU of the first set, and BLEU of the
+        same sentences in lower case without final punctuation.
         """
         measured = {
             f"{name}.{metric}" if name else metric: value
@@ -126,13 +126,13 @@ def train_translation(
     the training text instead. Writes ``config.json``, ``tokenizer.json``, ``last/``, ``best/``, the
     history and the encoded pairs. Every one of the ``processes`` must make the same call. Raises
     ValueError if sizes or text differ from those of the run, or sizes from the initial weights, for
-    ``new_tokenizer`` without initial weights, or for a width of heads that decoder steps do not
-    support. Also raises TrainingStopped.
+    bad lines (see `TranslationData`), for ``new_tokenizer`` without initial weights, and for a
+    width of heads that decoder steps do not support. Also raises as `Trainer` and `Trainer.train`.
     """
     check_decoder_heads(architecture)
     if new_tokenizer and init_from is None:
         raise ValueError("new_tokenizer: is for a training that starts from other weights")
-    valid = read_validation(data, options.seed)  # Soon refused if wrong, unlike training text.
+    valid = read_validation(data, options.seed)  # First: it is small, so mistakes show at once.
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     taken_from = None if new_tokenizer else init_from
@@ -154,7 +154,10 @@ def train_translation(
     inputs = [(part.texts.name, part.texts.key) for part in task.dataset.parts]
     check_inputs(run_dir, inputs)
     trainer = Trainer(
-        *(model, task.as_task(), options, run_dir),
+        model,
+        task.as_task(),
+        options,
+        run_dir,
         processes=processes,
         dtype=dtype,
         tensorboard=tensorboard,

@@ -1,8 +1,8 @@
 """The cross-entropy of scores over a vocabulary, computed a few positions at a time.
 
 The scores of a whole batch are the largest tensors of a training step by far: 115 MB for 3,600
-tokens and a vocabulary of 8,000. On a CPU, most of the time of the plain operations is that of
-memory, and of page faults.
+tokens and a vocabulary of 8,000. On a CPU, the plain operations spend most of their time on memory
+traffic and page faults.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 CHUNK_SCORES = {"cpu": 2_000_000, "cuda": 128_000_000}
-"""Scores that are computed at a time, of several positions, on each device: 8 MB in float32, and
-512 MB on a GPU, where many small products would take longer than one large one."""
+"""Limit of the scores that are computed at a time, by device: 8 MB in float32 on a CPU, and 512 MB
+on a GPU, where many small products would take longer than one large one."""
 
 
 class _CrossEntropy(torch.autograd.Function):

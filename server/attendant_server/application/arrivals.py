@@ -16,7 +16,7 @@ from attendant_server.application.arriving_requests import (
 MIN_REQUESTS = 16
 """Requests that may arrive together however little memory there is."""
 MIN_BYTES_PER_SECOND = 1_000_000
-"""A request that arrives at this rate has enough time, also while others wait."""
+"""A request that arrives at this rate is in time, also while others wait."""
 MAX_HEALTH_REQUESTS = 16
 """Requests of the health service that may arrive together. Each may have the size of any other."""
 MAX_WAITING_HEALTH_REQUESTS = 256
@@ -24,7 +24,7 @@ MAX_WAITING_HEALTH_REQUESTS = 256
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """The requests that are arriving, by what they have limits with."""
+    """The arriving requests of callers, and those of the health service."""
 
     calls: ArrivingRequests
     """All requests but those of the health service."""

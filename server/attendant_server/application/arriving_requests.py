@@ -19,7 +19,7 @@ SHARE_OF_FREE_STREAMS = 0.75
 """The share of one caller of the streams that other callers leave free."""
 CROWDED_SECONDS = 1.0
 LOOK_SECONDS = 0.25
-"""Time after which the requests that arrive are looked at again, while others wait."""
+"""Longest time between two looks at the arriving requests while others wait."""
 
 Content = TypeVar("Content")
 
@@ -31,7 +31,7 @@ class ArrivalLimits:
     max_requests: int
     """Requests that may arrive together."""
     max_seconds: float
-    """Time that a request has to wait and to arrive."""
+    """Time that a request has to wait and to arrive together."""
     max_waiting: int = 1024
     """Requests that may wait until others have arrived."""
     patience_seconds: float = 0.25
@@ -214,10 +214,10 @@ class ArrivingRequests:
             newest.room.set_exception(refusal)
 
     def _look(self) -> None:
-        """While requests wait, end one that has had its time, or look again later.
+        """While requests wait, end an arriving one that has had its time, or look again later.
 
-        The end of a request calls this again. So one request at a time is ended, for the one that
-        is next by then.
+        `_leave` calls this again. So requests are ended one at a time, each for the one that is
+        then the next to arrive.
         """
         if not self._waiting or self._next_look is not None or self._ending is not None:
             return
@@ -238,7 +238,7 @@ class ArrivingRequests:
         self._look()
 
     def _end_of(self, request: _Request, next_caller: str) -> float:
-        """The time from which a request may be ended for the next one of ``next_caller``."""
+        """The time on the loop's clock after which a request may be ended for ``next_caller``."""
         own, other = self._num_of[request.caller], self._num_of[next_caller]
         if own < other:
             return math.inf

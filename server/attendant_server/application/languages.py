@@ -11,7 +11,12 @@ from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.controls import chosen_values
 from attendant_server.application.descriptions import Language, ModelDescription, ModelKind
 from attendant_server.application.language_tags import check_tag, longest_match
-from attendant_server.errors import InvalidRequest, LanguagesUnknown, LanguageUnknown, ModelNotFound
+from attendant_server.errors import (
+    InvalidRequest,
+    LanguageUnknown,
+    ModelNotFound,
+    NoModelForLanguages,
+)
 from attendant_server.tokenized_text import Token
 
 SOURCE, TARGET = "source_language", "target_language"
@@ -41,7 +46,7 @@ def translation_model(
     """The loaded model that a request means; raises like `Catalog.serving`.
 
     Without ``model``, only models that have the given languages are candidates. Raises
-    LanguagesUnknown if there are none.
+    NoModelForLanguages if there are none.
     """
     given = ((SOURCE, source_language), (TARGET, target_language))
     wanted = {field: tag for field, tag in given if tag}
@@ -57,7 +62,7 @@ def translation_model(
     except ModelNotFound as error:
         if model or not wanted:
             raise
-        raise LanguagesUnknown(str(error), wanted) from None
+        raise NoModelForLanguages(str(error), wanted) from None
 
 
 def has_languages(model: ModelDescription, source_language: str, target_language: str) -> bool:

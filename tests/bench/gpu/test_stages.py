@@ -85,8 +85,8 @@ def test_the_events_of_a_trace_are_added_up_for_each_run():
         "kernel_microseconds": 6.0,
         "num_copies": 0.5,
         "copy_microseconds": 0.5,
-        "num_calls_of_cuda": 0.5,
-        "microseconds_in_calls_of_cuda": 1.5,
+        "num_cuda_calls": 0.5,
+        "cuda_call_microseconds": 1.5,
         "longest": {"gemm": 4.0, "softmax": 2.0},
     }
 

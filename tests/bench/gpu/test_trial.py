@@ -74,9 +74,9 @@ def test_stages_have_limits_that_the_command_line_may_replace():
     ("text", "problem"),
     [
         ("starts,sped", "sped is not one of starts, "),
-        ("starts:long", "starts:long: long is no number"),
-        ("starts:0", "starts:0: want more than 0 seconds"),
-        ("starts:nan", "starts:nan: want more than 0 seconds"),
+        ("starts:long", "starts:long: long is not a number"),
+        ("starts:0", "starts:0: want a finite number of seconds above 0"),
+        ("starts:nan", "starts:nan: want a finite number of seconds above 0"),
     ],
 )
 def test_a_bad_list_of_stages_is_refused(text: str, problem: str):

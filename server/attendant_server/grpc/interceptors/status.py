@@ -24,7 +24,7 @@ STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.LanguageUnknown: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CallTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
-    errors.LanguagesUnknown: grpc.StatusCode.NOT_FOUND,
+    errors.NoModelForLanguages: grpc.StatusCode.NOT_FOUND,
     errors.ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ModelWithoutHead: grpc.StatusCode.FAILED_PRECONDITION,
     errors.GlossaryNotFound: grpc.StatusCode.NOT_FOUND,
@@ -118,7 +118,7 @@ def _info(error: errors.AttendantError) -> error_details_pb2.ErrorInfo | None:
     if isinstance(error, errors.CallTooLarge):
         limits = {} if error.max_texts is None else {"max_texts": str(error.max_texts)}
         return error_details_pb2.ErrorInfo(reason=TOO_LARGE, domain=DOMAIN, metadata=limits)
-    if isinstance(error, errors.LanguageUnknown | errors.LanguagesUnknown):
+    if isinstance(error, errors.LanguageUnknown | errors.NoModelForLanguages):
         return error_details_pb2.ErrorInfo(
             reason=LANGUAGE_UNKNOWN, domain=DOMAIN, metadata=error.languages
         )
