@@ -46,6 +46,12 @@ def test_the_command_line_overrides_a_file(tmp_path):
     assert (args.seed, args.max_steps, args.extra_pairs) == (3, 9, ["b.tsv"])
 
 
+def test_a_value_that_has_the_name_of_an_option_overrides_nothing(tmp_path):
+    args = read(tmp_path, "train = ['a.tsv']", "--data-dir", "train")
+
+    assert (str(args.data_dir), args.train) == ("train", ["a.tsv"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
