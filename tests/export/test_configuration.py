@@ -38,6 +38,10 @@ def test_a_required_option_may_be_in_the_file(tmp_path):
     assert str(read_arguments(["train-bert", "--config", str(path)]).run_dir) == "here"
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    assert read(tmp_path, "\ufeffseed = 2").seed == 2
+
+
 def test_the_command_line_overrides_a_file(tmp_path):
     text = "seed = 2\nmax-steps = 9\nextra-pairs = ['a.tsv']"
 
