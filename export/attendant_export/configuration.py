@@ -37,10 +37,10 @@ def with_config(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> li
     path = finder.parse_known_args(arguments)[0].config
     if path is None:
         return list(arguments)
-    overriding = {_name(argument.partition("=")[0]) for argument in arguments}
+    flags = (argument for argument in arguments if argument.startswith("--"))
+    overriding = {_name(flag.partition("=")[0]) for flag in flags}
     try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
     options = {_name(option): value for option, value in table.items()}

@@ -22,6 +22,7 @@ def data_dir(tmp_path):
     folder = write_pairs(tmp_path / "data")
     (folder / "card.json").write_text(json.dumps(asdict(data_card("en", "de"))))
     (folder / "text.txt").write_text("The dog waits.\nThe king waits too.\n\nAnother document.\n")
+    (folder / "empty.tsv").touch()
     return folder
 
 
@@ -202,6 +203,16 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
             "export --data-dir {data} --run-dir {tmp} --data-card {data}/train.tsv",
             "train.tsv is not a data card",
         ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid empty.tsv",
+            "empty.tsv has no pairs of texts",
+        ),
+        (
+            "train-bert --data-dir {data} --run-dir {tmp}/run --train train.tsv --valid empty.tsv "
+            "--text text.txt",
+            "empty.tsv has no pairs of texts",
+        ),
     ],
 )
 def test_a_mistake_is_answered_with_one_line_and_exit_code_2(
@@ -256,7 +267,7 @@ def test_a_bert_is_trained_without_wrong_lines_when_asked_for(data_dir, tmp_path
     )
 
     assert caplog.messages[0] == (
-        "3 lines (1 not two tab-separated texts, 1 empty side, 1 not UTF-8) are left out"
+        "left out: 3 lines (1 not two tab-separated texts, 1 empty side, 1 not UTF-8)"
     )
 
 

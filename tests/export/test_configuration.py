@@ -38,12 +38,22 @@ def test_a_required_option_may_be_in_the_file(tmp_path):
     assert str(read_arguments(["train-bert", "--config", str(path)]).run_dir) == "here"
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    assert read(tmp_path, "\ufeffseed = 2").seed == 2
+
+
 def test_the_command_line_overrides_a_file(tmp_path):
     text = "seed = 2\nmax-steps = 9\nextra-pairs = ['a.tsv']"
 
     args = read(tmp_path, text, "--seed", "3", "--extra-pairs=b.tsv")
 
     assert (args.seed, args.max_steps, args.extra_pairs) == (3, 9, ["b.tsv"])
+
+
+def test_a_value_that_has_the_name_of_an_option_overrides_nothing(tmp_path):
+    args = read(tmp_path, "train = ['a.tsv']", "--data-dir", "train")
+
+    assert (str(args.data_dir), args.train) == ("train", ["a.tsv"])
 
 
 @pytest.mark.parametrize(

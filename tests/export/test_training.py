@@ -428,6 +428,22 @@ def test_a_run_writes_for_tensorboard_only_when_asked_to(tmp_path):
     assert not (tmp_path / "tensorboard").exists()
 
 
+def test_a_history_that_cannot_be_written_is_kept_as_it_was(tmp_path):
+    resource = pytest.importorskip("resource")
+    history = History(tmp_path)
+    for step in range(100):
+        history.append({"step": step})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            history.append({"step": 100})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert len(History(tmp_path).rows) == 100
+
+
 def test_curves_have_titles_and_the_name_of_the_run(tmp_path):
     history = History(tmp_path / "$a$ b")
     history.rows = [

@@ -142,14 +142,6 @@ def test_the_loss_of_a_validation_set_is_that_per_token_of_all_its_references():
     assert measured == pytest.approx(sum(sums) / sum(nums), rel=1e-5)
 
 
-def test_a_validation_file_without_pairs_is_refused(tmp_path):
-    (tmp_path / "valid.tsv").touch()
-    texts = TranslationData((PairSource(tmp_path / "train.tsv"),), tmp_path / "valid.tsv")
-    with pytest.raises(ValueError, match=r"valid\.tsv has no pairs to validate on"):
-        train_translation(TINY_TRANSFORMER, texts, OPTIONS, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")

@@ -65,7 +65,10 @@ class AsyncBulkResults(AsyncIterator[Result], Generic[Result]):
         await self.close()
 
     async def close(self) -> None:
-        """Cancel the call if it is still running."""
+        """Cancel the call if it is still running.
+
+        Not while someone else waits for its next result; closing the client ends such a wait.
+        """
         self._results.clear()
         await self._answers.aclose()
 

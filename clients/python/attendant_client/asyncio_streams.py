@@ -66,7 +66,10 @@ class AsyncTranslationStream(AsyncIterator[str]):
         await self.close()
 
     async def close(self) -> None:
-        """Cancel the translation if it is still running."""
+        """Cancel the translation if it is still running.
+
+        Not while someone else waits for its next piece; closing the client ends such a wait.
+        """
         await self._deltas.aclose()
 
     async def _read(self) -> AsyncGenerator[str, None]:

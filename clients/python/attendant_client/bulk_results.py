@@ -66,7 +66,10 @@ class BulkResults(Iterator[Result], Generic[Result]):
         self.close()
 
     def close(self) -> None:
-        """Cancel the call if it is still running."""
+        """Cancel the call if it is still running.
+
+        Not while someone else waits for its next result; closing the client ends such a wait.
+        """
         self._results.clear()
         self._answers.close()
 

@@ -67,7 +67,10 @@ class TranslationStream(Iterator[str]):
         self.close()
 
     def close(self) -> None:
-        """Cancel the translation if it is still running."""
+        """Cancel the translation if it is still running.
+
+        Not while someone else waits for its next piece; closing the client ends such a wait.
+        """
         self._deltas.close()
 
     def _read(self) -> Generator[str, None, None]:

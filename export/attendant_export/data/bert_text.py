@@ -78,7 +78,7 @@ def read_mlm_text(data: BertData) -> MlmText:
     if not data.skip_bad_lines:
         bad_lines.refuse(SKIP)
     elif bad_lines.counts:
-        logger.info("%s are left out", bad_lines.summary())
+        logger.info("left out: %s", bad_lines.summary())
     return text
 
 

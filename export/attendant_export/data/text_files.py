@@ -83,10 +83,15 @@ def numbered_pairs(
 
 
 def read_pairs(path: Path, swap: bool = False) -> list[tuple[str, str]]:
-    """All pairs of a file, as `numbered_pairs`. Raises ValueError that lists bad lines."""
+    """All pairs of a file, as `numbered_pairs`.
+
+    Raises ValueError that lists bad lines, and for a file without pairs.
+    """
     bad_lines = BadLines()
     pairs = [pair for _, pair in numbered_pairs(path, bad_lines, swap)]
     bad_lines.refuse()
+    if not pairs:
+        raise ValueError(f"{path} has no pairs of texts")
     return pairs
 
 

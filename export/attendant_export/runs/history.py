@@ -1,8 +1,11 @@
 """The training curve of a run, as a CSV file and as a picture."""
 
 import csv
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from attendant_export.runs.checkpoint import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,10 +38,11 @@ class History:
         """Append a row, which must have ``step``. Later rows may add columns."""
         self.rows.append(row)
         columns = list(dict.fromkeys(name for r in self.rows for name in r))
-        with self._csv.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self._csv, text.getvalue())
 
     def draw(self) -> None:
         """Write `figure` to ``history.png``."""

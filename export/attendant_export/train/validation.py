@@ -56,7 +56,7 @@ class ValidationSet:
 def read_validation(data: TranslationData, seed: int) -> dict[str, ValidationSet]:
     """The sets of ``data`` by their names; that of ``data.valid`` is the first, without a name.
 
-    Raises as `read_pairs`, and ValueError for a file without pairs.
+    Raises as `read_pairs`.
     """
     files = {"": data.valid} | {extra.name: extra.path for extra in data.extra_valid}
     return {name: _read(path, data, seed) for name, path in files.items()}
@@ -64,8 +64,6 @@ def read_validation(data: TranslationData, seed: int) -> dict[str, ValidationSet
 
 def _read(path: Path, data: TranslationData, seed: int) -> ValidationSet:
     references = group_references(read_pairs(path, data.swap))
-    if not references:
-        raise ValueError(f"{path} has no pairs to validate on")
     chosen = np.random.default_rng(seed).permutation(len(references))[: data.num_valid_sources]
     items = list(references.items())
     drawn = [items[i] for i in chosen]
