@@ -66,6 +66,8 @@ def stages_of(text: str) -> list[Stage]:
         if not 0 < limit < float("inf"):
             raise argparse.ArgumentTypeError(f"{part}: want a finite number of seconds above 0")
         found.append((name, limit))
+    if not found:
+        raise argparse.ArgumentTypeError(f"want at least one of {', '.join(MODULES)}")
     return found
 
 

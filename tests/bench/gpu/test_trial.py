@@ -73,6 +73,7 @@ def test_stages_have_limits_that_the_command_line_may_replace():
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        (",", "want at least one of starts, "),
         ("starts,sped", "sped is not one of starts, "),
         ("starts:long", "starts:long: long is not a number"),
         ("starts:0", "starts:0: want a finite number of seconds above 0"),
