@@ -20,6 +20,7 @@ from attendant_export.verify.reference_search import (
     score,
 )
 
+from tests.conftest import imports_compare_one_of
 from tests.support.bundles import one_thread
 from tests.support.imports import import_, read_translator
 from tests.support.marian_checkpoints import write_marian
@@ -71,6 +72,13 @@ class ModelAsOriginal:
         memory, _ = self.model.encode(torch.tensor([list(source)]))
         states = [state.numpy() for layer in memory for state in layer]
         return states, score(self.model, [source], [target])[0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_texts():
+    """All sample texts, because only the short ones are compared."""
+    with imports_compare_one_of(1):
+        yield
 
 
 @pytest.fixture(scope="module")
