@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from typing import Any
 
 import grpc
@@ -35,6 +36,8 @@ KINDS = {
 """Kinds of calls and their shares in percent."""
 TRANSLATE = "/attendant.v1.TranslationService/Translate"
 TOLERANCE = 1e-4
+MAX_DETAILS = 100
+"""Characters of the message of a failure that are kept."""
 
 
 class Callers:
@@ -71,7 +74,9 @@ class Callers:
                 end = "refused"
             else:
                 end = "failed"
-                self.soak.failures[f"{kind}: {error.code().name}"] += 1
+                # Messages with figures would be keys without end.
+                details = re.sub(r"\d+", "N", error.details() or "")[:MAX_DETAILS]
+                self.soak.failures[f"{kind}: {error.code().name}: {details}"] += 1
         self.soak.calls[end] += 1
 
     async def close(self) -> None:
