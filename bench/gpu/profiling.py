@@ -80,9 +80,8 @@ def measure_kernels(trial: Trial, bundle: Path) -> Figures:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    torch.zeros(
-        1, device="cuda"
-    )  # the profiler needs a CUDA context; it then records the whole process
+    # The profiler needs a CUDA context; it then records the whole process.
+    torch.zeros(1, device="cuda")
     step = _step(trial, bundle, PROFILED_ROWS)
     num_runs = 20
     for _ in range(num_runs):

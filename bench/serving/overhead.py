@@ -168,17 +168,24 @@ async def measure_in_turn(
     return results
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command line."""
-    parser = bench_parser(__doc__)
+def parts_parser(
+    description: str | None, parts: Sequence[str], seconds: float
+) -> argparse.ArgumentParser:
+    """The parser of a bench that compares a server with ``parts`` and one without them."""
+    parser = bench_parser(description)
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=seconds, help="of each measurement")
     loads = some_of("translate", "embed")
     parser.add_argument("--loads", type=loads, default="translate,embed", help="translate, embed")
-    help_of_parts = f"enabled on the observed server: {', '.join(PARTS)}"
-    parser.add_argument("--parts", type=some_of(*PARTS), default=list(PARTS), help=help_of_parts)
+    help_of_parts = f"enabled on one of the servers: {', '.join(parts)}"
+    parser.add_argument("--parts", type=some_of(*parts), default=list(parts), help=help_of_parts)
     add_server_flags(parser)
     return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    return parts_parser(__doc__, PARTS, 15.0)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from bench.arguments import add_server_flags, bench_parser, some_of
 from bench.loads import LoadResult, Send
 from bench.reporting import Figure, figures_of, ratios_table, report
 from bench.servers import ONE_OF_EACH_KIND, RunningServer, running_server
-from bench.serving.overhead import CONCURRENCY, Start, load_server, measure_in_turn
+from bench.serving.overhead import CONCURRENCY, Start, load_server, measure_in_turn, parts_parser
 
 PARTS = ("tls", "keys")
 SECURED, PLAIN = "secured", "plain"
@@ -104,15 +103,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
-    parser = bench_parser(__doc__)
-    parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    loads = some_of("translate", "embed")
-    parser.add_argument("--loads", type=loads, default="translate,embed", help="translate, embed")
-    help_of_parts = f"enabled on the secured server: {', '.join(PARTS)}"
-    parser.add_argument("--parts", type=some_of(*PARTS), default=list(PARTS), help=help_of_parts)
-    add_server_flags(parser)
-    return parser
+    return parts_parser(__doc__, PARTS, 5.0)
 
 
 if __name__ == "__main__":
