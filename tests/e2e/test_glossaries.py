@@ -25,13 +25,15 @@ from attendant_client.model_page import model_page
 from attendant_export.bundle.glossaries import GlossaryFile, add_glossaries
 from attendant_export.bundle.manifest import read_manifest, write_manifest
 from attendant_export.bundle.signing import sign_bundle
+from attendant_server import records
 from attendant_server.application import glossary_drafts, glossary_folder, glossary_places
 from attendant_server.application.catalog import ServedModel
 from attendant_server.application.glossaries import Glossary
 from attendant_server.application.glossary_drafts import MAX_SEARCHES
 from attendant_server.application.glossary_places import MAX_DECODED, MAX_SCORED
-from attendant_server.engine.calls import Call, TranslateCall
+from attendant_server.engine.calls import Call, TokenIds, TranslateCall
 from attendant_server.engine.pair_calls import AlignCall, ScoreCall
+from attendant_server.records import CallRecord
 
 from tests.support.application import TINY_BUNDLES
 from tests.support.bulk import each_result
@@ -211,6 +213,31 @@ def test_many_translations_of_many_terms_cost_no_more_than_some(
     ends = [call for call in searches if call.options.num_alternatives == 1]
     assert sum(call.num_texts for call in ends) <= MAX_SEARCHES * MAX_DECODED
     assert num_scored <= MAX_SEARCHES * (MAX_SCORED + MAX_DECODED)
+
+
+def test_texts_of_further_searches_count_for_the_quotas_of_the_caller(
+    running: Running, calls: list[Call[Any]], monkeypatch: pytest.MonkeyPatch
+):
+    answer_further, found = ServedModel.answer_further, list[CallRecord]()
+
+    async def noted(model: ServedModel, call: Call[Any]) -> list[Any]:
+        found.append(records.current())
+        return await answer_further(model, call)
+
+    monkeypatch.setattr(ServedModel, "answer_further", noted)
+    best(running, "The cat is sleeping.", {"cat": ["Kater", "Katerchen"]})
+    record = found[0]
+    sources = [source for call in calls for source in sources_of(call)]
+    assert len(sources) > 4
+    assert set(map(len, sources)) == {record.num_input_tokens}
+    assert record.num_counted_tokens == (1 + len(sources)) * record.num_input_tokens
+
+
+def sources_of(call: Call[Any]) -> list[TokenIds]:
+    if isinstance(call, TranslateCall):
+        return list(call.sources)
+    assert isinstance(call, AlignCall | ScoreCall)
+    return [source for source, _ in call.pairs]
 
 
 @pytest.mark.parametrize("max_searches", [1, 2, MAX_SEARCHES])

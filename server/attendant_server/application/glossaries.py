@@ -31,16 +31,20 @@ class Glossary:
     def __init__(self, entries: Iterable[GlossaryEntry]) -> None:
         """Of several entries with the same term, the last one counts."""
         self.entries = list({entry.source: entry for entry in entries}.values())
-        self._exact: dict[Words, GlossaryEntry] = {}
-        self._any_case: dict[Words, GlossaryEntry] = {}
-        lengths: dict[str, set[int]] = {}
+        # By their words with single spaces: a string takes far less memory than a tuple of words.
+        self._exact: dict[str, GlossaryEntry] = {}
+        self._any_case: dict[str, GlossaryEntry] = {}
+        # Not the terms themselves: thousands of them may begin with the same word.
+        self._lengths: dict[str, list[int]] = {}
         for entry in self.entries:
             words = _words(entry.source)
             folded = _folded(words)
-            (self._any_case if words == folded else self._exact)[words] = entry
-            lengths.setdefault(folded[0], set()).add(len(words))
-        # Not the terms themselves: thousands of them may begin with the same word.
-        self._lengths = {word: sorted(own, reverse=True) for word, own in lengths.items()}
+            (self._any_case if words == folded else self._exact)[" ".join(words)] = entry
+            lengths = self._lengths.setdefault(folded[0], [])
+            if len(words) not in lengths:
+                lengths.append(len(words))
+        for lengths in self._lengths.values():
+            lengths.sort(reverse=True)
 
     def matches(self, text: str) -> list[TermMatch]:
         """The terms in a text, in order and without overlaps; longer ones win over shorter ones."""
@@ -68,7 +72,8 @@ class Glossary:
             if position + length > len(words):
                 continue
             part = slice(position, position + length)
-            entry = self._exact.get(words[part]) or self._any_case.get(folded[part])
+            entry = self._exact.get(" ".join(words[part]))
+            entry = entry or self._any_case.get(" ".join(folded[part]))
             if entry is not None:
                 return entry, length
         return None, 1
