@@ -17,12 +17,16 @@ BYTES_PER_BYTE = {
 weights of each graph in the order in which its kernels read them."""
 ATTENTION_BYTES_PER_BYTE = 1.5
 """The same for an attention graph, which is opened later, relative to the weights."""
-BYTES_PER_GLOSSARY_ENTRY, MIN_ENTRY_BYTES = 600, 4
-"""Memory of an entry of a glossary while it is read, in addition to that of the bytes of its file
-and of its translations, and the fewest bytes that it has in the file."""
-BYTES_PER_TRANSLATION, MIN_TRANSLATION_BYTES = 80, 3
-"""The same for each translation. Shorter ones are single ASCII letters, which share their memory.
-"""
+BYTES_PER_GLOSSARY_ENTRY = 600
+"""Memory of an entry of a glossary while it is read, without its translations, in addition to the
+bytes of its file."""
+MIN_ENTRY_BYTES = 4
+"""The fewest bytes of an entry in a file."""
+BYTES_PER_TRANSLATION = 80
+"""Memory of a translation of an entry, in addition to the bytes of its file."""
+MIN_TRANSLATION_BYTES = 3
+"""The fewest bytes of a translation that takes memory of its own, with its separator. Shorter ones
+are single ASCII letters, which share theirs."""
 MEGABYTE = 1_000_000
 
 logger = logging.getLogger(__name__)

@@ -45,6 +45,8 @@ def has_ipv6() -> bool:
     return True
 
 
+MAX_NICENESS = 19
+
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="NOT CHECKED: no IPv6 on this machine")
 
 
@@ -136,14 +138,17 @@ def test_a_log_for_machines_has_no_line_for_people_beside_it(bundles: Path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
-def test_calls_are_accepted_before_models_run(bundles: Path):
+def test_two_workers_have_a_lower_priority_than_all_other_threads(bundles: Path):
+    niceness: Counter[int] = Counter()
     with server_process(bundles, "--num-workers", "2", "--lame-duck-seconds", "0") as process:
         line_of("serving", process)
-        tasks = Path(f"/proc/{process.pid}/task").iterdir()
-        niceness = Counter(os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks)
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            with suppress(ProcessLookupError):  # the thread has just ended
+                niceness[os.getpriority(os.PRIO_PROCESS, int(task.name))] += 1
         own = os.getpriority(os.PRIO_PROCESS, process.pid)  # that of the event loop
-        assert niceness.keys() == {own, own + WORKER_NICENESS}
-        assert niceness[own + WORKER_NICENESS] == 2
+    of_workers = min(MAX_NICENESS, own + WORKER_NICENESS)
+    assert niceness.keys() == {own, of_workers}
+    assert niceness[of_workers] == 2
 
 
 def test_the_command_tells_its_version(bundles: Path):

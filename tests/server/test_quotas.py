@@ -208,8 +208,8 @@ def test_tokens_that_are_charged_refuse_later_calls_but_not_their_own():
     quotas.call(1, 1, quota=TOKENS)
 
 
-def fail_after_five_texts(quotas: Quotas, error: Exception) -> None:
-    records.begin(CallRecord(METHOD, caller=Identity("a", quota=TEXTS)))
+def fail_after_five_texts(quotas: Quotas, error: Exception, quota: Quota = TEXTS) -> None:
+    records.begin(CallRecord(METHOD, caller=Identity("a", quota=quota)))
     with pytest.raises(type(error)), quotas.quotas.call():
         take_five_and_raise(error)
 
@@ -227,6 +227,24 @@ def test_refused_calls_take_nothing_and_failed_ones_do():
     quotas.call(5, quota=TEXTS)
     fail_after_five_texts(quotas, InvalidRequest("texts", "bad"))
     quotas.refusal(1, quota=TEXTS)
+
+
+def test_refused_calls_pay_for_no_charges_and_failed_ones_do():
+    quotas = Quotas()
+    fail_after_five_texts(quotas, QueueFull("full", 1.0), quota=TOKENS)
+    assert records.current().num_counted_tokens == 0
+    quotas.call(1, 60, quota=TOKENS)
+    quotas.pass_seconds(60)
+    fail_after_five_texts(quotas, InvalidRequest("texts", "bad"), quota=TOKENS)
+    assert records.current().num_counted_tokens == 1000
+    assert quotas.refusal(1, 1, quota=TOKENS).retry_after_seconds == 941
+
+
+def test_a_caller_without_a_limit_owes_nothing_when_it_gets_one_again():
+    quotas = Quotas()
+    fail_after_five_texts(quotas, InvalidRequest("texts", "bad"), quota=TOKENS)
+    quotas.call(1, 1000)
+    quotas.call(1, 60, quota=TOKENS)
 
 
 def test_callers_have_quotas_of_their_own_and_else_the_defaults():

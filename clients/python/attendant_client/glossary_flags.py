@@ -26,7 +26,10 @@ def add_glossary_flags(parser: ArgumentParser) -> None:
 
 
 def _entries(name: str) -> dict[str, Sequence[str]]:
-    """The entries of a file, by the rules of the server's glossaries; the last one of a term."""
+    """The entries of a file, by the rules of the server's glossaries.
+
+    If a term repeats, its last entry counts.
+    """
     try:
         with Path(name).open("rb") as file:
             entries = parsed_entries(file.read(MAX_FILE_BYTES + 1))

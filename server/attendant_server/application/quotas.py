@@ -37,7 +37,7 @@ class TokenBucket:
         self._refill(now)
         was_limited, self.per_minute = self.per_minute > 0, per_minute
         full = per_minute * MINUTE
-        self._level = min(self._level, full) if was_limited else full
+        self._level = min(self._level, full) if was_limited and per_minute else full
 
     def is_full(self, now: int) -> bool:
         """Whether it is like a new bucket."""

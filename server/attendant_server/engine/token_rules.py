@@ -145,7 +145,7 @@ _Biases: TypeAlias = tuple[list[tuple[int, RowBias]], dict[RowBias, list[int]]]
 
 
 class TokenBiases:
-    """The biases of a batch, which most steps repeat: equal biases are the same objects."""
+    """The token biases of a batch. Equal biases of successive steps are the same objects."""
 
     def __init__(self, width: int) -> None:
         """The sentences of the batch have ``width`` rows each."""

@@ -141,12 +141,12 @@ class BoundStep:
 
         Equal ones are most often the same objects.
         """
-        if listed is not self._listed:
-            assert listed is not None
+        if listed is self._listed and all(map(is_, biases, self._biases)):
+            return
+        self.forget()  # so that the next run binds all again if this raises
+        if listed is not None:
             self._read(self._input_names.shortlist, Tensor.of(listed.token_ids))
             self._read(self._input_names.shortlist_mask, Tensor.of(listed.may_use))
-        elif all(map(is_, biases, self._biases)):
-            return
         bound: dict[int, TokenBias] = {}
         for bias, names in zip(biases, self._input_names.token_biases, strict=True):
             if id(bias) not in bound:
@@ -154,8 +154,12 @@ class BoundStep:
             positions, values = bound[id(bias)]
             self._read(names.indices, Tensor.of(positions))
             self._read(names.values, Tensor.of(values))
-        # Bindings do not own memory: what they refer to must live until it is bound no more.
+        # Bindings do not own memory: what they refer to must live as long as it is bound.
         self._listed, self._biases, self._bound = listed, list(biases), list(bound.values())
+
+    def forget(self) -> None:
+        """Release the biases and the shortlist of the last run; the next run binds them again."""
+        self._listed, self._biases, self._bound = None, [None] * len(self._biases), []
 
     def _read(self, name: str, tensor: Tensor) -> None:
         tensor.bind_input(self._binding, name)
