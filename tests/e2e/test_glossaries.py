@@ -28,7 +28,11 @@ from attendant_export.bundle.signing import sign_bundle
 from attendant_server import records
 from attendant_server.application import glossary_drafts, glossary_folder, glossary_places
 from attendant_server.application.catalog import ServedModel
-from attendant_server.application.glossaries import Glossary
+from attendant_server.application.glossaries import (
+    HELD_BYTES_PER_ENTRY,
+    HELD_BYTES_PER_TRANSLATION,
+    Glossary,
+)
 from attendant_server.application.glossary_drafts import MAX_SEARCHES
 from attendant_server.application.glossary_places import MAX_DECODED, MAX_SCORED
 from attendant_server.engine.calls import Call, TokenIds, TranslateCall
@@ -38,7 +42,7 @@ from attendant_server.records import CallRecord
 from tests.support.application import TINY_BUNDLES
 from tests.support.bulk import each_result
 from tests.support.credentials import signing_key
-from tests.support.serving import Running, failure_of, running_server
+from tests.support.serving import Running, failure_of, running_server, wait_until
 
 BUILT_IN = Path(__file__).parents[2] / "bundles"
 TERMS = {
@@ -412,6 +416,28 @@ def test_too_many_entries_are_refused(running: Running):
     request = TranslateRequest(texts=["cat"], glossary_entries=entries({"cat": ["x"]}) * 10_001)
     problem = "glossary_entries: at most 10000, got 10001"
     assert problem in failure_of(running.translation.Translate, request).details()
+
+
+def test_entries_count_among_the_bytes_that_a_call_holds(running: Running, monkeypatch):
+    answer, held = ServedModel.answer, list[int]()
+
+    async def noted(model: ServedModel, call: Call[Any], may_wait: bool = False) -> list[Any]:
+        held.append(running.server._memory.num_bytes)
+        return await answer(model, call, may_wait)
+
+    monkeypatch.setattr(ServedModel, "answer", noted)
+    settings = TranslateRequest(glossary_entries=entries({"cat": ["Kater"] * 16}))
+    request = TranslateRequest(texts=["The cat"], glossary_entries=settings.glossary_entries)
+    wait_until(lambda: running.server._memory.num_bytes == 0)  # those of earlier calls
+    running.translation.Translate(request)
+    assert held[0] == request.ByteSize() + HELD_BYTES_PER_ENTRY + 16 * HELD_BYTES_PER_TRANSLATION
+    held.clear()
+    messages = [
+        BulkTranslateRequest(settings=settings),
+        BulkTranslateRequest(texts=[text_pb2.BulkText(text="The cat")]),
+    ]
+    assert len(list(each_result(running.translation.BulkTranslate(iter(messages))))) == 1
+    assert held[0] >= HELD_BYTES_PER_ENTRY + 16 * HELD_BYTES_PER_TRANSLATION
 
 
 def test_a_bulk_call_builds_its_glossary_once(running: Running, monkeypatch):

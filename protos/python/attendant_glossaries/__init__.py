@@ -7,7 +7,7 @@ knows no messages uses this package.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from io import BytesIO, TextIOWrapper
 from typing import NamedTuple
 
@@ -41,15 +41,15 @@ class GlossaryEntry(NamedTuple):
     """The name of the entry in messages."""
 
     @classmethod
-    def of(cls, source: str, targets: Iterable[str], field: str) -> "GlossaryEntry":
+    def of(cls, source: str, targets: Collection[str], field: str) -> "GlossaryEntry":
         """An entry with single spaces between words; raises GlossaryFault for a bad one.
 
         Its translations are composed (NFC), as models write them.
         """
+        _check_num_targets(field, len(targets))
         composed = [unicodedata.normalize("NFC", _spaced(target)) for target in targets]
         entry = cls(_spaced(source), composed, field)
         _check_term(f"{field}.source", entry.source)
-        _check_num_targets(field, len(entry.targets))
         for number, target in enumerate(entry.targets):
             _check_term(f"{field}.targets[{number}]", target)
         return entry
