@@ -69,6 +69,7 @@ class Callers:
                 end = await getattr(self, f"_make_{kind}")(self._channel(), texts)
         except TimeoutError:
             end = "lost"
+            self.soak.failures[f"{kind}: no end"] += 1
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 end = "refused"
