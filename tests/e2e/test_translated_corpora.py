@@ -139,7 +139,7 @@ def test_a_bundle_is_served_by_a_process_that_ends_with_the_command(
     assert started[0].returncode == 0
 
 
-def test_texts_that_the_model_refuses_are_left_out_and_named(
+def test_texts_that_the_server_refuses_are_left_out_and_named(
     command: list[str],
     text: Path,
     capsys: pytest.CaptureFixture[str],
@@ -149,7 +149,7 @@ def test_texts_that_the_model_refuses_are_left_out_and_named(
 
     main(command)
 
-    assert "2 pairs; left out: 1 refused by the model\n" in capsys.readouterr().out
+    assert "2 pairs; left out: 1 refused by the server\n" in capsys.readouterr().out
     assert f"{text}:2: at most 100 characters, got 101" in caplog.text
 
 
@@ -172,7 +172,9 @@ def test_an_unknown_model_and_a_missing_server_are_named(
 ) -> None:
     message = refusal(capsys, [*command, "--model=fr-de"])
     assert "refuses to translate: model: no such model; there are en-de/2" in message
-    assert "127.0.0.1:1" in refusal(capsys, [*command, "--target=127.0.0.1:1"], code=1)
+    message = refusal(capsys, [*command, "--target=127.0.0.1:1"], code=1)
+    assert "127.0.0.1:1: " in message
+    assert "run the same command again to continue" in message
 
 
 def test_an_interrupt_ends_the_translation_and_names_the_way_to_continue(

@@ -16,10 +16,10 @@ from unittest.mock import patch
 import pytest
 from attendant_export.__main__ import main
 from attendant_export.corpora.output import OutputRecord, PairOutput
-from attendant_export.corpora.selection import CUT, LOW_SCORE, REFUSED, PairSelection
+from attendant_export.corpora.selection import CUT, LOW_SCORE, PairSelection
 from attendant_export.corpora.texts import CorpusFiles
 from attendant_export.corpora.translation import describe
-from attendant_export.corpora.translator import Translated
+from attendant_export.corpora.translator import FAILED, REFUSED, Translated
 from attendant_export.data.bad_lines import BadLines
 from attendant_export.data.pair_filters import COPIES, RATIO, LengthFilters, TextFilters
 from attendant_export.data.pair_texts import open_texts
@@ -38,7 +38,7 @@ TRANSLATED = st.builds(
     num_source_tokens=st.integers(1, 20),
     num_target_tokens=st.integers(1, 20),
     is_complete=st.booleans(),
-    fault=st.sampled_from(["", "", "texts[0]: has too many tokens"]),
+    reason=st.sampled_from([None, None, REFUSED, FAILED]),
 )
 SELECTIONS = [
     PairSelection(TextFilters(copies), LengthFilters(max_tokens, max_ratio), min_score)
@@ -134,7 +134,8 @@ def test_each_kept_pair_passes_every_filter_and_each_other_pair_fails_the_named_
     longer, shorter = max(lengths) - 1, min(lengths) - 1
     limits, lowest = selection.length_filters, selection.min_score
     fails = {
-        REFUSED: bool(translated.fault),
+        REFUSED: translated.reason == REFUSED,
+        FAILED: translated.reason == FAILED,
         CUT: not translated.is_complete,
         "empty side": not (pair[0].strip() and pair[1].strip()),
         LOW_SCORE: lowest is not None and translated.score < lowest,

@@ -8,8 +8,9 @@ from attendant_export.corpora.translator import Translated
 from attendant_export.data.bad_lines import EMPTY
 from attendant_export.data.pair_filters import NO_TEXT_FILTERS, RATIO, LengthFilters, TextFilters
 
-REFUSED, CUT, LOW_SCORE = "refused by the model", "cut off or repetitive", "low score"
-"""Reasons for which a translation is left out, besides those of the filters of trainings."""
+CUT, LOW_SCORE = "cut off or repetitive", "low score"
+"""Reasons for which a translation is left out, besides those of the server and of the
+filters of trainings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,8 @@ class PairSelection:
 
     def reason(self, pair: tuple[str, str], translated: Translated) -> str | None:
         """Why ``pair``, in the order in which it would be written, is left out, or None."""
-        if translated.fault:
-            return REFUSED
+        if translated.reason is not None:
+            return translated.reason
         if not translated.is_complete:
             return CUT
         if not all(side.strip() for side in pair):

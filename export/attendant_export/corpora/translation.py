@@ -98,7 +98,7 @@ class CorpusTranslation:
         if self.is_backward:
             pair = pair[::-1]
         reason = self.selection.reason(pair, translated)
-        if not translated.fault:
+        if translated.reason is None:
             record.scores[f"{math.floor(translated.score * 10) / 10:.1f}"] += 1
         elif record.left_out[str(reason)] < MAX_SHOWN:
             logger.warning("%s:%d: %s", text.file, text.line, translated.fault)

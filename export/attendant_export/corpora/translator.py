@@ -25,6 +25,11 @@ _REFUSALS = (
     UnsupportedError,
 )
 """Errors of calls that fail again if nothing is changed."""
+_LIMITS = (StatusCode.INVALID_ARGUMENT, StatusCode.RESOURCE_EXHAUSTED)
+"""Codes of texts that exceed a limit."""
+REFUSED, FAILED = "refused by the server", "failed in the server"
+"""Reasons for which a text has no translation."""
+REMEDY = "run the same command again to continue"
 
 
 class TranslationFailed(Exception):
@@ -73,8 +78,10 @@ class Translated:
     num_target_tokens: int = 0
     is_complete: bool = False
     """Whether it neither reached the limit of tokens nor began to repeat itself."""
+    reason: str | None = None
+    """`REFUSED` or `FAILED`; None if the text was translated."""
     fault: str = ""
-    """Why the model refuses the text, such as its length; empty if it was translated."""
+    """What the server says of a text that was not translated, such as its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +126,8 @@ class Translator:
 
 def _translated(result: Translation) -> Translated:
     if result.error is not None:
-        if result.error.code is not StatusCode.INVALID_ARGUMENT:
-            raise TranslationFailed(f"the server failed: {result.error}")
-        return Translated(fault=result.error.message)
+        reason = REFUSED if result.error.code in _LIMITS else FAILED
+        return Translated(reason=reason, fault=result.error.message)
     best = result.hypotheses[0]
     total = sum(token.log_probability for token in best.tokens)
     return Translated(
@@ -136,4 +142,4 @@ def _translated(result: Translation) -> Translated:
 def _failure(error: CallError) -> Exception:
     if isinstance(error, _REFUSALS):
         return ValueError(f"the server refuses to translate: {error}")
-    return TranslationFailed(f"the server failed: {error}")
+    return TranslationFailed(f"the server failed: {error}; {REMEDY}")
