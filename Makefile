@@ -231,6 +231,7 @@ bench: $(BENCH_VENV)/.installed $(BENCH_OTHERS) ## Measure quality and speed fro
 	$(BENCH) bench.serving.fairness --data-dir $(DATA_DIR)
 	$(BENCH) bench.serving.bulk --data-dir $(DATA_DIR) --pairs $(PAIRS)
 	$(BENCH) bench.serving.overhead --data-dir $(DATA_DIR) --pairs $(PAIRS)
+	$(BENCH) bench.serving.event_loop --data-dir $(DATA_DIR)
 ifneq ($(EMBEDDING_RIVALS),)
 	$(BENCH) bench.embedding --data-dir $(DATA_DIR) --pairs $(PAIRS) --precision fp32 \
 		--rivals $(EMBEDDING_RIVALS),bare-loop --loads saturated,concurrent,single,poisson

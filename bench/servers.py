@@ -52,9 +52,11 @@ class RunningServer:
 
     def cpu_seconds(self) -> float:
         """Processor time that all threads of the server's process have used so far."""
-        # The process name, which may hold spaces, ends at the last bracket.
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return _cpu_seconds(Path(f"/proc/{self.pid}"))
+
+    def event_loop_cpu_seconds(self) -> float:
+        """Processor time that the thread of the server's event loop, the first, has used so far."""
+        return _cpu_seconds(Path(f"/proc/{self.pid}/task/{self.pid}"))
 
     def resident_bytes(self) -> int:
         """Resident memory of the server's process."""
@@ -65,6 +67,13 @@ class RunningServer:
         """The most memory that the server's process has had in use so far."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return 1024 * int(re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[0])
+
+
+def _cpu_seconds(folder: Path) -> float:
+    """Processor time of the process or thread with this folder of /proc."""
+    # The name, which may hold spaces, ends at the last bracket.
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def flags_for(bundle: Path) -> list[str]:

@@ -33,6 +33,8 @@ GAUGES = (
     "attendant_arriving_requests",
     "attendant_waiting_requests",
     "attendant_request_streams",
+    "attendant_arriving_health_requests",
+    "attendant_waiting_health_requests",
     "attendant_held_bytes",
     "attendant_unread_answers",
 )

@@ -51,6 +51,18 @@ def requests_and_answers() -> list[Panel]:
             soft_max=1,
         ),
         graph(
+            "Requests to the health service",
+            "Requests that are received, of which 16 may be together, and others that wait for "
+            "them. Any that wait: health checks on this port are late; see the alert "
+            "AttendantHealthRequestsWait.",
+            "none",
+            *(
+                Query(f"attendant_{state}_health_requests{{{SERVER}}}", f"{BY_INSTANCE} {state}")
+                for state in ("arriving", "waiting")
+            ),
+            soft_max=1,
+        ),
+        graph(
             "Answers that are not read",
             "Answers that are being sent, or that their callers do not read. A line that keeps "
             "rising: a caller has stopped reading, and its answers hold memory until its "

@@ -266,7 +266,7 @@ class Server:
                 "attendant_serving": lambda: self._health.is_serving(WHOLE_SERVER),
                 "attendant_connections": lambda: num_connections(self.port),
                 "attendant_max_connections": lambda: self._settings.max_connections,
-                **call_gauges(self._settings, self._admission, self._memory, self._arrivals.calls),
+                **call_gauges(self._settings, self._admission, self._memory, self._arrivals),
                 "attendant_memory_used_bytes": lambda: host_memory().used,
                 "attendant_memory_limit_bytes": lambda: host_memory().limit,
             }

@@ -2,7 +2,7 @@
 
 import logging
 
-from attendant_glossaries import MAX_ENTRIES
+from attendant_glossaries import MAX_ENTRIES, MAX_TARGETS
 from attendant_manifest.translation_rules import glossary_path
 
 from attendant_server.application.descriptions import ModelKind
@@ -17,10 +17,16 @@ BYTES_PER_BYTE = {
 weights of each graph in the order in which its kernels read them."""
 ATTENTION_BYTES_PER_BYTE = 1.5
 """The same for an attention graph, which is opened later, relative to the weights."""
-GLOSSARY_BYTES_PER_ENTRY = 800
-"""Memory of an entry of a glossary, in addition to that of the bytes of its file."""
-MIN_ENTRY_BYTES = 10
-"""An entry takes about this many bytes of the file, or more."""
+BYTES_PER_GLOSSARY_ENTRY = 600
+"""Memory of an entry of a glossary while it is read, without its translations, in addition to the
+bytes of its file."""
+MIN_ENTRY_BYTES = 4
+"""The fewest bytes of an entry in a file."""
+BYTES_PER_TRANSLATION = 80
+"""Memory of a translation of an entry, in addition to the bytes of its file."""
+MIN_TRANSLATION_BYTES = 3
+"""The fewest bytes of a translation that takes memory of its own, with its separator. Shorter ones
+are single ASCII letters, which share theirs."""
 MEGABYTE = 1_000_000
 
 logger = logging.getLogger(__name__)
@@ -64,11 +70,13 @@ def warn_of_caches(max_cache_bytes: int) -> None:
 def needed_bytes(bundle: Bundle) -> int:
     """An estimate of the memory that a bundle takes once it is loaded, without caches."""
     of_files = int(BYTES_PER_BYTE[ModelKind(bundle.manifest.kind)] * bundle.num_loaded_bytes)
-    return of_files + GLOSSARY_BYTES_PER_ENTRY * _num_glossary_entries(bundle)
-
-
-def _num_glossary_entries(bundle: Bundle) -> int:
-    """The most entries that the glossaries of a bundle are likely to have, by their sizes."""
     paths = set(map(glossary_path, bundle.manifest.glossaries))
-    sizes = (file.size_bytes for file in bundle.manifest.files if file.path in paths)
-    return sum(min(MAX_ENTRIES, size // MIN_ENTRY_BYTES) for size in sizes)
+    glossaries = (file.size_bytes for file in bundle.manifest.files if file.path in paths)
+    return of_files + sum(map(_bytes_of_terms, glossaries))
+
+
+def _bytes_of_terms(num_file_bytes: int) -> int:
+    """The most memory of the terms of a glossary, in addition to that of its bytes."""
+    num_entries = min(MAX_ENTRIES, num_file_bytes // MIN_ENTRY_BYTES)
+    num_translations = min(MAX_ENTRIES * MAX_TARGETS, num_file_bytes // MIN_TRANSLATION_BYTES)
+    return BYTES_PER_GLOSSARY_ENTRY * num_entries + BYTES_PER_TRANSLATION * num_translations

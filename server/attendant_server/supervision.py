@@ -12,6 +12,7 @@ from attendant_server.lifecycle import ModelLifecycle
 from attendant_server.loading import ModelLoader
 from attendant_server.restarts import Restarts
 from attendant_server.system.memory import return_freed_memory
+from attendant_server.system.priorities import lower_priority
 from attendant_server.system.subnormals import flush_subnormals
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class EngineSupervisor:
             self._loader.clock,
             self._loader.worker_processors,
             on_idle=return_freed_memory,
-            on_start=flush_subnormals,
+            on_start=_prepare_worker,
         )
         engine.on_death = partial(self._restart_soon, asyncio.get_running_loop())
         return engine
@@ -87,3 +88,10 @@ class EngineSupervisor:
         else:
             self._on_restart()
             logger.info("event=engine_restarted")
+
+
+def _prepare_worker() -> None:
+    """Set what applies to the thread of a worker only."""
+    flush_subnormals()
+    # The event loop takes little time, but batches fill only as fast as it accepts calls.
+    lower_priority()

@@ -1,6 +1,7 @@
 """The file of `attendant translate --glossary-file`, which has the form of the server's files."""
 
 import argparse
+import re
 
 import pytest
 from attendant_client.glossary_flags import add_glossary_flags
@@ -13,21 +14,40 @@ def entries(file) -> dict[str, list[str]]:
     return found
 
 
-def test_only_line_ends_separate_the_entries_of_a_file(tmp_path):
+def test_a_file_is_read_by_the_rules_of_the_server(tmp_path):
     file = tmp_path / "terms.tsv"
-    file.write_bytes(
-        "\ufeff# comment\r\nbig\x0ccat\tgroßer\u2028Kater\r\n\ndog\tHund\tRüde".encode()
-    )
-    assert entries(file) == {"big\x0ccat": ["großer\u2028Kater"], "dog": ["Hund", "Rüde"]}
+    lines = [
+        "# comment\r",
+        "big  cat\tgroßer\u2028Kater\r",
+        "",
+        "dog\tX",
+        "dog\tHu\u0308ndin\tRüde",
+    ]
+    file.write_text("\n".join(lines), encoding="utf-8-sig")
+    assert entries(file) == {"big cat": ["gro\u00dfer Kater"], "dog": ["H\u00fcndin", "R\u00fcde"]}
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b"cat\n", "cat has no translation after a tab"), (b"cat\tK\xff", "cannot be read")],
+    [
+        (b"dog\tHund\ncat\n", r"terms\.tsv: line 2\.targets: must have between 1 and 16 values"),
+        (b"cat\t\tKater\n", r"terms\.tsv: line 1\.targets\[0\]: must not be empty"),
+        (b"cat\t" + b"K" * 201, r"terms\.tsv: line 1\.targets\[0\]: at most 200 characters"),
+        (b"cat\tK\xff", r"terms\.tsv: is not UTF-8"),
+        (b"cat\tKater\n" * 10_001, r"terms\.tsv: has more than 10000 entries"),
+        (b"#" * 8_000_001, r"terms\.tsv: has more than 8000000 bytes"),
+    ],
+    ids=["no target", "empty", "long", "not UTF-8", "entries", "bytes"],
 )
 def test_a_bad_file_ends_the_command(tmp_path, capsys, content, problem):
     file = tmp_path / "terms.tsv"
     file.write_bytes(content)
     with pytest.raises(SystemExit, match="2"):
         entries(file)
-    assert problem in capsys.readouterr().err
+    assert re.search(problem, capsys.readouterr().err)
+
+
+def test_a_missing_file_ends_the_command(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        entries(tmp_path / "terms.tsv")
+    assert "cannot be read: [Errno 2]" in capsys.readouterr().err

@@ -281,8 +281,8 @@ def test_unfinished_requests_of_the_health_service_delay_no_call(start: Callable
     with UnfinishedCalls(running.server.port) as connection:
         connection.greet()
         connection.begin(HEALTH_CHECK, 40, bytes(1_000_000))
-        wait_until(lambda: arrivals.health.num_waiting == 24)
-        assert arrivals.health.num_requests == 16
+        wait_until(lambda: running.metric("attendant_waiting_health_requests") == 24)
+        assert running.metric("attendant_arriving_health_requests") == 16
         assert running.metric("attendant_arriving_requests") == 0
         assert_answers(running)
 

@@ -25,18 +25,24 @@ from attendant_client.model_page import model_page
 from attendant_export.bundle.glossaries import GlossaryFile, add_glossaries
 from attendant_export.bundle.manifest import read_manifest, write_manifest
 from attendant_export.bundle.signing import sign_bundle
+from attendant_server import records
 from attendant_server.application import glossary_drafts, glossary_folder, glossary_places
 from attendant_server.application.catalog import ServedModel
-from attendant_server.application.glossaries import Glossary
+from attendant_server.application.glossaries import (
+    HELD_BYTES_PER_ENTRY,
+    HELD_BYTES_PER_TRANSLATION,
+    Glossary,
+)
 from attendant_server.application.glossary_drafts import MAX_SEARCHES
 from attendant_server.application.glossary_places import MAX_DECODED, MAX_SCORED
-from attendant_server.engine.calls import Call, TranslateCall
+from attendant_server.engine.calls import Call, TokenIds, TranslateCall
 from attendant_server.engine.pair_calls import AlignCall, ScoreCall
+from attendant_server.records import CallRecord
 
 from tests.support.application import TINY_BUNDLES
 from tests.support.bulk import each_result
 from tests.support.credentials import signing_key
-from tests.support.serving import Running, failure_of, running_server
+from tests.support.serving import Running, failure_of, running_server, wait_until
 
 BUILT_IN = Path(__file__).parents[2] / "bundles"
 TERMS = {
@@ -213,6 +219,31 @@ def test_many_translations_of_many_terms_cost_no_more_than_some(
     assert num_scored <= MAX_SEARCHES * (MAX_SCORED + MAX_DECODED)
 
 
+def test_texts_of_further_searches_count_for_the_quotas_of_the_caller(
+    running: Running, calls: list[Call[Any]], monkeypatch: pytest.MonkeyPatch
+):
+    answer_further, found = ServedModel.answer_further, list[CallRecord]()
+
+    async def noted(model: ServedModel, call: Call[Any]) -> list[Any]:
+        found.append(records.current())
+        return await answer_further(model, call)
+
+    monkeypatch.setattr(ServedModel, "answer_further", noted)
+    best(running, "The cat is sleeping.", {"cat": ["Kater", "Katerchen"]})
+    record = found[0]
+    sources = [source for call in calls for source in sources_of(call)]
+    assert len(sources) > 4
+    assert set(map(len, sources)) == {record.num_input_tokens}
+    assert record.num_counted_tokens == (1 + len(sources)) * record.num_input_tokens
+
+
+def sources_of(call: Call[Any]) -> list[TokenIds]:
+    if isinstance(call, TranslateCall):
+        return list(call.sources)
+    assert isinstance(call, AlignCall | ScoreCall)
+    return [source for source, _ in call.pairs]
+
+
 @pytest.mark.parametrize("max_searches", [1, 2, MAX_SEARCHES])
 def test_all_terms_are_there_however_many_a_search_adds(
     running: Running, monkeypatch, max_searches
@@ -385,6 +416,28 @@ def test_too_many_entries_are_refused(running: Running):
     request = TranslateRequest(texts=["cat"], glossary_entries=entries({"cat": ["x"]}) * 10_001)
     problem = "glossary_entries: at most 10000, got 10001"
     assert problem in failure_of(running.translation.Translate, request).details()
+
+
+def test_entries_count_among_the_bytes_that_a_call_holds(running: Running, monkeypatch):
+    answer, held = ServedModel.answer, list[int]()
+
+    async def noted(model: ServedModel, call: Call[Any], may_wait: bool = False) -> list[Any]:
+        held.append(running.server._memory.num_bytes)
+        return await answer(model, call, may_wait)
+
+    monkeypatch.setattr(ServedModel, "answer", noted)
+    settings = TranslateRequest(glossary_entries=entries({"cat": ["Kater"] * 16}))
+    request = TranslateRequest(texts=["The cat"], glossary_entries=settings.glossary_entries)
+    wait_until(lambda: running.server._memory.num_bytes == 0)  # those of earlier calls
+    running.translation.Translate(request)
+    assert held[0] == request.ByteSize() + HELD_BYTES_PER_ENTRY + 16 * HELD_BYTES_PER_TRANSLATION
+    held.clear()
+    messages = [
+        BulkTranslateRequest(settings=settings),
+        BulkTranslateRequest(texts=[text_pb2.BulkText(text="The cat")]),
+    ]
+    assert len(list(each_result(running.translation.BulkTranslate(iter(messages))))) == 1
+    assert held[0] >= HELD_BYTES_PER_ENTRY + 16 * HELD_BYTES_PER_TRANSLATION
 
 
 def test_a_bulk_call_builds_its_glossary_once(running: Running, monkeypatch):

@@ -1,11 +1,13 @@
 """The command in unusual environments: variables, addresses and standard streams."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from attendant_server.system.priorities import WORKER_NICENESS
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
@@ -41,6 +44,8 @@ def has_ipv6() -> bool:
         return False
     return True
 
+
+MAX_NICENESS = 19
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="NOT CHECKED: no IPv6 on this machine")
 
@@ -130,6 +135,20 @@ def test_a_log_for_machines_has_no_line_for_people_beside_it(bundles: Path):
         output, rest = process.communicate(timeout=TIMEOUT_SECONDS)
         assert output == ""
         assert all(json.loads(line)["event"] for line in rest.splitlines())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
+def test_two_workers_have_a_lower_priority_than_all_other_threads(bundles: Path):
+    niceness: Counter[int] = Counter()
+    with server_process(bundles, "--num-workers", "2", "--lame-duck-seconds", "0") as process:
+        line_of("serving", process)
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            with suppress(ProcessLookupError):  # the thread has just ended
+                niceness[os.getpriority(os.PRIO_PROCESS, int(task.name))] += 1
+        own = os.getpriority(os.PRIO_PROCESS, process.pid)  # that of the event loop
+    of_workers = min(MAX_NICENESS, own + WORKER_NICENESS)
+    assert niceness.keys() == {own, of_workers}
+    assert niceness[of_workers] == 2
 
 
 def test_the_command_tells_its_version(bundles: Path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from attendant_glossaries import MAX_FILE_BYTES
+from attendant_server import memory_need
 from attendant_server.bundle_glossaries import read_glossaries
 from attendant_server.bundles import Bundle, BundleError, read_bundle
 from attendant_server.memory_need import needed_bytes
@@ -40,7 +41,8 @@ def test_the_glossaries_of_a_bundle_are_read_from_its_checked_copy(tmp_path):
     with bundle_with(tmp_path, b"# animals\ncat\tKater\tKaters\n").checked_copy() as copy:
         (tmp_path / "en-de/1/glossaries/animals.tsv").write_bytes(b"dog\tHund\n")
         found = read_glossaries(copy)
-    assert {name: [entry.source for entry in found[name].entries] for name in found} == {
+    matches = {name: found[name].matches("cat dog") for name in found}
+    assert {name: [each.entry.source for each in own] for name, own in matches.items()} == {
         "animals": ["cat"]
     }
 
@@ -81,15 +83,33 @@ def test_a_glossary_larger_than_the_limit_is_refused_before_its_file_is_opened(t
         read_bundle(bundle.directory, "auto", "cpu")
 
 
-def test_the_memory_of_glossaries_counts_before_a_bundle_is_loaded(tmp_path):
-    content = b"".join(b"term number %d\tBegriff Nummer %d\n" % (i, i) for i in range(10_000))
-    [small, large] = (
+NUM_ENTRIES = 700
+"""Just more than fit a dictionary of 1024 places, which then takes the most memory."""
+CYRILLIC = [chr(0x430 + i) for i in range(32)]
+LINES = {
+    "usual terms": ("term number {i}\tBegriff Nummer {i}", 6),
+    "short terms": ("{i:x}\tx", 3),
+    "short translations": ("{i:x}\t" + "\t".join(CYRILLIC[:16]), 2),
+    "terms of many words": ("".join(map(chr, range(0x4E00, 0x4EC0))) + "{i}\tx", 6),
+    "terms of many short words": (" ".join(CYRILLIC * 3) + " {i}\tx", 6),
+    "wide characters": ("{i}\t" + "\t".join(["\U0001f600" + "b" * 199] * 4), 6),
+    "composed terms": ("\u1100\u1161\u11a8" * 60 + "{i}\t" + "u\u0308" * 90, 10),
+}
+
+
+@pytest.mark.parametrize(("line", "most"), LINES.values(), ids=LINES)
+def test_the_memory_of_a_glossary_counts_before_its_bundle_is_loaded(
+    tmp_path, monkeypatch, line, most
+):
+    monkeypatch.setattr(memory_need, "MAX_ENTRIES", NUM_ENTRIES)
+    content = "\n".join(line.format(i=i) for i in range(NUM_ENTRIES)).encode()
+    small, large = (
         bundle_with(tmp_path / name, part)
         for name, part in (("small", b"cat\tKater\n"), ("large", content))
     )
     tracemalloc.start()
     glossaries = read_glossaries(large)
-    taken, _ = tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(glossaries["animals"].entries) == 10_000
-    assert taken <= needed_bytes(large) - needed_bytes(small) <= 3 * taken
+    assert set(glossaries) == {"animals"}
+    assert peak <= needed_bytes(large) - needed_bytes(small) <= most * peak

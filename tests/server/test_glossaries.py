@@ -1,15 +1,19 @@
 """Glossaries: entries, files, terms in texts, and places of terms in translations."""
 
 import asyncio
+import contextvars
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from attendant.v1 import translation_pb2
 from attendant_glossaries import GlossaryEntry
 from attendant_server.application import glossaries, term_placement
 from attendant_server.application.alignment import WordLink
-from attendant_server.application.glossaries import Glossary, request_entries
+from attendant_server.application.glossaries import Glossary, read_entries, request_entries
 from attendant_server.application.glossary_folder import GlossaryFolder
+from attendant_server.application.held_memory import HeldMemory
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.term_placement import (
     attention_of_words,
@@ -17,7 +21,7 @@ from attendant_server.application.term_placement import (
     span_of_missing,
 )
 from attendant_server.application.words import word_spans
-from attendant_server.errors import GlossaryNotFound, GlossaryUnreadable, InvalidRequest
+from attendant_server.errors import GlossaryNotFound, GlossaryUnreadable, InvalidRequest, QueueFull
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -210,29 +214,90 @@ def glossary(folder, name, entries=()):
         return asyncio.run(GlossaryFolder(folder, JobRunner(pool)).glossary(name, entries))
 
 
+def terms(glossary, text):
+    """The translations of the terms of a text."""
+    return {match.entry.source: list(match.entry.targets) for match in glossary.matches(text)}
+
+
 def test_a_stored_glossary_is_read_from_its_file(folder):
-    entries = glossary(folder, "animals").entries
-    assert [(each.source, list(each.targets)) for each in entries] == [
-        ("cat", ["Kater", "Katers"]),
-        ("dog", ["Hund"]),
-    ]
+    assert terms(glossary(folder, "animals"), "cat dog cow") == {
+        "cat": ["Kater", "Katers"],
+        "dog": ["Hund"],
+    }
 
 
 def test_only_line_ends_separate_the_entries_of_a_file(folder):
     (folder / "spaces.tsv").write_bytes("big\x0ccat\tgroßer\u2028Kater\r\ndog\tHund".encode())
-    assert [(each.source, list(each.targets)) for each in glossary(folder, "spaces").entries] == [
-        ("big cat", ["großer Kater"]),
-        ("dog", ["Hund"]),
-    ]
+    assert terms(glossary(folder, "spaces"), "big cat dog") == {
+        "big cat": ["großer Kater"],
+        "dog": ["Hund"],
+    }
 
 
 def test_entries_of_a_request_replace_stored_ones_of_the_same_term(folder):
-    entries = glossary(folder, "animals", [entry("dog", "Köter"), entry("cow", "Kuh")]).entries
-    assert {each.source: each.targets[0] for each in entries} == {
-        "cat": "Kater",
-        "dog": "Köter",
-        "cow": "Kuh",
+    added = [entry("dog", "Köter"), entry("cow", "Kuh"), entry("cat dog", "Katzenhund")]
+    found = glossary(folder, "animals", added)
+    assert terms(found, "cat, dog, cow, cat dog, Dog") == {
+        "cat": ["Kater", "Katers"],
+        "dog": ["Köter"],
+        "cow": ["Kuh"],
+        "cat dog": ["Katzenhund"],
     }
+
+
+ENTRIES = st.lists(st.tuples(WORDS.filter(bool), st.sampled_from("xyz")), max_size=5)
+
+
+@given(WORDS, ENTRIES, ENTRIES)
+def test_further_entries_count_like_the_last_ones_of_one_glossary(words, stored, added):
+    text = " ".join(words)
+    base, further = ([entry(" ".join(t), x) for t, x in own] for own in (stored, added))
+    found = Glossary(further, Glossary(base)).matches(text)
+    assert found == Glossary([*base, *further]).matches(text)
+
+
+def test_further_entries_do_not_copy_those_of_a_stored_glossary():
+    base = Glossary([entry(f"term {number}") for number in range(2000)])
+    tracemalloc.start()
+    found = Glossary([entry("term", "y")], base)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert terms(found, "term 7, term") == {"term 7": ["x"], "term": ["y"]}
+    assert taken < 10_000
+
+
+def held_by_entries(entries) -> tuple[int, int]:
+    """What entries of a request count as, and the memory that they and their glossary take."""
+    memory = HeldMemory(1_000_000_000, 8, print)
+    memory.hold("a", 0).make_current()
+    with ThreadPoolExecutor(1) as pool:
+        tracemalloc.start()
+        found = Glossary(asyncio.run(read_entries(JobRunner(pool), len(entries), entries)))
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert found.matches(entries[0][0])
+    return memory.num_bytes, taken
+
+
+@pytest.mark.parametrize("num_targets", [1, 16])
+def test_entries_of_a_request_count_as_a_third_of_their_memory(num_targets):
+    targets = [chr(0x430 + number) for number in range(num_targets)]
+    messages = [translation_pb2.GlossaryEntry(source=f"{i:x}", targets=targets) for i in range(700)]
+    entries = [(each.source, each.targets) for each in messages]  # whose strings are made when read
+    counted, taken = contextvars.copy_context().run(held_by_entries, entries)
+    assert taken <= 3 * counted <= 2 * taken
+
+
+def test_entries_of_a_request_for_which_there_is_no_room_are_refused():
+    def refused():
+        memory = HeldMemory(1000, 8, print)
+        memory.hold("a", 500)
+        memory.hold("a", 10).make_current()
+        with ThreadPoolExecutor(1) as pool, pytest.raises(QueueFull, match="2280 more would"):
+            asyncio.run(read_entries(JobRunner(pool), 10, [("cat", ["Kater"])] * 10))
+        return memory.num_bytes
+
+    assert contextvars.copy_context().run(refused) == 510
 
 
 @pytest.mark.parametrize("name", ["plants", "../animals", "animals.tsv", "", "ä"])
@@ -273,4 +338,4 @@ def test_a_changed_file_is_read_again(folder):
         (folder / "animals.tsv").write_text("cow\tKuh\n", encoding="utf-8")
         changed = asyncio.run(stored.glossary("animals", ()))
         assert changed is not None
-        assert [each.source for each in changed.entries] == ["cow"]
+        assert terms(changed, "cat cow") == {"cow": ["Kuh"]}

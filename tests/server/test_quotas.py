@@ -76,8 +76,11 @@ def test_amounts_that_are_given_back_later_admit_no_more_either(per_minute, even
 @given(st.integers(1, 50), EVENTS)
 def test_an_amount_fits_after_the_stated_wait_and_not_before(per_minute, events):
     now, bucket = 0, TokenBucket(per_minute, 0)
-    for pause, amount, _ in events:
+    for pause, amount, is_charged in events:
         now += pause
+        if is_charged:  # whatever is left
+            bucket.take(amount, now)
+            continue
         if amount > per_minute:
             continue
         if wait := bucket.wait(amount, now):
@@ -100,6 +103,20 @@ def test_what_is_given_back_at_once_was_never_taken(per_minute, events):
         else:
             other.take(amount, now)
         assert bucket.left(now) == other.left(now)
+
+
+@given(st.integers(1, 50), EVENTS)
+def test_what_is_charged_is_admitted_less_later(per_minute, events):
+    now, bucket, taken = 0, TokenBucket(per_minute, 0), 0
+    for pause, amount, is_charged in events:
+        now += pause
+        if is_charged:
+            bucket.take(amount, now)
+            taken += amount
+        elif amount <= per_minute and not bucket.wait(amount, now):
+            bucket.take(amount, now)
+            taken += amount
+            assert (taken - per_minute) * MINUTE <= now * per_minute
 
 
 OWN = Quota()
@@ -176,14 +193,30 @@ def test_a_caller_without_tokens_is_refused_before_any_work():
     assert record.exceeded_quota == "max_tokens_per_minute"
 
 
-def fail_after_five_texts(quotas: Quotas, error: Exception) -> None:
-    records.begin(CallRecord(METHOD, caller=Identity("a", quota=TEXTS)))
+def test_tokens_that_are_charged_refuse_later_calls_but_not_their_own():
+    quotas = Quotas()
+    record = CallRecord(METHOD, caller=Identity("a", quota=TOKENS))
+    records.begin(record)
+    with quotas.quotas.call():
+        current_usage().take_tokens(10)
+        current_usage().charge_tokens(110)
+    assert record.num_counted_tokens == 120
+    refusal = quotas.refusal(1, 1, quota=TOKENS)
+    assert "at most 60 for this caller; 0 are left, the call needs 1" in str(refusal)
+    assert refusal.retry_after_seconds == 61
+    quotas.pass_seconds(61)
+    quotas.call(1, 1, quota=TOKENS)
+
+
+def fail_after_five_texts(quotas: Quotas, error: Exception, quota: Quota = TEXTS) -> None:
+    records.begin(CallRecord(METHOD, caller=Identity("a", quota=quota)))
     with pytest.raises(type(error)), quotas.quotas.call():
         take_five_and_raise(error)
 
 
 def take_five_and_raise(error: Exception) -> None:
     current_usage().take_texts(5)
+    current_usage().charge_tokens(1000)
     raise error
 
 
@@ -194,6 +227,24 @@ def test_refused_calls_take_nothing_and_failed_ones_do():
     quotas.call(5, quota=TEXTS)
     fail_after_five_texts(quotas, InvalidRequest("texts", "bad"))
     quotas.refusal(1, quota=TEXTS)
+
+
+def test_refused_calls_pay_for_no_charges_and_failed_ones_do():
+    quotas = Quotas()
+    fail_after_five_texts(quotas, QueueFull("full", 1.0), quota=TOKENS)
+    assert records.current().num_counted_tokens == 0
+    quotas.call(1, 60, quota=TOKENS)
+    quotas.pass_seconds(60)
+    fail_after_five_texts(quotas, InvalidRequest("texts", "bad"), quota=TOKENS)
+    assert records.current().num_counted_tokens == 1000
+    assert quotas.refusal(1, 1, quota=TOKENS).retry_after_seconds == 941
+
+
+def test_a_caller_without_a_limit_owes_nothing_when_it_gets_one_again():
+    quotas = Quotas()
+    fail_after_five_texts(quotas, InvalidRequest("texts", "bad"), quota=TOKENS)
+    quotas.call(1, 1000)
+    quotas.call(1, 60, quota=TOKENS)
 
 
 def test_callers_have_quotas_of_their_own_and_else_the_defaults():

@@ -6,7 +6,7 @@ from attendant_server.engine import token_rules
 from attendant_server.engine.beam_search import BeamSearch
 from attendant_server.engine.calls import SearchOptions
 from attendant_server.engine.repeated_ngrams import NoRepeatedNgrams
-from attendant_server.engine.token_rules import rules_of, token_biases
+from attendant_server.engine.token_rules import TokenBiases, rules_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +31,7 @@ def test_the_rows_of_all_sentences_are_joined_once(monkeypatch: pytest.MonkeyPat
         search.advance([[*tokens, 2, 3]] * 2, [[-1.0, -2.0, -3.0, -4.0]] * 2)
         ruled.append((first_row, search, rules_of(options, BOS, EOS)))
     monkeypatch.setattr(token_rules, "_repeated", None)  # the bias of one row at a time
-    (bias,) = token_biases(ruled, 2, 1)
+    (bias,) = TokenBiases(2).of(ruled, 1)
     found = sorted(map(tuple, bias.positions.tolist()))
     assert found == [(0, 0), (0, 5), (1, 0), (1, 6), (2, 0), (2, 7), (3, 0), (3, 8)]
     assert np.isneginf(bias.values).all()

@@ -11,6 +11,7 @@ from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput, TokenBias
 from attendant_server.loading import ModelLoader
 from attendant_server.observability.metrics import NoMetrics
 from attendant_server.runtime.cache_pool import CachePool
+from attendant_server.runtime.sessions import Tensor
 from attendant_server.runtime.shortlists import Shortlists
 from attendant_server.settings import Settings
 
@@ -146,6 +147,39 @@ def test_an_end_that_is_suppressed_does_not_come(model):
     ids, log_p = greedy(model, [[2], [2]], num_steps=6, least=4)
     assert model.eos_id not in ids[:4]
     assert np.isfinite(log_p).all()
+
+
+def test_lists_and_biases_are_bound_again_only_if_they_change(model, monkeypatch):
+    bound, bind_input = [], Tensor.bind_input
+
+    def counted(tensor, binding, name):
+        bound.append(name)
+        bind_input(tensor, binding, name)
+
+    cache = model.new_cache(model.step_for(1), 1, 2, CachePool(model.cache_sizes))
+    for slot, encoded in enumerate(model.encode([source_of(9), source_of(5)])):
+        cache.load(slot, encoded)
+
+    def step(num_slots, bias):
+        num_tokens = cache.num_step_tokens
+        tokens = np.full(num_slots, model.start_token_id)
+        lengths = np.zeros(num_slots, np.int32)  # each step decodes the first tokens
+        bound.clear()
+        found = cache.step(num_slots, StepInput(tokens, lengths, 1, [bias] * num_tokens))
+        return found.token_ids[:, 0].tolist(), len(bound)
+
+    (first, second), _ = step(2, NO_TOKEN_BIAS)
+    no_first = TokenBias(np.array([[0, first]]), np.array([-np.inf], np.float32))
+    monkeypatch.setattr(Tensor, "bind_input", counted)
+    assert step(2, NO_TOKEN_BIAS) == ([first, second], 0)
+    (other, same), num_bound = step(2, no_first)
+    assert other != first
+    assert same == second
+    assert num_bound == 2 + 2 * cache.num_step_tokens
+    assert step(2, no_first) == ([other, second], 0)
+    assert step(2, NO_TOKEN_BIAS)[0] == [first, second]
+    assert step(1, no_first)[0] == [other]
+    assert step(2, NO_TOKEN_BIAS) == ([first, second], num_bound)  # released in the meantime
 
 
 def without_shortlists(bundle):

@@ -1,18 +1,21 @@
 """Token rules: forbidden tokens never occur, and other sentences are not affected."""
 
+from operator import is_
+
 import numpy as np
 import pytest
 from attendant_server.bundles import read_bundle
 from attendant_server.engine.calls import SearchOptions, TranslateCall
+from attendant_server.engine.greedy_search import GreedySearch
 from attendant_server.engine.row_bias import RowBias
-from attendant_server.engine.token_rules import rules_of
+from attendant_server.engine.token_rules import TokenBiases, rules_of
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.runtime.cache_pool import CachePool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.server.test_translation_scheduler import beam, forbidden_tokens, greedy
-from tests.support.fake_model import EOS, VOCAB, FakeTranslationModel, RecordingObserver
+from tests.support.fake_model import BOS, EOS, VOCAB, FakeTranslationModel, RecordingObserver
 from tests.support.limits import translation_limits
 from tests.support.models import translation_model
 
@@ -20,6 +23,22 @@ RULES = "attendant_server.engine.translation_scheduler.rules_of"
 EVERY_SEARCH = pytest.mark.parametrize(
     ("beam_size", "num_greedy_tokens"), [(1, 1), (1, 2), (1, 5), (3, 1)]
 )
+
+
+def test_equal_biases_of_successive_steps_are_the_same_objects():
+    def rules(least):
+        return rules_of(SearchOptions(9, min_output_tokens=least), BOS, EOS)
+
+    biases, search = TokenBiases(width=1), GreedySearch(SearchOptions(9), BOS, EOS)
+    short, long = (0, search, rules(2)), (1, search, rules(4))
+    before = biases.of([short, long], 3)
+    again = biases.of([short, long], 3)
+    assert all(map(is_, before, again))
+    assert before[0] is before[1]
+    assert before[1] is not before[2]
+    assert [each.positions[:, 0].tolist() for each in before] == [[0, 1], [0, 1], [1]]
+    [changed] = biases.of([long], 1)
+    assert changed.positions.tolist() == [[1, EOS]]
 
 
 def new_scheduler(model, max_rows=16):

@@ -1,7 +1,10 @@
 """The flags of `attendant translate` for glossaries."""
 
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Sequence
 from pathlib import Path
+
+from attendant_glossaries import MAX_FILE_BYTES, GlossaryFault, parsed_entries
 
 
 def add_glossary_flags(parser: ArgumentParser) -> None:
@@ -22,15 +25,16 @@ def add_glossary_flags(parser: ArgumentParser) -> None:
     )
 
 
-def _entries(name: str) -> dict[str, list[str]]:
-    """The entries of a file, in the format of the server's glossaries."""
+def _entries(name: str) -> dict[str, Sequence[str]]:
+    """The entries of a file, by the rules of the server's glossaries.
+
+    If a term repeats, its last entry counts.
+    """
     try:
-        with Path(name).open(encoding="utf-8-sig") as file:
-            lines = [line.rstrip() for line in file if not line.startswith("#")]
-    except (OSError, UnicodeDecodeError) as error:
+        with Path(name).open("rb") as file:
+            entries = parsed_entries(file.read(MAX_FILE_BYTES + 1))
+    except OSError as error:
         raise ArgumentTypeError(f"{name} cannot be read: {error}") from None
-    columns = [line.split("\t") for line in lines if line]
-    for source, *targets in columns:
-        if not targets:
-            raise ArgumentTypeError(f"{name}: {source} has no translation after a tab")
-    return {source: targets for source, *targets in columns}
+    except GlossaryFault as fault:
+        raise ArgumentTypeError(f"{name}: {fault}") from None
+    return {entry.source: entry.targets for entry in entries}

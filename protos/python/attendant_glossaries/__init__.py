@@ -7,8 +7,8 @@ knows no messages uses this package.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from io import StringIO
+from collections.abc import Collection, Iterator, Sequence
+from io import BytesIO, TextIOWrapper
 from typing import NamedTuple
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -41,17 +41,15 @@ class GlossaryEntry(NamedTuple):
     """The name of the entry in messages."""
 
     @classmethod
-    def of(cls, source: str, targets: Iterable[str], field: str) -> "GlossaryEntry":
+    def of(cls, source: str, targets: Collection[str], field: str) -> "GlossaryEntry":
         """An entry with single spaces between words; raises GlossaryFault for a bad one.
 
         Its translations are composed (NFC), as models write them.
         """
+        _check_num_targets(field, len(targets))
         composed = [unicodedata.normalize("NFC", _spaced(target)) for target in targets]
         entry = cls(_spaced(source), composed, field)
         _check_term(f"{field}.source", entry.source)
-        if not 1 <= len(entry.targets) <= MAX_TARGETS:
-            problem = f"must have between 1 and {MAX_TARGETS} values, got {len(entry.targets)}"
-            raise GlossaryFault(f"{field}.targets", problem)
         for number, target in enumerate(entry.targets):
             _check_term(f"{field}.targets[{number}]", target)
         return entry
@@ -61,29 +59,37 @@ def parsed_entries(content: bytes) -> list[GlossaryEntry]:
     """The entries of a file; raises GlossaryFault, which names a bad line."""
     if len(content) > MAX_FILE_BYTES:
         raise GlossaryFault("", f"has more than {MAX_FILE_BYTES} bytes")
+    entries: list[GlossaryEntry] = []
     try:
-        text = content.decode("utf-8-sig")
+        for entry in _entries(content):
+            if len(entries) == MAX_ENTRIES:
+                raise GlossaryFault("", f"has more than {MAX_ENTRIES} entries")
+            entries.append(entry)
     except UnicodeDecodeError:
         raise GlossaryFault("", "is not UTF-8") from None
-    entries: list[GlossaryEntry] = []
-    for entry in _entries(text):
-        if len(entries) == MAX_ENTRIES:
-            raise GlossaryFault("", f"has more than {MAX_ENTRIES} entries")
-        entries.append(entry)
     return entries
 
 
-def _entries(text: str) -> Iterator[GlossaryEntry]:
-    # Not splitlines, which would end lines at form feeds and other separators within terms.
-    for number, line in enumerate(StringIO(text, newline=None), 1):
+def _entries(content: bytes) -> Iterator[GlossaryEntry]:
+    # Not splitlines, which would end lines at form feeds and other separators within terms. The
+    # file is decoded in small parts, since a text takes up to four times the memory of its bytes.
+    for number, line in enumerate(TextIOWrapper(BytesIO(content), "utf-8-sig"), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        source, *targets = line.rstrip("\t\n").split("\t")
-        yield GlossaryEntry.of(source, targets, f"line {number}")
+        line, field = line.rstrip("\t\n"), f"line {number}"
+        _check_num_targets(field, line.count("\t"))  # before they take memory
+        source, *targets = line.split("\t")
+        yield GlossaryEntry.of(source, targets, field)
 
 
 def _spaced(term: str) -> str:
     return " ".join(term.split())
+
+
+def _check_num_targets(field: str, num_targets: int) -> None:
+    if not 1 <= num_targets <= MAX_TARGETS:
+        problem = f"must have between 1 and {MAX_TARGETS} values, got {num_targets}"
+        raise GlossaryFault(f"{field}.targets", problem)
 
 
 def _check_term(field: str, term: str) -> None:

@@ -1,16 +1,23 @@
 """Glossaries: terms of a source language, each with one or several translations."""
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from attendant_glossaries import MAX_ENTRIES, GlossaryEntry, GlossaryFault, parsed_entries
 
+from attendant_server.application.held_memory import current_hold
+from attendant_server.application.jobs import JobRunner
 from attendant_server.application.splitting import Span
 from attendant_server.application.words import word_spans
 from attendant_server.errors import GlossaryUnreadable, InvalidRequest
 
 Words = tuple[str, ...]
+
+HELD_BYTES_PER_ENTRY, HELD_BYTES_PER_TRANSLATION = 200, 27
+"""What the entries of a request count as, beside its bytes, among the requests that are held. Like
+those bytes, a third of the memory that they take."""
 
 
 class TermMatch(NamedTuple):
@@ -21,6 +28,27 @@ class TermMatch(NamedTuple):
     entry: GlossaryEntry
 
 
+class _Terms:
+    """Entries by the words of their terms."""
+
+    def __init__(self, entries: Iterable[GlossaryEntry]) -> None:
+        """Of several entries with the same words, the last one counts."""
+        # By their words with single spaces: a string takes far less memory than a tuple of words.
+        self.exact: dict[str, GlossaryEntry] = {}
+        self.any_case: dict[str, GlossaryEntry] = {}
+        # Not the terms themselves: thousands of them may begin with the same word.
+        self.lengths: dict[str, list[int]] = {}
+        for entry in entries:
+            words = _words(entry.source)
+            folded = _folded(words)
+            (self.any_case if words == folded else self.exact)[" ".join(words)] = entry
+            lengths = self.lengths.setdefault(folded[0], [])
+            if len(words) not in lengths:
+                lengths.append(len(words))
+        for lengths in self.lengths.values():
+            lengths.sort(reverse=True)
+
+
 class Glossary:
     """Finds the terms of its entries in texts.
 
@@ -28,19 +56,9 @@ class Glossary:
     its words in any case; a term with an upper-case letter, such as a name, only for itself.
     """
 
-    def __init__(self, entries: Iterable[GlossaryEntry]) -> None:
-        """Of several entries with the same term, the last one counts."""
-        self.entries = list({entry.source: entry for entry in entries}.values())
-        self._exact: dict[Words, GlossaryEntry] = {}
-        self._any_case: dict[Words, GlossaryEntry] = {}
-        lengths: dict[str, set[int]] = {}
-        for entry in self.entries:
-            words = _words(entry.source)
-            folded = _folded(words)
-            (self._any_case if words == folded else self._exact)[words] = entry
-            lengths.setdefault(folded[0], set()).add(len(words))
-        # Not the terms themselves: thousands of them may begin with the same word.
-        self._lengths = {word: sorted(own, reverse=True) for word, own in lengths.items()}
+    def __init__(self, entries: Iterable[GlossaryEntry], base: "Glossary | None" = None) -> None:
+        """``entries`` come before those of ``base``, which is shared and not copied."""
+        self._layers: tuple[_Terms, ...] = (_Terms(entries), *(base._layers if base else ()))
 
     def matches(self, text: str) -> list[TermMatch]:
         """The terms in a text, in order and without overlaps; longer ones win over shorter ones."""
@@ -64,14 +82,21 @@ class Glossary:
 
         Of equally long ones, the one with upper-case letters.
         """
-        for length in self._lengths.get(folded[position], ()):
+        for length in self._lengths(folded[position]):
             if position + length > len(words):
                 continue
             part = slice(position, position + length)
-            entry = self._exact.get(words[part]) or self._any_case.get(folded[part])
-            if entry is not None:
+            exact, any_case = " ".join(words[part]), " ".join(folded[part])
+            found = [terms.exact.get(exact) for terms in self._layers]
+            found += [terms.any_case.get(any_case) for terms in self._layers]
+            if entry := next(filter(None, found), None):
                 return entry, length
         return None, 1
+
+    def _lengths(self, word: str) -> Sequence[int]:
+        """The numbers of words of the terms that begin with a word, the largest first."""
+        first, *others = (terms.lengths.get(word, ()) for terms in self._layers)
+        return sorted({*first, *chain(*others)}, reverse=True) if others else first
 
 
 def parsed_glossary(name: str, content: bytes) -> Glossary:
@@ -82,13 +107,24 @@ def parsed_glossary(name: str, content: bytes) -> Glossary:
         raise GlossaryUnreadable(f"the glossary {name}: {fault}") from None
 
 
-def check_num_entries(num_entries: int) -> None:
-    """Raise InvalidRequest for too many entries of a request."""
+async def read_entries(
+    jobs: JobRunner, num_entries: int, entries: Iterable[tuple[str, Collection[str]]]
+) -> list[GlossaryEntry]:
+    """The entries of a request, which count among the bytes that its call holds.
+
+    Raises InvalidRequest for too many or bad ones, and QueueFull if there is no room for them.
+    """
     if num_entries > MAX_ENTRIES:
         raise InvalidRequest("glossary_entries", f"at most {MAX_ENTRIES}, got {num_entries}")
+    found = await jobs.run_for(num_entries, lambda: request_entries(entries))
+    num_translations = sum(len(entry.targets) for entry in found)
+    current_hold().hold_more(
+        HELD_BYTES_PER_ENTRY * num_entries + HELD_BYTES_PER_TRANSLATION * num_translations
+    )
+    return found
 
 
-def request_entries(entries: Iterable[tuple[str, Iterable[str]]]) -> list[GlossaryEntry]:
+def request_entries(entries: Iterable[tuple[str, Collection[str]]]) -> list[GlossaryEntry]:
     """The entries of a request, terms with their translations; raises InvalidRequest."""
     try:
         return [

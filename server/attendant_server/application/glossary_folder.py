@@ -60,7 +60,7 @@ class GlossaryFolder:
             if name not in of_model:
                 raise
             stored = of_model[name]
-        return Glossary([*stored.entries, *entries]) if entries else stored
+        return Glossary(entries, stored) if entries else stored
 
     def _read(self, name: str) -> Glossary:
         if self._folder is None or not NAME.fullmatch(name):

@@ -21,11 +21,14 @@ from attendant_server.application.piece_searches import (
     with_faults,
 )
 from attendant_server.application.pieced_text import PiecedText
+from attendant_server.application.quotas import current_usage
 from attendant_server.application.sampling import seeds_of
 from attendant_server.application.tokenization import num_tokens
 from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.engine.calls import (
+    Call,
     Hypothesis,
+    Result,
     SearchOptions,
     SearchTooLarge,
     TokenIds,
@@ -137,7 +140,8 @@ class GlossarySearch:
     async def _add_terms(self, drafts: Sequence[Draft]) -> None:
         """Decode drafts again, each with at least one more term."""
         pairs = [(draft.source, draft.hypothesis.token_ids) for draft in drafts]
-        weights = await self._plan.model.answer_further(AlignCall(pairs, self._deadline))
+        call = AlignCall(pairs, self._deadline)
+        weights = await self._answered(call, (source for source, _ in pairs))
         # The places of tokens take time that grows with the square of their number.
         places = await self._jobs.run_for(
             sum(len(token_ids) ** 2 for _, token_ids in pairs) // TOKENS_DECODED_FOR_ONE,
@@ -176,7 +180,7 @@ class GlossarySearch:
         sources = [place.draft.source for place, _ in changeable]
         call = TranslateCall(sources, options, self._deadline, prefixes=prefixes)
         try:
-            answers = await self._plan.model.answer_further(call)
+            answers = await self._answered(call, call.sources)
         except SearchTooLarge:  # the words of the draft do as well
             return
         found = list(zip(changeable, answers, strict=True))
@@ -230,7 +234,7 @@ class GlossarySearch:
             prefixes=[each.token_ids for each in found],
         )
         try:
-            answers = await self._plan.model.answer_further(call)
+            answers = await self._answered(call, call.sources)
         except SearchTooLarge as error:
             for i, problem in error.problems.items():
                 found[i].draft.problem = problem
@@ -261,9 +265,14 @@ class GlossarySearch:
         found: list[float] = []
         for first in range(0, len(pairs), MAX_RUNNING_SENTENCES):
             call = ScoreCall(pairs[first : first + MAX_RUNNING_SENTENCES], self._deadline)
-            scores = await self._plan.model.answer_further(call)
+            scores = await self._answered(call, (source for source, _ in call.pairs))
             found += [float(score.log_probabilities.sum()) for score in scores]
         return found
+
+    async def _answered(self, call: Call[Result], sources: Iterable[TokenIds]) -> list[Result]:
+        """The results of a further call, whose sources count for the quotas of the caller again."""
+        current_usage().charge_tokens(sum(map(len, sources)))
+        return await self._plan.model.answer_further(call)
 
     def _ranked(self, drafts: Sequence[Draft]) -> list[Hypothesis]:
         found = [draft.hypothesis for draft in drafts]

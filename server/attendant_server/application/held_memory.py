@@ -85,6 +85,10 @@ class HeldCall:
         self._memory.change(self._caller, self._num_bytes, num_bytes)
         self._num_bytes = num_bytes
 
+    def hold_more(self, num_bytes: int) -> None:
+        """Hold this many bytes more; raises QueueFull, and then holds as many as before."""
+        self.replace(self._num_bytes + num_bytes)
+
     def has_room(self, num_bytes: int) -> bool:
         """Whether this many bytes can be held beside those of before."""
         return not self._memory.problem(self._caller, self._num_bytes, self._num_bytes + num_bytes)

@@ -1,7 +1,8 @@
 """Quotas: limits of one caller's concurrent calls, and of its texts and tokens per minute.
 
 The rates are limited by token buckets. A bucket holds the limit of one minute when it is full: a
-caller that has paused may send so much at once. Refused calls take nothing.
+caller that has paused may send so much at once. Refused calls take nothing. Work that turns out to
+be necessary once a call has been admitted is charged: it may empty a bucket below zero.
 """
 
 import time
@@ -36,7 +37,7 @@ class TokenBucket:
         self._refill(now)
         was_limited, self.per_minute = self.per_minute > 0, per_minute
         full = per_minute * MINUTE
-        self._level = min(self._level, full) if was_limited else full
+        self._level = min(self._level, full) if was_limited and per_minute else full
 
     def is_full(self, now: int) -> bool:
         """Whether it is like a new bucket."""
@@ -46,7 +47,7 @@ class TokenBucket:
     def left(self, now: int) -> int:
         """The amount that can be taken now, if there is a limit."""
         self._refill(now)
-        return self._level // MINUTE
+        return max(0, self._level // MINUTE)
 
     def wait(self, amount: int, now: int) -> int:
         """Time until this amount, at most ``per_minute``, can be taken; 0 for now."""
@@ -55,7 +56,7 @@ class TokenBucket:
         return -(-missing // self.per_minute) if self.per_minute and missing > 0 else 0
 
     def take(self, amount: int, now: int) -> None:
-        """Take an amount for which `wait` is 0."""
+        """Take an amount. If less is left, later amounts wait until the rest is refilled, too."""
         if self.per_minute:
             self._refill(now)
             self._level -= amount * MINUTE
@@ -155,6 +156,15 @@ class CallUsage:
         self._take("max_tokens_per_minute", self._account.tokens, num_tokens)
         self._record.num_counted_tokens += num_tokens
 
+    def charge_tokens(self, num_tokens: int) -> None:
+        """Count tokens that the models read again for an admitted call, whatever is left.
+
+        How many there are is known only when work has been done. So they refuse later calls of the
+        caller and not this one.
+        """
+        self._charge(self._account.tokens, num_tokens)
+        self._record.num_counted_tokens += num_tokens
+
     def give_back(self) -> None:
         """Count nothing for this call, since it was refused."""
         now = self._clock()
@@ -164,13 +174,17 @@ class CallUsage:
         self._record.num_counted_texts = self._record.num_counted_tokens = 0
 
     def _take(self, quota: str, bucket: TokenBucket, amount: int) -> None:
+        self._check(quota, bucket, amount)
+        self._charge(bucket, amount)
+
+    def _charge(self, bucket: TokenBucket, amount: int) -> None:
         if bucket.per_minute:
-            now = self._check(quota, bucket, amount)
+            now = self._clock()
             bucket.take(amount, now)
             self._taken.append((bucket, amount, now))
 
-    def _check(self, quota: str, bucket: TokenBucket, amount: int) -> int:
-        """The time now, at which the amount can be taken; raises QuotaExceeded."""
+    def _check(self, quota: str, bucket: TokenBucket, amount: int) -> None:
+        """Raise QuotaExceeded if the amount cannot be taken now."""
         limit, now = bucket.per_minute, self._clock()
         if limit and amount > limit:
             problem = f"at most {limit} for this caller, so a call of {amount} is never possible"
@@ -179,7 +193,6 @@ class CallUsage:
             left = bucket.left(now)
             problem = f"at most {limit} for this caller; {left} are left, the call needs {amount}"
             self._refuse(quota, problem, -(-wait // MILLISECOND) / 1000)
-        return now
 
     def _refuse(self, quota: str, problem: str, retry_after_seconds: float | None) -> NoReturn:
         self._record.exceeded_quota = quota

@@ -25,7 +25,7 @@ from attendant_server.engine.models import (
 from attendant_server.engine.repetition_guard import RepetitionGuard
 from attendant_server.engine.repetition_penalty import token_penalties
 from attendant_server.engine.search import Search
-from attendant_server.engine.token_rules import TokenRule, token_biases
+from attendant_server.engine.token_rules import TokenBiases, TokenRule
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +94,7 @@ class RunningBatch:
         self.sentences: list[Sentence] = []
         self._cache, self._start_token_id = cache, start_token_id
         self._num_candidates = num_candidates
+        self._biases = TokenBiases(width)
         self._tokens = np.zeros(max_slots * width, dtype=np.int64)
         self._lengths = np.zeros(max_slots * width, dtype=np.int32)
         self._rows = [slice(slot * width, (slot + 1) * width) for slot in range(max_slots)]
@@ -223,7 +224,7 @@ class RunningBatch:
         ]
         if not ruled:
             return [NO_TOKEN_BIAS] * num_tokens
-        return token_biases(ruled, self.width, num_tokens)
+        return self._biases.of(ruled, num_tokens)
 
     def _penalties(self) -> TokenPenalties:
         """The repetition penalties of all sentences."""

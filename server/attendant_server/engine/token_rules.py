@@ -18,7 +18,7 @@ from attendant_server.engine.repeated_ngrams import NoRepeatedNgrams
 from attendant_server.engine.row_bias import RowBias
 from attendant_server.engine.search import Search
 
-# Cached: sentences with the same tokens share one object, so `token_biases` can group their rows.
+# Cached: sentences with the same tokens share one object, so `TokenBiases` can group their rows.
 _forbidding = lru_cache(maxsize=32)(RowBias.forbidding)
 _favouring = lru_cache(maxsize=1024)(RowBias.favouring)
 
@@ -144,18 +144,24 @@ _Biases: TypeAlias = tuple[list[tuple[int, RowBias]], dict[RowBias, list[int]]]
 """The biases of single rows, and the first rows of the sentences that share a bias."""
 
 
-def token_biases(
-    sentences: Sequence[RuledSentence], width: int, num_tokens: int
-) -> list[TokenBias]:
-    """The bias of all ``sentences``, each of ``width`` rows, for every token that a step decodes.
+class TokenBiases:
+    """The token biases of a batch. Equal biases of successive steps are the same objects."""
 
-    Tokens with the same bias share one object.
-    """
-    biases = [_biases(sentences, num_before) for num_before in range(num_tokens)]
-    found = [_token_bias(biases[0], width)]
-    for before, each in pairwise(biases):
-        found.append(found[-1] if each == before else _token_bias(each, width))
-    return found
+    def __init__(self, width: int) -> None:
+        """The sentences of the batch have ``width`` rows each."""
+        self._width = width
+        self._last: list[_Biases] = []
+        self._found: list[TokenBias] = []
+
+    def of(self, sentences: Sequence[RuledSentence], num_tokens: int) -> list[TokenBias]:
+        """The bias of all ``sentences`` for every token that a step decodes."""
+        biases = [_biases(sentences, num_before) for num_before in range(num_tokens)]
+        if biases != self._last:
+            found = [_token_bias(biases[0], self._width)]
+            for before, each in pairwise(biases):
+                found.append(found[-1] if each == before else _token_bias(each, self._width))
+            self._last, self._found = biases, found
+        return self._found
 
 
 def _biases(sentences: Iterable[RuledSentence], num_before: int) -> _Biases:

@@ -220,6 +220,8 @@ class MetricDefinitions:
             "attendant_waiting_requests": "Requests that wait until others were received",
             "attendant_request_streams": "Streams of requests",
             "attendant_max_arriving_requests": "Requests, and streams, that may be received",
+            "attendant_arriving_health_requests": "Health requests that are being received",
+            "attendant_waiting_health_requests": "Health requests that wait for others",
             "attendant_unread_answers": "Answers that their callers have not read yet",
             "attendant_memory_used_bytes": "Memory in use that counts against the limit",
             "attendant_memory_limit_bytes": "Memory that may be used",

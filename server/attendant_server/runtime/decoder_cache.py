@@ -59,6 +59,7 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
         self._buffers = WidthBuffers(pool, width, rows, cross)
         self._shortlists: Shortlists | None = None
         self._bindings: dict[tuple[int, ...], BoundStep | AlternatingStep] = {}
+        self._last: BoundStep | AlternatingStep | None = None
 
     def keep(self, num_slots: int, longest_row: int) -> None:
         """Keep the first ``num_slots`` slots, whose rows hold at most ``longest_row`` positions."""
@@ -98,6 +99,11 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
         listed = None
         if self._shortlists is not None:
             listed = self._shortlists.of_first(num_slots, step_input.num_candidates)
+        if self._last is not bound:
+            # Hundreds of bound steps would keep hundreds of lists in memory.
+            if self._last is not None:
+                self._last.forget()
+            self._last = bound
         return bound.run(step_input, listed)
 
     def _bind(
@@ -131,6 +137,7 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
     def _unbind(self) -> None:
         """Drop all bound steps."""
         self._bindings.clear()
+        self._last = None
 
     @abstractmethod
     def _first_entries(self, buffer: Buffer, num_entries: int) -> Sequence[Tensor]:

@@ -49,3 +49,8 @@ class AlternatingStep:
         candidates = self._steps[states.current].run(step_input, listed)
         states.current = 1 - states.current
         return candidates
+
+    def forget(self) -> None:
+        """`BoundStep.forget`."""
+        for step in self._steps:
+            step.forget()

@@ -1,13 +1,14 @@
 """One decoder step, bound to its inputs, outputs and caches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import is_
 
 import numpy as np
 import onnxruntime
 from attendant.v1 import bundle_pb2
 from numpy.typing import NDArray
 
-from attendant_server.engine.models import Candidates, StepInput
+from attendant_server.engine.models import Candidates, StepInput, TokenBias
 from attendant_server.runtime.sessions import Buffer, Tensor
 from attendant_server.runtime.shortlists import Listed
 from attendant_server.runtime.signatures import StepSignature
@@ -69,7 +70,8 @@ class BoundStep:
     """A decoder step that is bound to the first rows of the caches and can run repeatedly.
 
     ONNX Runtime reads and writes bound memory during a run. So inputs that change at every step are
-    written in place. Only shortlists, token biases and penalties, which are rare, are bound again.
+    written in place. Only penalties, and shortlists and token biases that differ from those of the
+    last run, are bound again.
     """
 
     def __init__(
@@ -88,7 +90,10 @@ class BoundStep:
         self._log_probabilities = np.zeros((num_rows, num_found), dtype=np.float32)
         self._scores: NDArray[np.float32] | None = None
         names, outputs = signature.step.inputs, signature.step.outputs
-        self._input_names, self._is_biased = names, [True] * signature.num_tokens
+        self._input_names = names
+        self._listed: Listed | None = None
+        self._biases: list[TokenBias | None] = [None] * signature.num_tokens
+        self._bound: list[TokenBias] = []
         self._read(names.tokens, inputs.tensor(inputs.tokens[:num_rows]))
         self._read(names.past_lengths, inputs.tensor(inputs.lengths[:num_rows]))
         self._read(names.source_lengths, inputs.tensor(inputs.source_lengths[:num_slots]))
@@ -123,27 +128,38 @@ class BoundStep:
 
         ``listed`` is the shortlist, for graphs that take one.
         """
-        # Bindings do not own memory: `biases` must live until the run has ended.
-        biases = step_input.token_biases
-        if listed is not None:
-            self._read(self._input_names.shortlist, Tensor.of(listed.token_ids))
-            self._read(self._input_names.shortlist_mask, Tensor.of(listed.may_use))
-            distinct = {id(each): each for each in biases}
-            by_column = {key: listed.by_column(each) for key, each in distinct.items()}
-            biases = [by_column[id(each)] for each in biases]
-        for i, (positions, values) in enumerate(biases):
-            has_any = len(values) > 0
-            if has_any or self._is_biased[i]:
-                names = self._input_names.token_biases[i]
-                self._read(names.indices, Tensor.of(positions))
-                self._read(names.values, Tensor.of(values))
-                self._is_biased[i] = has_any
+        self._bind_biases(step_input.token_biases, listed)
         if self._scores is not None:
             penalties, penalty = step_input.penalties, self._input_names.repetition_penalty
             self._read(penalty.indices, Tensor.of(penalties.positions))
             self._read(penalty.values, Tensor.of(penalties.values))
         self._session.run_with_iobinding(self._binding)
         return Candidates(self._token_ids, self._log_probabilities, self._scores)
+
+    def _bind_biases(self, biases: Sequence[TokenBias], listed: Listed | None) -> None:
+        """Bind the token biases and the shortlist, unless they are those of the last run.
+
+        Equal ones are most often the same objects.
+        """
+        if listed is self._listed and all(map(is_, biases, self._biases)):
+            return
+        self.forget()  # so that the next run binds all again if this raises
+        if listed is not None:
+            self._read(self._input_names.shortlist, Tensor.of(listed.token_ids))
+            self._read(self._input_names.shortlist_mask, Tensor.of(listed.may_use))
+        bound: dict[int, TokenBias] = {}
+        for bias, names in zip(biases, self._input_names.token_biases, strict=True):
+            if id(bias) not in bound:
+                bound[id(bias)] = bias if listed is None else listed.by_column(bias)
+            positions, values = bound[id(bias)]
+            self._read(names.indices, Tensor.of(positions))
+            self._read(names.values, Tensor.of(values))
+        # Bindings do not own memory: what they refer to must live as long as it is bound.
+        self._listed, self._biases, self._bound = listed, list(biases), list(bound.values())
+
+    def forget(self) -> None:
+        """Release the biases and the shortlist of the last run; the next run binds them again."""
+        self._listed, self._biases, self._bound = None, [None] * len(self._biases), []
 
     def _read(self, name: str, tensor: Tensor) -> None:
         tensor.bind_input(self._binding, name)

@@ -51,8 +51,8 @@ class AdmissionInterceptor(AroundInterceptor):
         task = asyncio.current_task()
         assert task is not None
         task.add_done_callback(lambda _: held.release())
+        held.make_current()
         if is_stream:
-            held.make_current()
             return await self._admission.run_stream(behaviour, request, context)
         answer = await self._admission.run(behaviour, request, context)
         if answer is not None:  # a stream has no answer at its end

@@ -10,7 +10,7 @@ from attendant_glossaries import GlossaryEntry
 from attendant_server.application.alignment import WordLink
 from attendant_server.application.application import Application
 from attendant_server.application.bulk_stream import BulkResult
-from attendant_server.application.glossaries import check_num_entries, request_entries
+from attendant_server.application.glossaries import read_entries
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
 from attendant_server.application.sampling import SamplingOptions
 from attendant_server.application.scoring import PairScore, ScoringAnswer, ScoringRequest
@@ -126,12 +126,9 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
     async def _glossary_entries(
         self, request: translation_pb2.TranslateRequest | translation_pb2.StreamTranslateRequest
     ) -> list[GlossaryEntry]:
-        """The entries of a request; raises InvalidRequest."""
-        entries = request.glossary_entries
-        check_num_entries(len(entries))
-        return await self._jobs.run_for(
-            len(entries), lambda: request_entries((e.source, e.targets) for e in entries)
-        )
+        """The entries of a request, which count as held; raises InvalidRequest or QueueFull."""
+        given = request.glossary_entries
+        return await read_entries(self._jobs, len(given), ((e.source, e.targets) for e in given))
 
     async def _bulk_response(
         self, result: BulkResult[TranslationAnswer], offsets: OffsetConverter
