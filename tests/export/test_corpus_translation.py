@@ -17,7 +17,7 @@ import pytest
 from attendant_export.__main__ import main
 from attendant_export.corpora.output import OutputRecord, PairOutput
 from attendant_export.corpora.selection import CUT, LOW_SCORE, PairSelection
-from attendant_export.corpora.texts import CorpusFiles
+from attendant_export.corpora.texts import TAB, CorpusFiles
 from attendant_export.corpora.translation import describe
 from attendant_export.corpora.translator import FAILED, REFUSED, Translated
 from attendant_export.data.bad_lines import BadLines
@@ -90,28 +90,23 @@ def test_texts_are_the_lines_of_files_and_folders_in_order(tmp_path):
     (folder / "a.gz").write_bytes(gzip.compress("\ufeffone\r\n\ntwo".encode()))
     (folder / "b.xz").write_bytes(lzma.compress(b"three\n"))
     write(folder / ".hidden", "four")
-    corpus = CorpusFiles((folder, write(tmp_path / "more.txt", " \t", "five")))
+    corpus = CorpusFiles((folder, write(tmp_path / "more.txt", " \t", "five", "a\tb")))
 
     check = corpus.check(finds_repeated=False)
 
     assert texts_of(corpus) == ["one", "two", "three", "five"]
     assert [text.text for text in corpus.texts(start=2)] == ["three", "five"]
-    assert (check.num_texts, check.left_out) == (4, {"blank": 1, check_kind(check): 1})
-
-
-def check_kind(check):
-    [kind] = check.bad_lines.counts
-    return kind
+    assert (check.num_texts, check.left_out) == (4, {"blank": 2, TAB: 1})
 
 
 def test_a_column_of_pairs_is_read_and_lines_without_it_are_bad(tmp_path):
-    file = write(tmp_path / "pairs.tsv", "a\tb", "c", "d\te\tf", "g\t")
+    file = write(tmp_path / "pairs.tsv", "a\tb", "c", "d\te\tf", "g\t", "\t")
     corpus = CorpusFiles((file,), column=2)
 
     check = corpus.check(finds_repeated=False)
 
     assert texts_of(corpus) == ["b", "e"]
-    assert check.left_out == {"blank": 1, "no column 2": 1}
+    assert check.left_out == {"blank": 2, "no column 2": 1}
     assert [line.number for line in check.bad_lines.first] == [2]
 
 

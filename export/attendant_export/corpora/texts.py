@@ -99,9 +99,11 @@ class CorpusFiles:
         for file in self.files:
             for number, line in numbered_lines(file, bad_lines):
                 columns = line.split("\t")
-                if self.column is None and len(columns) > 1:
+                if not line.strip():
+                    yield file, number, line
+                elif self.column is None and len(columns) > 1:
                     bad_lines.add(file, number, TAB)
-                elif self.column is None or not line.strip():
+                elif self.column is None:
                     yield file, number, line
                 elif len(columns) < self.column:
                     bad_lines.add(file, number, f"no column {self.column}")
