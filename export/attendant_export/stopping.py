@@ -18,8 +18,12 @@ class Stopped(Exception):
         self.stopped_by = stopped_by
 
 
-class Interrupted(Exception):
-    """A signal arrived in `StopSignals.interrupting`."""
+class Interrupted(BaseException):
+    """A signal arrived in `StopSignals.interrupting`.
+
+    It may be raised anywhere in the body, so it is no Exception, which logging and other libraries
+    catch and drop.
+    """
 
 
 class StopSignals:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from attendant_export.bundle.manifest import BundleError
@@ -34,25 +35,33 @@ def local_server(bundle: Path, num_threads: int | None) -> Iterator[str]:
     command += [f"--bundles={bundle.parent.parent}", f"--models={bundle.parent.name}/{bundle.name}"]
     command += ["--host=127.0.0.1", "--port=0", "--metrics-port=-1", "--log-level=warning"]
     command += ["--lame-duck-seconds=0", f"--num-threads={num_threads or 0}"]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        # Settings for other servers of this machine must not count.
-        env={name: value for name, value in os.environ.items() if not name.startswith("ATTENDANT")},
-        start_new_session=True,  # Ctrl-C is for this process, which then stops the server.
-        preexec_fn=_end_with_parent,
-    ) as process:
-        try:
-            yield f"127.0.0.1:{_port(process, bundle)}"
-        finally:
+    process = None
+    # No `with`: it would wait for ever for a server that nobody has stopped.
+    try:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Settings for other servers of this machine must not count.
+            env={k: value for k, value in os.environ.items() if not k.startswith("ATTENDANT")},
+            start_new_session=True,  # Ctrl-C is for this process, which then stops the server.
+            preexec_fn=partial(_end_with, os.getpid()),
+        )
+        yield f"127.0.0.1:{_port(process, bundle)}"
+    finally:
+        if process is not None:
             _stop(process)
 
 
-def _end_with_parent() -> None:
-    """Let the system end this process when its parent is killed. Has an effect on Linux only."""
+def _end_with(parent: int) -> None:
+    """Let the system end this process when its parent is killed, or end it if that has happened.
+
+    Has an effect on Linux only.
+    """
     if sys.platform == "linux":
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def _port(process: "subprocess.Popen[str]", bundle: Path) -> int:
@@ -64,8 +73,12 @@ def _port(process: "subprocess.Popen[str]", bundle: Path) -> int:
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:
-    process.terminate()
+    assert process.stdout is not None
     try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+    finally:
+        process.kill()  # Has no effect on a process that has ended.
+        process.wait()
+        process.stdout.close()
