@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 import pytest
 from attendant_export.__main__ import main
+from attendant_export.corpora import output as output_module
 from attendant_export.corpora.output import OutputRecord, PairOutput
 from attendant_export.corpora.selection import CUT, LOW_SCORE, PairSelection
 from attendant_export.corpora.texts import TAB, CorpusFiles
@@ -67,7 +68,7 @@ def output_file(name="pairs.tsv"):
 
 def append(output, blocks, settings=SETTINGS):
     """Write blocks of pairs, each of as many texts, and leave the file unfinished."""
-    with output.opened(settings) as opened:
+    with output.opened(lambda: settings) as opened:
         for block in blocks:
             opened.record.num_texts += len(block)
             opened.append(block)
@@ -75,7 +76,7 @@ def append(output, blocks, settings=SETTINGS):
 
 
 def complete(output, settings=SETTINGS):
-    with output.opened(settings) as opened:
+    with output.opened(lambda: settings) as opened:
         opened.append([])
         opened.finish()
 
@@ -178,14 +179,14 @@ def test_a_file_continues_after_the_last_recorded_text_whatever_a_kill_has_left(
         with path.with_name(f".{name}.part").open("ab") as part:
             part.write(torn)  # Killed before the record of these bytes was written.
 
-        with PairOutput(path).opened(SETTINGS) as opened:
+        with PairOutput(path).opened(lambda: SETTINGS) as opened:
             assert opened.record == record or not before
         append(PairOutput(path), after)
         assert not path.exists()
         complete(PairOutput(path))
 
         written = path.read_bytes()
-        text = gzip.decompress(written) if name.endswith(".gz") and written else written
+        text = gzip.decompress(written) if name.endswith(".gz") else written
         assert text.decode() == content([*before, *after])
 
 
@@ -194,10 +195,30 @@ def test_a_complete_file_is_not_written_again_and_not_cut(tmp_path):
     complete(PairOutput(path))
     path.write_text("edited\tbearbeitet\n", encoding="utf-8")
 
-    with PairOutput(path).opened(SETTINGS) as opened:
+    with PairOutput(path).opened(lambda: SETTINGS) as opened:
         assert opened.is_complete
 
     assert path.read_text(encoding="utf-8") == "edited\tbearbeitet\n"
+
+
+def test_a_compressed_file_without_pairs_can_be_read_by_other_programs(tmp_path):
+    complete(PairOutput(tmp_path / "pairs.tsv.gz"))
+
+    assert (tmp_path / "pairs.tsv.gz").read_bytes() == gzip.compress(b"", mtime=0)
+
+
+def test_each_new_name_is_on_the_disk_before_the_next_step(tmp_path, monkeypatch):
+    listed = []
+    monkeypatch.setattr(
+        output_module,
+        "sync",
+        lambda folder: listed.append({each.name for each in folder.iterdir()}),
+    )
+
+    complete(PairOutput(tmp_path / "p"))
+
+    lock = {".p.lock"}
+    assert listed == [lock | {".p.part"}, lock | {".p.part", ".p.json"}, lock | {"p", ".p.json"}]
 
 
 def test_an_output_of_other_settings_is_refused_by_their_names(tmp_path):
@@ -215,8 +236,11 @@ def test_an_output_of_other_settings_is_refused_by_their_names(tmp_path):
 def test_a_file_of_another_origin_is_not_overwritten(tmp_path):
     path = write(tmp_path / "pairs.tsv", "a\tb")
 
-    with pytest.raises(ValueError, match="exists and was not written by this command"):
-        append(PairOutput(path), [])
+    with (
+        pytest.raises(ValueError, match="exists and was not written by this command"),
+        PairOutput(path).opened(lambda: pytest.fail("the corpus is read")),
+    ):
+        pass
 
 
 def test_a_removed_output_begins_anew_with_any_settings(tmp_path):
@@ -241,7 +265,10 @@ def test_damaged_files_of_an_output_are_named(damage, tmp_path):
 
 def test_a_second_process_cannot_write_the_same_output(tmp_path):
     output = PairOutput(tmp_path / "pairs.tsv")
-    with output.opened(SETTINGS), pytest.raises(ValueError, match="another process is writing it"):
+    with (
+        output.opened(lambda: SETTINGS),
+        pytest.raises(ValueError, match="another process is writing it"),
+    ):
         append(PairOutput(output.path), [])
 
 
@@ -257,7 +284,9 @@ def test_written_pairs_have_no_bad_lines(tmp_path):
 
 def test_the_report_counts_what_is_left_out_and_shows_low_scores():
     scores = Counter({"-0.2": 40, "-0.5": 35, "-1.3": 20, "-3.1": 5})
-    record = OutputRecord({}, 110, 98, left_out=Counter({COPIES: 2, "blank": 10}), scores=scores)
+    record = OutputRecord(
+        {}, "m/1", 110, 98, left_out=Counter({COPIES: 2, "blank": 10}), scores=scores
+    )
 
     assert describe(record) == (
         "98 pairs; left out: 2 copies, 10 blank\n"
@@ -305,7 +334,8 @@ def test_bad_options_are_refused_before_anything_is_translated(options, message,
 def test_bad_lines_and_a_corpus_without_texts_are_refused(tmp_path, capsys):
     file = tmp_path / "english.txt"
     file.write_bytes(b"one\nt\two\n\xff\n")
-    command = f"translate-corpus --text {file} --output {tmp_path}/out.tsv --bundle {tmp_path}"
+    command = f"translate-corpus --text {file} --output {tmp_path}/out.tsv --target 127.0.0.1:1"
+    command += " --model m"
 
     with pytest.raises(SystemExit):
         main(command.split())
@@ -315,7 +345,7 @@ def test_bad_lines_and_a_corpus_without_texts_are_refused(tmp_path, capsys):
     ]
     with pytest.raises(SystemExit):
         main([*command.split(), "--skip-bad-lines", "--column=2"])
-    assert "is not a bundle" in capsys.readouterr().err
+    assert "the server failed: " in capsys.readouterr().err
     file.write_bytes(b" \n\n")
     with pytest.raises(SystemExit):
         main(command.split())

@@ -16,7 +16,7 @@ def write_samples(text: Path, output: Path, target: str) -> None:
     """Write a sampled translation by ``en-de`` of each text, or continue to."""
     task = translation.CorpusTranslation(CorpusFiles((text,)), PairSelection())
     search = Search(sampling_temperature=1.0, seed=3)
-    with Client(target) as client, PairOutput(output).opened({}) as opened:
+    with Client(target) as client, PairOutput(output).opened(dict) as opened:
         task.write(Translator(client, "en-de", search), task.check(), opened)
 
 

@@ -21,6 +21,7 @@ from attendant_export.data.text_files import digest
 from attendant_export.stopping import stopped_by_signals
 
 DECIDING = (
+    "model",
     "column",
     "backward",
     "source_language",
@@ -34,7 +35,7 @@ DECIDING = (
     "max_length_ratio",
     "max_tokens",
 )
-"""The options that pairs depend on, besides texts and model."""
+"""The options that pairs depend on, besides texts and bundle."""
 
 
 def run_translate_corpus(args: argparse.Namespace) -> None:
@@ -53,15 +54,18 @@ def run_translate_corpus(args: argparse.Namespace) -> None:
         args.backward,
         args.skip_bad_lines,
     )
-    with stopped_by_signals():
-        check = task.check()
-        with (
-            _translator(args, search) as translator,
-            output.opened(_settings(args, task.corpus, translator)) as opened,
-        ):
-            if not opened.is_complete:
+    if args.bundle is not None:
+        read_manifest(args.bundle)
+    with (
+        stopped_by_signals(),
+        output.opened(lambda: _settings(args, task.corpus)) as opened,
+    ):
+        if not opened.is_complete:
+            check = task.check()
+            with _translator(args, search, opened.record.model) as translator:
+                opened.record.model = translator.model
                 task.write(translator, check, opened)
-            print(f"{args.output}: {describe(opened.record)}")
+        print(f"{args.output}: {describe(opened.record)}")
 
 
 def _check_place(args: argparse.Namespace) -> None:
@@ -86,24 +90,21 @@ def _search(args: argparse.Namespace) -> Search:
 
 
 @contextmanager
-def _translator(args: argparse.Namespace, search: Search) -> Iterator[Translator]:
+def _translator(args: argparse.Namespace, search: Search, begun_with: str) -> Iterator[Translator]:
+    """The translator of one version: that of ``begun_with``, if a running server is continued."""
     if args.target is not None:
         with Client(args.target, **connection_options(args)) as client:
-            yield Translator(client, args.model, search)
+            yield Translator(client, begun_with or args.model, search).resolved()
         return
-    read_manifest(args.bundle)  # Names a folder that is no bundle before a server is started.
     bundle = args.bundle.resolve()
     with local_server(bundle, args.num_threads) as target, Client(target) as client:
-        yield Translator(client, f"{bundle.parent.name}/{bundle.name}", search)
+        yield Translator(client, f"{bundle.parent.name}/{bundle.name}", search).resolved()
 
 
-def _settings(
-    args: argparse.Namespace, corpus: CorpusFiles, translator: Translator
-) -> Mapping[str, Any]:
+def _settings(args: argparse.Namespace, corpus: CorpusFiles) -> Mapping[str, Any]:
     """All that the pairs depend on, by the names of options."""
     return {
         "--text": [[file.name, digest(file)] for file in corpus.files],
-        "--model": translator.full_name(),
         "--bundle": None if args.bundle is None else digest(args.bundle / MANIFEST),
         **{"--" + name.replace("_", "-"): getattr(args, name) for name in DECIDING},
     }

@@ -9,13 +9,15 @@ import gzip
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
+
+from attendant_export.bundle.exchange import sync
 
 PART, RECORD = ".part", ".json"
 """Suffixes of the hidden files beside the output."""
@@ -29,6 +31,8 @@ class OutputRecord:
 
     settings: dict[str, Any]
     """All that the pairs depend on, by the names of options; JSON values."""
+    model: str = ""
+    """The name and version of the model; empty before the first text."""
     num_texts: int = 0
     """How many texts are done, the first ones of the corpus."""
     num_pairs: int = 0
@@ -58,31 +62,34 @@ class PairOutput:
         self._part, self._record = _hidden(path, PART), _hidden(path, RECORD)
 
     @contextmanager
-    def opened(self, settings: Mapping[str, Any]) -> Iterator["OpenOutput"]:
+    def opened(self, settings: Callable[[], Mapping[str, Any]]) -> Iterator["OpenOutput"]:
         """The file, to be continued where it ended unless it is complete.
 
-        Raises ValueError if another process writes it, if a file that this command has not written
-        is there, if it was begun with other ``settings``, or if it is damaged.
+        ``settings`` returns those of this process; it reads the corpus, so it is called last.
+        Creates no file of pairs, and does not open a complete one. Raises ValueError if another
+        process writes it, if a file that this command has not written is there, if it was begun
+        with other settings, or if it is damaged.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(_hidden(self.path, ".lock"), timeout=0):
-                record = self._found(dict(settings))
-                is_complete = self.path.exists()
-                with (self.path if is_complete else self._part).open("ab") as file:
-                    yield OpenOutput(self.path, file, record)
+                record = self._found()
+                wanted = dict(settings())
+                if record is not None:
+                    self._refuse_other(record.settings, wanted)
+                yield OpenOutput(self.path, record or OutputRecord(wanted))
         except Timeout as error:
             raise ValueError(f"{self.path}: another process is writing it") from error
 
-    def _found(self, settings: dict[str, Any]) -> OutputRecord:
-        """The record of earlier processes, or a new one. Raises as `opened`."""
+    def _found(self) -> OutputRecord | None:
+        """The record of earlier processes, or None to begin. Raises as `opened`."""
         if not self.path.exists() and not self._part.exists():
             self._record.unlink(missing_ok=True)  # Of a file that was removed since.
-            return OutputRecord(settings)
+            return None
         if not self._record.exists():
             if self.path.exists():
                 raise ValueError(f"{self.path} exists and was not written by this command")
-            return OutputRecord(settings)  # Killed before anything was done.
+            return None  # Killed before anything was done.
         try:
             values = json.loads(self._record.read_text(encoding="utf-8"))
             record = OutputRecord(**values)
@@ -90,7 +97,6 @@ class PairOutput:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self._record} is damaged: {error}; {self._remedy()}") from error
         written = self.path if self.path.exists() else self._part
-        self._refuse_other(record.settings, settings)
         if written.stat().st_size < record.num_bytes:
             raise ValueError(f"{written} is damaged: it is too short; {self._remedy()}")
         return record
@@ -111,12 +117,10 @@ class PairOutput:
 class OpenOutput:
     """A file of pairs that is being written, or is complete."""
 
-    def __init__(self, path: Path, file: IO[bytes], record: OutputRecord) -> None:
-        """Cut off what is not in the record, unless the file is complete."""
+    def __init__(self, path: Path, record: OutputRecord) -> None:
+        """``record`` says which part of the file is done."""
         self.record = record
-        self._path, self._file = path, file
-        if not self.is_complete:
-            file.truncate(record.num_bytes)
+        self._path, self._part = path, _hidden(path, PART)
 
     @property
     def is_complete(self) -> bool:
@@ -128,8 +132,7 @@ class OpenOutput:
         content = "".join(f"{source}\t{target}\n" for source, target in pairs).encode()
         if content and self._path.suffix == COMPRESSED:
             content = gzip.compress(content, mtime=0)
-        self._file.write(content)
-        _flush(self._file)
+        self._write(content)
         self.record.num_pairs += len(pairs)
         self.record.num_bytes += len(content)
         temporary = _hidden(self._path, ".tmp")
@@ -137,10 +140,22 @@ class OpenOutput:
             file.write(json.dumps(self.record.values(), indent=1) + "\n")
             _flush(file)
         temporary.replace(_hidden(self._path, RECORD))
+        sync(self._path.parent)
 
     def finish(self) -> None:
         """Give the file its name: all texts are done."""
-        _hidden(self._path, PART).replace(self._path)
+        if not self.record.num_bytes and self._path.suffix == COMPRESSED:
+            self._write(gzip.compress(b"", mtime=0))  # Programs refuse a file without a member.
+        self._part.replace(self._path)
+        sync(self._path.parent)
+
+    def _write(self, content: bytes) -> None:
+        """Write what comes after the bytes of the record. Cuts off what a kill has left there."""
+        with self._part.open("ab") as file:
+            file.truncate(self.record.num_bytes)
+            file.write(content)
+            _flush(file)
+        sync(self._path.parent)  # The file may be new.
 
 
 def _hidden(path: Path, suffix: str) -> Path:

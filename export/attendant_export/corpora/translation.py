@@ -3,8 +3,7 @@
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -13,13 +12,14 @@ from tqdm import tqdm
 from attendant_export.corpora.output import OpenOutput, OutputRecord
 from attendant_export.corpora.selection import PairSelection
 from attendant_export.corpora.texts import CorpusCheck, CorpusFiles, CorpusText
-from attendant_export.corpora.translator import Translated, Translator
+from attendant_export.corpora.translator import Translated, TranslationFailed, Translator
 from attendant_export.data.bad_lines import MAX_SHOWN, SKIP, counted
 
 logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 5.0
-"""Time between two writes of the output, and the most work that a kill loses."""
+"""Time between two writes of the output. A kill loses the translations since the last one, and the
+texts that are on their way."""
 MAX_PENDING_PAIRS = 4_000
 """Limit of the pairs in memory."""
 SHOWN_SHARES = (0.05, 0.25, 0.5)
@@ -51,9 +51,10 @@ class CorpusTranslation:
         return check
 
     def write(self, translator: Translator, check: CorpusCheck, output: OpenOutput) -> None:
-        """Write the pairs of all texts that are not done yet. Raises as `Translator.translate`.
+        """Write the pairs of all texts that are not done yet.
 
-        What was written before an error or an interruption stays.
+        What was written before an error or an interruption stays. Raises as `Translator.translate`,
+        and TranslationFailed if no text at all was translated.
         """
         record, pending = output.record, list[tuple[str, str]]()
         if record.num_texts:
@@ -62,33 +63,28 @@ class CorpusTranslation:
         with tqdm(
             total=check.num_texts, initial=record.num_texts, unit="text", disable=None
         ) as bar:
-            for text, translated in self._translated(translator, check, record.num_texts):
+            texts = self._translated_texts(check, record.num_texts)
+            first_index = check.num_translated_before(record.num_texts)
+            for text, translated in translator.translate(texts, first_index):
                 pending += self._kept(record, text, translated)
                 record.num_texts = text.index + 1
                 bar.update(record.num_texts - bar.n)
-                if len(pending) == MAX_PENDING_PAIRS or time.monotonic() - saved >= SAVE_SECONDS:
+                is_due = time.monotonic() - saved >= SAVE_SECONDS
+                # Texts before the first translation are not done: the server may be at fault.
+                if record.scores and (is_due or len(pending) == MAX_PENDING_PAIRS):
                     output.append(pending)
                     pending, saved = [], time.monotonic()
+        if not record.scores:
+            raise TranslationFailed(f"no text was translated: {_listed(record.left_out)}")
         record.num_texts = check.num_texts  # Repeated texts may be the last ones.
         for reason, number in check.left_out.items():
             record.left_out[reason] = number
         output.append(pending)
         output.finish()
 
-    def _translated(
-        self, translator: Translator, check: CorpusCheck, start: int
-    ) -> Iterator[tuple[CorpusText, Translated]]:
-        """The texts from the index ``start`` on that are translated, with their translations."""
-        sent: deque[CorpusText] = deque()
-
-        def send() -> Iterator[str]:
-            for text in self.corpus.texts(start):
-                if check.is_translated(text.index):
-                    sent.append(text)
-                    yield text.text
-
-        for translated in translator.translate(send(), check.num_translated_before(start)):
-            yield sent.popleft(), translated
+    def _translated_texts(self, check: CorpusCheck, start: int) -> Iterator[CorpusText]:
+        """The texts from the index ``start`` on that are translated."""
+        return (text for text in self.corpus.texts(start) if check.is_translated(text.index))
 
     def _kept(
         self, record: OutputRecord, text: CorpusText, translated: Translated
@@ -97,11 +93,11 @@ class CorpusTranslation:
         pair = text.text, translated.text
         if self.is_backward:
             pair = pair[::-1]
-        reason = self.selection.reason(pair, translated)
         if translated.reason is None:
             record.scores[f"{math.floor(translated.score * 10) / 10:.1f}"] += 1
-        elif record.left_out[str(reason)] < MAX_SHOWN:
+        elif record.left_out[translated.reason] < MAX_SHOWN:
             logger.warning("%s:%d: %s", text.file, text.line, translated.fault)
+        reason = self.selection.reason(pair, translated)
         if reason is None:
             return [pair]
         record.left_out[reason] += 1
@@ -112,12 +108,15 @@ def describe(record: OutputRecord) -> str:
     """How many pairs there are, how many lines are left out and why, and the lowest scores."""
     text = counted(record.num_pairs, "pair")
     if record.left_out:
-        listed = ", ".join(f"{number:,} {reason}" for reason, number in record.left_out.items())
-        text += f"; left out: {listed}"
+        text += f"; left out: {_listed(record.left_out)}"
     if record.scores:
         listed = ", ".join(f"{s:.0%} below {_limit(record, s):.1f}" for s in SHOWN_SHARES)
         text += f"\nmean log-probability of a token: {listed}"
     return text
+
+
+def _listed(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {reason}" for reason, number in left_out.items())
 
 
 def _limit(record: OutputRecord, share: float) -> float:

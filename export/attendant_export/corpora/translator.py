@@ -1,8 +1,9 @@
 """Translates texts by a server. No other module of this package calls servers."""
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attendant_client import Client
 from attendant_client.errors import (
@@ -10,12 +11,15 @@ from attendant_client.errors import (
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
+    TextError,
     UnauthenticatedError,
     UnsupportedError,
 )
 from attendant_client.options import Sampling
 from attendant_client.results import Translation
 from grpc import StatusCode
+
+from attendant_export.corpora.texts import CorpusText
 
 _REFUSALS = (
     InvalidRequestError,
@@ -26,7 +30,9 @@ _REFUSALS = (
 )
 """Errors of calls that fail again if nothing is changed."""
 _LIMITS = (StatusCode.INVALID_ARGUMENT, StatusCode.RESOURCE_EXHAUSTED)
-"""Codes of texts that exceed a limit."""
+"""Codes of texts that exceed a limit, which they will exceed again."""
+_MODEL_FAULT = StatusCode.INTERNAL
+"""Code of texts on which the model failed, perhaps because of another text of the same batch."""
 REFUSED, FAILED = "refused by the server", "failed in the server"
 """Reasons for which a text has no translation."""
 REMEDY = "run the same command again to continue"
@@ -92,22 +98,43 @@ class Translator:
     model: str
     search: Search
 
-    def full_name(self) -> str:
-        """The name and version of the model. Raises as `translate`, and for another kind."""
+    def resolved(self) -> "Translator":
+        """The same with the name and version of the model, so that all calls get this version.
+
+        Raises as `translate`, and ValueError for a model of another kind.
+        """
         try:
             info = self.client.model(self.model).info
         except CallError as error:
             raise _failure(error) from error
         if info.kind != "translation":
             raise ValueError(f"{self.model} is no translation model, but of the kind {info.kind}")
-        return f"{info.name}/{info.version}"
+        return replace(self, model=f"{info.name}/{info.version}")
 
-    def translate(self, texts: Iterable[str], first_index: int) -> Iterator[Translated]:
-        """The translations, in the order of ``texts``, which begin with this text of all texts.
+    def translate(
+        self, texts: Iterable[CorpusText], first_index: int
+    ) -> Iterator[tuple[CorpusText, Translated]]:
+        """Each text and its translation, in order.
 
-        Reads up to 512 texts ahead. Raises ValueError if the server refuses the call, and
-        TranslationFailed if it fails.
+        ``first_index`` is the number of the first text among all that are translated. Reads up to
+        512 texts ahead. A text on which the model fails is sent once more. Raises ValueError if the
+        server refuses the call. Raises TranslationFailed if the call fails, or a text for another
+        reason than the text or the model, such as a deadline of the server.
         """
+        sent: deque[CorpusText] = deque()
+
+        def send() -> Iterator[str]:
+            for text in texts:
+                sent.append(text)
+                yield text.text
+
+        for index, result in enumerate(self._results(send(), first_index), first_index):
+            text = sent.popleft()
+            if result.error is not None and result.error.code == _MODEL_FAULT:
+                [result] = self._results([text.text], index)
+            yield text, _translated(result)
+
+    def _results(self, texts: Iterable[str], first_index: int) -> Iterator[Translation]:
         results = self.client.bulk_translate(
             texts,
             model=self.model,
@@ -119,15 +146,14 @@ class Translator:
         )
         try:
             with results:
-                yield from map(_translated, results)
+                yield from results
         except CallError as error:
             raise _failure(error) from error
 
 
 def _translated(result: Translation) -> Translated:
     if result.error is not None:
-        reason = REFUSED if result.error.code in _LIMITS else FAILED
-        return Translated(reason=reason, fault=result.error.message)
+        return _untranslated(result.error)
     best = result.hypotheses[0]
     total = sum(token.log_probability for token in best.tokens)
     return Translated(
@@ -137,6 +163,15 @@ def _translated(result: Translation) -> Translated:
         len(best.tokens),
         best.finish_reason == "stop",
     )
+
+
+def _untranslated(error: TextError) -> Translated:
+    """Why a text is left out. Raises TranslationFailed for a fault that may pass."""
+    if error.code in _LIMITS:
+        return Translated(reason=REFUSED, fault=error.message)
+    if error.code == _MODEL_FAULT:
+        return Translated(reason=FAILED, fault=error.message)
+    raise TranslationFailed(f"the server failed: {error.message}; {REMEDY}")
 
 
 def _failure(error: CallError) -> Exception:
