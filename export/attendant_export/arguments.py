@@ -10,6 +10,7 @@ from attendant_manifest.rules import PRECISIONS
 from attendant_export import __version__
 from attendant_export.bundle.rebuild import OPTIONAL_GRAPHS
 from attendant_export.configuration import with_config
+from attendant_export.corpus_arguments import add_translate_corpus
 from attendant_export.training_arguments import (
     TATOEBA_VALID,
     add_data_dir,
@@ -63,6 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_train_translation(_command(commands, "train-translation", "train a translation model"))
     add_train_bert(_command(commands, "train-bert", "train an embedding model"))
+    add_translate_corpus(
+        _command(
+            commands,
+            "translate-corpus",
+            "translate text into sentence pairs to train on, for distillation and back-translation",
+        )
+    )
     _add_export(_command(commands, "export", "write a trained model as a verified bundle"))
     _add_import(
         _command(commands, "import", "write a checkpoint of another project as a verified bundle")

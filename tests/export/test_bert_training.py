@@ -16,6 +16,7 @@ from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
 from attendant_export.runs.config import BERT, RunConfig
 from attendant_export.runs.models import load_model
+from attendant_export.stopping import Stopped
 from attendant_export.train.bert import (
     ContrastiveOptions,
     MlmOptions,
@@ -26,7 +27,6 @@ from attendant_export.train.bert import (
 from attendant_export.train.bert_losses import contrastive_loss
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.start import check_start, load_start
-from attendant_export.train.stopping import TrainingStopped
 from attendant_export.verify.metrics import retrieval_accuracy
 from attendant_manifest.sizes import embedding_sizes
 
@@ -160,7 +160,7 @@ def test_a_stopped_phase_is_not_followed_by_the_next(data, tmp_path, monkeypatch
     loss = MlmTask.loss
     monkeypatch.setattr(MlmTask, "loss", stopped)
 
-    with pytest.raises(TrainingStopped):
+    with pytest.raises(Stopped):
         train(data, tmp_path, mlm_steps=1, steps=1)
 
     assert (tmp_path / "mlm/last").exists()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from attendant_export.runs import checkpoint
 from attendant_export.runs.history import History
+from attendant_export.stopping import Stopped
 from attendant_export.train.device import pick_device
 from attendant_export.train.loop import Task, Trainer, TrainingDiverged
 from attendant_export.train.schedule import RANGES, TrainingOptions, learning_rate_ratio
-from attendant_export.train.stopping import TrainingStopped
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -64,7 +64,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path):
     whole, first, second = Regression(), Regression(stop_at_step=7), Regression()
 
     whole.train(tmp_path / "whole")
-    with pytest.raises(TrainingStopped):
+    with pytest.raises(Stopped):
         first.train(tmp_path / "parts")
     progress = second.train(tmp_path / "parts")
 
@@ -76,7 +76,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path):
 def test_a_signal_ends_a_training_after_its_step_with_a_checkpoint(tmp_path, number):
     before = signal.getsignal(number)
 
-    with pytest.raises(TrainingStopped, match=number.name) as stopped:
+    with pytest.raises(Stopped, match=number.name) as stopped:
         Regression(stop_at_step=7, stop_by=number).train(tmp_path)
 
     assert stopped.value.stopped_by == number
@@ -104,7 +104,7 @@ def test_a_signal_ends_a_validation_and_costs_no_step(tmp_path):
 
     whole.train(tmp_path / "whole")
     first.validate = stop
-    with pytest.raises(TrainingStopped):
+    with pytest.raises(Stopped):
         first.train(tmp_path / "parts")
     assert step_of(tmp_path / "parts") == 3
     assert History(tmp_path / "parts").rows == []
@@ -123,7 +123,7 @@ def test_the_last_validation_is_made_up_for_after_a_signal(tmp_path):
         return {"value": 1.0}
 
     stopped.validate, again.validate = stop, lambda: {"value": 2.0}
-    with pytest.raises(TrainingStopped):
+    with pytest.raises(Stopped):
         stopped.train(tmp_path)
 
     progress = again.train(tmp_path)
@@ -218,7 +218,7 @@ def test_an_average_goes_on_after_a_stop(tmp_path):
     whole, first, second = Recorded(), Recorded(stop_at_step=7), Recorded()
 
     whole.train(tmp_path / "whole", AVERAGED)
-    with pytest.raises(TrainingStopped):
+    with pytest.raises(Stopped):
         first.train(tmp_path / "parts", AVERAGED)
     second.train(tmp_path / "parts", AVERAGED)
 
@@ -391,7 +391,7 @@ def test_the_batches_of_a_step_are_of_one_epoch_and_a_resumed_run_goes_on_within
     whole, first, second = Regression(), Regression(stop_at_step=9), Regression()
 
     whole.train(tmp_path / "whole", two)
-    with pytest.raises(TrainingStopped):
+    with pytest.raises(Stopped):
         first.train(tmp_path / "parts", two)
     progress = second.train(tmp_path / "parts", two)
 
@@ -410,7 +410,7 @@ def test_curves_for_tensorboard_are_those_of_the_run_also_after_a_stop(tmp_path)
     long = replace(OPTIONS, max_steps=50, validate_every_steps=20)
     first, second = Regression(stop_at_step=47), Regression()
 
-    with pytest.raises(TrainingStopped):
+    with pytest.raises(Stopped):
         first.train(tmp_path, long, tensorboard=True)
     second.train(tmp_path, long, tensorboard=True)
 

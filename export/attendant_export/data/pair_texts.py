@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from attendant_export.data.array_folders import FolderWriter, open_or_build
 from attendant_export.data.bad_lines import BadLine, BadLines
+from attendant_export.data.duplicates import are_first
 from attendant_export.data.pair_filters import DUPLICATES, TextFilters
 from attendant_export.data.sequences import Sequences
-from attendant_export.data.text_files import files_of, numbered_pairs
+from attendant_export.data.text_files import digest, files_of, numbered_pairs
 
 FORMAT = 2
 """Version of the files; others are not read."""
@@ -63,7 +64,7 @@ def open_texts(path: Path, cache_dir: Path, swap: bool, filters: TextFilters) ->
     """
     files = files_of(path)
     options = {"swap": swap, "filters": asdict(filters)}
-    key = key_of({**options, "files": [(_digest(file), file.suffix) for file in files]})
+    key = key_of({**options, "files": [(digest(file), file.suffix) for file in files]})
     folder = open_or_build(
         cache_dir / f"text-{FORMAT}-{key}", lambda writer: _write(writer, files, swap, filters)
     )
@@ -85,11 +86,6 @@ def open_texts(path: Path, cache_dir: Path, swap: bool, filters: TextFilters) ->
 def key_of(content: Mapping[str, Any]) -> str:
     """A hash of JSON values, for the name of a folder."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(
@@ -127,7 +123,8 @@ def _kept(
 
     Counts the other pairs in ``left_out``, and lines that are no pair in ``bad_lines``.
     """
-    is_first = _are_first(files, swap) if filters.duplicates else None
+    joined = ("\t".join(pair) for *_, pair in _pairs(files, swap, BadLines()))
+    is_first = are_first(joined) if filters.duplicates else None
     for index, found in enumerate(_pairs(files, swap, bad_lines)):
         reason = filters.reason(*found[2])
         if reason is None and is_first is not None and not is_first[index]:
@@ -144,15 +141,3 @@ def _pairs(
     for file in files:
         for number, pair in numbered_pairs(file, bad_lines, swap):
             yield file, number, pair
-
-
-def _are_first(files: list[Path], swap: bool) -> NDArray[np.bool_]:
-    """Whether each pair is the first one with its 64-bit hash, in 24 bytes a pair."""
-    hashes = np.fromiter((_hash(pair) for *_, pair in _pairs(files, swap, BadLines())), np.uint64)
-    is_first = np.zeros(len(hashes), bool)
-    is_first[np.unique(hashes, return_index=True)[1]] = True
-    return is_first
-
-
-def _hash(pair: tuple[str, str]) -> int:
-    return int.from_bytes(hashlib.blake2b("\t".join(pair).encode(), digest_size=8).digest())

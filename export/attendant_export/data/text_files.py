@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import hashlib
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +33,12 @@ def files_of(path: Path) -> list[Path]:
     if not found:
         raise ValueError(f"{path}: the folder has no files")
     return found
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def numbered_lines(path: Path, bad_lines: BadLines) -> Iterator[tuple[int, str]]:

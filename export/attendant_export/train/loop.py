@@ -22,6 +22,7 @@ from tqdm import tqdm
 from attendant_export.runs import checkpoint
 from attendant_export.runs.history import History
 from attendant_export.runs.tensorboard import TensorBoard
+from attendant_export.stopping import Interrupted, Stopped, StopSignals
 from attendant_export.train.averaging import WeightAverage
 from attendant_export.train.device import keep_freed_memory
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
@@ -30,7 +31,6 @@ from attendant_export.train.schedule import (
     describe_short_run,
     learning_rate_ratio,
 )
-from attendant_export.train.stopping import Interrupted, StopSignals, TrainingStopped
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Trainer(Generic[Batch]):
     def train(self) -> Progress:
         """Train until a limit or an early stop, then load the best weights.
 
-        A finished run is not trained further. Raises TrainingStopped after SIGINT, SIGTERM or
+        A finished run is not trained further. Raises Stopped after SIGINT, SIGTERM or
         SIGHUP, which end the training after the current step, or in the middle of a validation; a
         second one ends the process at once. Raises TrainingDiverged if the loss is not finite.
         """
@@ -148,7 +148,7 @@ class Trainer(Generic[Batch]):
                     self._validate()
             self.processes.wait()  # The first one may still write what the others read below.
         if self._stopped_by:
-            raise TrainingStopped(signal.Signals(self._stopped_by))
+            raise Stopped(signal.Signals(self._stopped_by))
         checkpoint.load_weights(checkpoint.find_weights(self.run_dir), self.model)
         return self.progress
 

@@ -1,4 +1,4 @@
-"""The signals that end a training."""
+"""The signals that end trainings and translations of corpora."""
 
 import os
 import signal
@@ -10,16 +10,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MESSAGE = b"\nstopping after this step; the same signal again stops at once, without a checkpoint\n"
 
 
-class TrainingStopped(Exception):
-    """A signal stopped a training. Its progress is saved."""
+class Stopped(Exception):
+    """A signal stopped a command. Its progress is saved."""
 
     def __init__(self, stopped_by: signal.Signals) -> None:
         super().__init__(f"stopped by {stopped_by.name}; run the same command again to continue")
         self.stopped_by = stopped_by
 
 
-class Interrupted(Exception):
-    """A signal arrived in `StopSignals.interrupting`."""
+class Interrupted(BaseException):
+    """A signal arrived in `StopSignals.interrupting`.
+
+    It may be raised anywhere in the body, so it is no Exception, which logging and other libraries
+    catch and drop.
+    """
 
 
 class StopSignals:
@@ -66,3 +70,14 @@ class StopSignals:
             yield
         finally:
             self._interrupts = False
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Raise `Stopped` when one of `SIGNALS` arrives while the body runs, which ends at once."""
+    signals = StopSignals(reports=False)
+    try:
+        with signals.noted(), signals.interrupting():
+            yield
+    except Interrupted:
+        raise Stopped(signal.Signals(signals.received)) from None

@@ -1,0 +1,1 @@
+"""Translates text of one language into sentence pairs for trainings."""
