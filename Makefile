@@ -260,7 +260,8 @@ $(call protoc,--include_imports --include_source_info --descriptor_set_out=build
 $(VENV_PROTOS)/bin/python -m protos.write_reference build/contract.binpb > $(1)
 endef
 
-# attendant-protos is on no package index, so pip must see all members in one call.
+# The members are on no package index, so pip must see all in one call: the client also without
+# extras, since the exporter needs it.
 $(VENV_SERVE)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV_SERVE)
 	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE),detection]' -e clients/python
@@ -275,7 +276,7 @@ $(VENV)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
 		$(ORIGINALS) -e protos -e 'server[$(DEVICE),detection,tracing]' -e 'export[$(DEVICE),import,tensorboard,verify]' \
-		-e 'clients/python[plot]'
+		-e clients/python -e 'clients/python[plot]'
 	touch $@
 
 $(VENV_BENCH)/.installed: $(MEMBERS) bench/requirements.txt Makefile
