@@ -99,7 +99,8 @@ def test_a_model_is_restored_from_the_parameters_of_its_graphs(architecture, see
     source = torch.tensor([SOURCES[1]])
     given = (source, TARGETS[:1]) if architecture.HasField("decoder") else (source,)
     with torch.inference_mode():
-        torch.testing.assert_close(restored(*given), model(*given), atol=1e-5, rtol=1e-5)
+        # Norms with a tiny epsilon amplify rounding.
+        torch.testing.assert_close(restored(*given), model(*given), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("activation", some.ACTIVATIONS)

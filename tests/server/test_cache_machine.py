@@ -102,6 +102,9 @@ class WritingStep:
             self._vectors[written] = self._vectors[read].astype(FLOAT) + tokens[:, None, None, None]
             states.current = 1 - states.current
 
+    def forget(self) -> None:
+        """`BoundStep.forget`: there are no biases."""
+
 
 class WritingCache(HostDecoderCache):
     """A cache whose steps need no graph."""

@@ -130,7 +130,7 @@ FRAMES = [
     BadInput(
         "padding longer than its frame",
         frames(call_headers(), frame(DATA, b"\xff" + MESSAGE, PADDED, 1)),
-        "IGNORED CLOSED GOAWAY",
+        "IGNORED CLOSED GOAWAY RESET",
     ),
     BadInput(
         "frames without data",
