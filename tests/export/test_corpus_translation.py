@@ -209,12 +209,12 @@ def test_a_compressed_file_without_pairs_can_be_read_by_other_programs(tmp_path)
 
 def test_each_new_name_is_on_the_disk_before_the_next_step(tmp_path, monkeypatch):
     listed = []
-    monkeypatch.setattr(
-        output_module,
-        "sync",
-        lambda folder: listed.append({each.name for each in folder.iterdir()}),
-    )
 
+    def sync(path):
+        if path.is_dir():  # the others are the files themselves
+            listed.append({each.name for each in path.iterdir()})
+
+    monkeypatch.setattr(output_module, "sync", sync)
     complete(PairOutput(tmp_path / "p"))
 
     lock = {".p.lock"}

@@ -7,13 +7,12 @@ behind it are cut off and their texts translated again.
 
 import gzip
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -136,9 +135,8 @@ class OpenOutput:
         self.record.num_pairs += len(pairs)
         self.record.num_bytes += len(content)
         temporary = _hidden(self._path, ".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(self.record.values(), indent=1) + "\n")
-            _flush(file)
+        temporary.write_text(json.dumps(self.record.values(), indent=1) + "\n", encoding="utf-8")
+        sync(temporary)
         temporary.replace(_hidden(self._path, RECORD))
         sync(self._path.parent)
 
@@ -154,15 +152,9 @@ class OpenOutput:
         with self._part.open("ab") as file:
             file.truncate(self.record.num_bytes)
             file.write(content)
-            _flush(file)
+        sync(self._part)
         sync(self._path.parent)  # The file may be new.
 
 
 def _hidden(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name}{suffix}")
-
-
-def _flush(file: IO[Any]) -> None:
-    """Return when the disk has what was written."""
-    file.flush()
-    os.fsync(file.fileno())

@@ -13,7 +13,6 @@ import numpy as np
 from attendant_server.engine.calls import TranslateCall
 from attendant_server.engine.models import (
     NO_PENALTIES,
-    NO_TOKEN_BIAS,
     CacheCopy,
     Candidates,
     DecoderCache,
@@ -216,15 +215,12 @@ class RunningBatch:
 
     def _token_biases(self) -> list[TokenBias]:
         """The biases of all sentences' rules, one for each token that a step decodes."""
-        num_tokens = self._cache.num_step_tokens
         ruled = [
             (slot * self.width, sentence.search, sentence.rules)
             for slot, sentence in enumerate(self.sentences)
             if sentence.rules
         ]
-        if not ruled:
-            return [NO_TOKEN_BIAS] * num_tokens
-        return self._biases.of(ruled, num_tokens)
+        return self._biases.of(ruled, self._cache.num_step_tokens)
 
     def _penalties(self) -> TokenPenalties:
         """The repetition penalties of all sentences."""
