@@ -234,7 +234,8 @@ def test_ctrl_c_cancels_the_translation_that_is_running_and_the_next_line_is_tra
         process.stdin.flush()
         assert process.stdout.read(2) == b"A "
         process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == b" (cancelled)\n"
+        # More words of the slow text may arrive before the signal does.
+        assert process.stdout.readline().endswith(b" (cancelled)\n")
         assert script.ended.wait(10)
         output, _ = process.communicate(b"a text\n", timeout=30)
     server.stop(None).wait()
