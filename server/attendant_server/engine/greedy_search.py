@@ -16,7 +16,9 @@ class GreedySearch:
 
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
         self.next_tokens = [start_token_id]
+        self._start_token_id = start_token_id
         self.is_finished = False
+        self._num_rewinds = 0
         self._max_tokens, self._eos_id = options.max_output_tokens, eos_id
         self._length_penalty = options.length_penalty
         self._forced = options.forced_token_ids
@@ -69,6 +71,13 @@ class GreedySearch:
             del self._token_ids[loops[0] :], self._log_probabilities[loops[0] :]
             self.is_finished = self._is_loop = True
 
+    def rewind(self, num_tokens: int) -> None:
+        """Go on from the first ``num_tokens`` tokens, which include the forced ones."""
+        del self._token_ids[num_tokens:], self._log_probabilities[num_tokens:]
+        self.next_tokens[0] = self._token_ids[-1] if num_tokens else self._start_token_id
+        self.is_finished = False
+        self._num_rewinds += 1
+
     @property
     def num_settled(self) -> int:
         """Number of tokens so far, without the end token."""
@@ -92,5 +101,6 @@ class GreedySearch:
                 score,
                 is_complete=self._token_ids[-1] == self._eos_id,
                 is_loop=self._is_loop,
+                num_rewinds=self._num_rewinds,
             )
         ]

@@ -227,6 +227,7 @@ class TranslationScheduler(PairScheduler):
             guard = RepetitionGuard(
                 text.call.sources[text.index],
                 max(options.min_output_tokens, len(options.forced_token_ids)),
+                len(options.forced_token_ids),
                 is_streamed=text.call.on_prefix is not None,
             )
         return Sentence(
