@@ -159,27 +159,32 @@ def test_a_search_backs_out_of_many_loops_but_not_of_all():
     assert found.token_ids[-2:] == (39, 7)
 
 
-def test_forced_tokens_are_never_taken_back():
-    found, _ = decode(stubborn({0: [7]}), RepetitionGuard([3], 3, num_forced=3))
+def test_forced_tokens_are_never_taken_back_and_may_be_repeated_twice_as_often():
+    found, _ = decode(stubborn({0: [7]}), RepetitionGuard([3], 3, forced=[7, 7, 7]))
     assert found.token_ids[:4] == (7, 7, 7, 13)
     assert found.num_rewinds == 1
+    tokens = [7] * 6 + [8, EOS]
+    found, _ = decode(lambda prefix: [tokens[len(prefix)]], RepetitionGuard([3], 3, [7, 7, 7]))
+    assert list(found.token_ids) == tokens
 
 
-@given(st.randoms(use_true_random=False), st.integers(0, 4))
+@given(st.randoms(use_true_random=False), st.lists(st.integers(3, 14), max_size=4))
 def test_steps_of_any_size_give_the_same_result_and_prefixes_are_never_taken_back(
-    rng: Random, num_forced: int
+    rng: Random, forced: list[int]
 ):
     seed = rng.random()
 
     def likeliest(prefix: Sequence[int]) -> Sequence[int]:
         """Any order of the tokens, depending on the last two: many loops."""
+        if len(prefix) < len(forced):
+            return [forced[len(prefix)]]
         if len(prefix) >= 30:
             return [EOS]
         return Random(f"{seed} {prefix[-2:]}").sample(range(3, 15), 12)
 
     def all_of(can_rewind: bool, is_streamed: bool) -> list[tuple[Hypothesis, list[Any]]]:
         return [
-            decode(likeliest, RepetitionGuard([9], 0, num_forced, is_streamed), step, can_rewind)
+            decode(likeliest, RepetitionGuard([9], 0, forced, is_streamed), step, can_rewind)
             for step in (1, 2, 4)
         ]
 
@@ -192,8 +197,9 @@ def test_steps_of_any_size_give_the_same_result_and_prefixes_are_never_taken_bac
                 assert tokens[: len(prefix)] == prefix
         if can_rewind and found.num_rewinds < MAX_REWINDS:
             assert not found.is_loop
-            for length in range(num_forced + 1, len(tokens) + 1):
-                assert loop_start(tokens[:length]) is None
+            least = least_occurrences(forced)
+            for length in range(len(forced) + 1, len(tokens) + 1):
+                assert loop_start(tokens[:length], least) is None
 
 
 def test_a_beam_in_a_loop_is_dropped_while_another_can_win():

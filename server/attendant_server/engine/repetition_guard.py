@@ -58,16 +58,16 @@ def num_settled(token_ids: Sequence[int]) -> int:
     return len(token_ids) - max(repeated, default=0)
 
 
-def least_occurrences(source: Sequence[int]) -> int:
-    """How many times a phrase must come in a row in the translation of a text to be a loop.
+def least_occurrences(given: Sequence[int]) -> int:
+    """How many times a phrase must come in a row to be a loop, by the tokens that a caller gave.
 
-    A text that has a phrase several times in a row may have a translation that does, too, with up
-    to twice as many.
+    The translation of a text that has a phrase several times in a row may have one, too, up to
+    twice as often. The same holds for the words after a prefix.
     """
     most = 1
-    for phrase_tokens in range(1, min(MAX_PHRASE_TOKENS, len(source) // MIN_OCCURRENCES) + 1):
+    for phrase_tokens in range(1, min(MAX_PHRASE_TOKENS, len(given) // MIN_OCCURRENCES) + 1):
         run = 0
-        for token_id, earlier in zip(source[phrase_tokens:], source, strict=False):
+        for token_id, earlier in zip(given[phrase_tokens:], given, strict=False):
             run = run + 1 if token_id == earlier else 0
             most = max(most, 1 + run // phrase_tokens)
     return MIN_OCCURRENCES if most < MIN_OCCURRENCES else 2 * most + 1
@@ -89,17 +89,17 @@ class RepetitionGuard:
         self,
         source: Sequence[int],
         min_output_tokens: int,
-        num_forced: int = 0,
+        forced: Sequence[int] = (),
         is_streamed: bool = False,
     ) -> None:
-        """``source`` are the tokens of the sentence.
+        """``source`` are the tokens of the sentence, ``forced`` those that hypotheses begin with.
 
-        No search is ended with fewer than ``min_output_tokens``, and the first ``num_forced`` are
-        never taken back. The search of a stream is looked at after each step, since its tokens
+        Forced tokens are never taken back, and no search is ended with fewer than
+        ``min_output_tokens``. The search of a stream is looked at after each step, since its tokens
         cannot be taken back.
         """
-        self._source, self._min_output_tokens = source, min_output_tokens
-        self._num_kept = num_forced
+        self._source, self._forced, self._min_output_tokens = source, forced, min_output_tokens
+        self._num_kept = len(forced)
         """First tokens that are never taken back."""
         self._num_rewinds_left = MAX_REWINDS
         self._num_checked, self._interval = 0, 1 if is_streamed else CHECK_TOKENS
@@ -148,7 +148,7 @@ class RepetitionGuard:
         self, token_ids: Sequence[int], first: int, last: int, min_repeated: int = 0
     ) -> int | None:
         """Where the first loop begins that ends after ``first`` to ``last`` tokens."""
-        for length in range(first, last + 1):
+        for length in range(max(first, self._num_kept + 1), last + 1):
             before = token_ids[max(0, length - 1 - MAX_PHRASE_TOKENS) : length - 1]
             if token_ids[length - 1] not in before:
                 continue
@@ -161,4 +161,4 @@ class RepetitionGuard:
 
     @cached_property
     def _least_occurrences(self) -> int:
-        return least_occurrences(self._source)
+        return max(map(least_occurrences, (self._source, self._forced)))
