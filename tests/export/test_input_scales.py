@@ -34,7 +34,7 @@ def pairs():
 
 def watched(model, pairs, names):
     """The largest absolute value of each token's outputs of some modules."""
-    found = {name: [] for name in names}
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     for name in names:
         model.get_submodule(name).register_forward_hook(
             lambda _module, _inputs, output, name=name: found[name].append(
