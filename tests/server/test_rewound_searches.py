@@ -74,3 +74,21 @@ def test_sentences_that_back_out_of_loops_get_what_they_get_alone(tokens_of_a_st
                 for i, token in enumerate(hypothesis.token_ids)
             ]
         )
+
+
+@pytest.mark.parametrize("tokens_of_a_step", [1, 2, 5])
+def test_a_search_without_another_token_repeats_itself(tokens_of_a_step):
+    model = FakeTranslationModel(tokens_of_a_step)
+    limits = translation_limits(max_rows=8, max_queued_texts=100)
+    scheduler = TranslationScheduler("fake", model, limits, RecordingObserver(), lambda: 0.0)
+    all_but_one = tuple(token for token in range(VOCAB) if token != 7)
+    options = SearchOptions(12, suppressed_token_ids=all_but_one, repetition_guard=True)
+    for on_prefix in (None, lambda prefix: None):
+        call = TranslateCall([(5, 6, 7)], options, on_prefix=on_prefix)
+        scheduler.submit(call)
+        while scheduler.has_work:
+            scheduler.advance(is_alone=True)
+        [[found]] = call.future.result()
+        assert found.token_ids == (7,) * 12
+        assert found.num_rewinds == 0
+        assert len(found.log_probabilities) == 12

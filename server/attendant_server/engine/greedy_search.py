@@ -19,6 +19,9 @@ class GreedySearch:
         self._start_token_id = start_token_id
         self.is_finished = False
         self._num_rewinds = 0
+        self._rewound_to: int | None = None
+        self.is_blocked = False
+        """Whether nothing but the token that a rewind forbids may follow. The step is undone."""
         self._max_tokens, self._eos_id = options.max_output_tokens, eos_id
         self._length_penalty = options.length_penalty
         self._forced = options.forced_token_ids
@@ -57,6 +60,9 @@ class GreedySearch:
         num_taken = self.num_taken(token_ids)
         taken = log_probabilities[0][:num_taken]
         if -inf in (taken if scores is None else scores[0]):
+            self.is_blocked = self.num_tokens == self._rewound_to
+            if self.is_blocked:
+                return ()
             self.is_finished = self._is_dropped = True
             return ()
         self._token_ids += token_ids[0][:num_taken]
@@ -77,6 +83,12 @@ class GreedySearch:
         self.next_tokens[0] = self._token_ids[-1] if num_tokens else self._start_token_id
         self.is_finished = False
         self._num_rewinds += 1
+        self._rewound_to = num_tokens
+
+    def unblock(self) -> None:
+        """Go on, since the forbidden token is allowed again."""
+        self._num_rewinds -= 1
+        self._rewound_to, self.is_blocked = None, False
 
     @property
     def num_settled(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attendant_server.engine.calls import TranslateCall
+from attendant_server.engine.greedy_search import GreedySearch
 from attendant_server.engine.models import (
     NO_PENALTIES,
     CacheCopy,
@@ -201,6 +202,9 @@ class RunningBatch:
                 own_copies = search.advance(token_ids[rows], log_probabilities[rows])
             else:
                 own_copies = search.advance(token_ids[rows], log_probabilities[rows], scores[rows])
+            if isinstance(search, GreedySearch) and search.is_blocked:
+                self._unblock(slot, search)
+                continue
             guard, is_finished = sentence.guard, search.is_finished
             if guard is not None and (is_finished or search.num_tokens >= guard.next_check):
                 if (rewind := guard.check(search, self._cache.can_rewind)) is not None:
@@ -220,6 +224,13 @@ class RunningBatch:
         rule = SuppressedTokens((token_id,), num_tokens, is_for_next=True)
         sentence.rules = (*sentence.rules, rule)
         self._lengths[self._rows[slot]] = num_tokens
+
+    def _unblock(self, slot: int, search: GreedySearch) -> None:
+        """Allow the token of the last rewind again, without a guard from now on."""
+        sentence = self.sentences[slot]
+        sentence.rules, sentence.guard = sentence.rules[:-1], None
+        self._lengths[self._rows[slot]] = search.num_tokens
+        search.unblock()
 
     def _token_biases(self) -> list[TokenBias]:
         """The biases of all sentences' rules, one for each token that a step decodes."""
