@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from attendant.v1.bundle_pb2 import (
@@ -26,7 +27,7 @@ from attendant_export.bundle.reference_outputs import (
     log_probability_bounds,
     read_translation_outputs,
 )
-from attendant_export.data.batches import encode, encode_whole
+from attendant_export.data.batches import encode
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.output_limits import max_output_tokens
 from attendant_export.data.shortlists import (
@@ -37,11 +38,9 @@ from attendant_export.data.shortlists import (
 )
 from attendant_export.data.text_files import read_pairs
 from attendant_export.data.tokenizer import unknown_token_id
-from attendant_export.graphs.input_scales import NUM_MEASURED_PAIRS, measure_input_scales
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder_decoder import EncoderDecoder
-from attendant_export.progress import progress
 from attendant_export.runs.translation import translate
 from attendant_export.verify.agreement import compare, difference, scorer_difference, trace_of
 from attendant_export.verify.bounds import largest
@@ -94,15 +93,14 @@ class TranslationExport:
         draft: Draft,
         target_tokenizer: Tokenizer | None = None,
         shortlists: Shortlists | None = None,
-        input_scales: Mapping[str, float] | None = None,
+        input_scales: Mapping[str, float] = MappingProxyType({}),
         penalizes_repetition: bool = False,
     ) -> None:
         """Complete the draft's manifest.
 
         ``tokenizer`` is that of the sources, and of the targets unless they have their own. Without
         ``shortlists``, they are learned from the draft's pairs, if it has any. ``input_scales`` and
-        ``penalizes_repetition`` are those of `write_translation_graphs`; the scales are measured on
-        the draft's corpus by default. Raises ValueError for
+        ``penalizes_repetition`` are those of `write_translation_graphs`. Raises ValueError for
         pairs that shortlists cannot be learned from.
         """
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
@@ -117,8 +115,6 @@ class TranslationExport:
         limits = [min(max_output_tokens(len(ids)), self._max_tokens) for ids in sources]
         self._sample = SampleSentences(sources, limits)
         self._shortlists = shortlists or _learn_shortlists(draft, tokenizer)
-        if input_scales is None:
-            input_scales = self._measure_input_scales(target_tokenizer or tokenizer)
         self._input_scales, self._penalizes_repetition = input_scales, penalizes_repetition
         self._outputs: dict[str, dict[str, list[ReferenceHypothesis]]] = {}
         self._fp32_texts: list[str] = []
@@ -135,18 +131,6 @@ class TranslationExport:
             *(self._model, precision, folder, self._max_tokens),
             *(self._shortlists, self._input_scales, self._penalizes_repetition),
         )
-
-    def _measure_input_scales(self, target_tokenizer: Tokenizer) -> dict[str, float]:
-        """Fixed scales for int8 products, if the draft has a corpus to measure them on."""
-        corpus = self._draft.valid
-        if corpus is None or "int8" not in self._draft.precisions:
-            return {}
-        limit, start = self._max_tokens, self._draft.manifest.decoding.start_token_id
-        sources = encode_whole(corpus.sources[:NUM_MEASURED_PAIRS], self._tokenizer, limit)
-        references = [each[0] for each in corpus.references[:NUM_MEASURED_PAIRS]]
-        targets = [[start, *ids[:-1]] for ids in encode_whole(references, target_tokenizer, limit)]
-        pairs = list(zip(map(list, sources), targets, strict=True))
-        return measure_input_scales(self._model, progress(pairs, "measuring inputs"))
 
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:
         """Compare the graphs of one precision with the model, and its translations with fp32."""
