@@ -41,7 +41,7 @@ def read_card(checkpoint: Checkpoint) -> Card:
 
 def _license(content: dict[str, Any]) -> str | None:
     named = _strings(content.get("license"))
-    if named == ["other"]:  # the name is in a field of its own
+    if named == ["other"]:  # another field has the name
         named = _strings(content.get("license_name"))
     return ", ".join(named) or None
 
