@@ -164,8 +164,17 @@ graphs: $(VENV)/.installed ## Write the graphs again that the server moves its c
 dashboards: $(VENV)/.installed ## Write the JSON of the Grafana dashboards again
 	$(VENV)/bin/python -m deploy.dashboards deploy/grafana/dashboards
 
-bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, hours on two cores
+# What both runs of bert-en-de with a teacher have in common.
+TAUGHT = --pre-norm --dropout 0 --mask-ratio 0.25 \
+	--text mlm/en.digitalgov.txt.gz:10200000:0.02 --text mlm/en.sgd-dialogues.txt.gz:9000000:0.005 \
+	--teacher $(TEACHER) --cache-dir $(RUNS_DIR)/teacher-vectors \
+	$(patsubst %,--teacher-text $(RUNS_DIR)/teacher-texts/%.txt,captions tatoeba dialogues novels) \
+	--hard-negatives 3 --max-pairs 256 --contrastive-learning-rate 1e-3 --contrastive-average-decay 0.98 \
+	--contrastive-validate-every-steps 100 --contrastive-patience 60
+
+bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR and TEACHER, hours on two cores
 	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bundles DATA_DIR=..." >&2; exit 1; }
+	@[ -n "$(TEACHER)" ] || { echo "name the bundle of all-MiniLM-L6-v2: make bundles TEACHER=..." >&2; exit 1; }
 	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de \
 		--max-minutes 75 --learning-rate 1.5e-3 --max-batch-tokens 2048 \
 		--validate-every-steps 400 --patience 50
@@ -218,8 +227,15 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 		--max-batch-tokens 4096 --mask-ratio 0.25 --contrastive-max-minutes 64 \
 		--contrastive-warmup-steps 100 --max-pairs 64 \
 		--contrastive-validate-every-steps 200 --contrastive-patience 60
-	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de-2 --name bert-en-de \
-		--bundles-dir $(BUNDLES_DIR) \
+	$(VENV)/bin/python export/data/write_teacher_texts.py $(DATA_DIR) $(RUNS_DIR)/teacher-texts
+	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de-3 \
+		--init-from $(RUNS_DIR)/bert-en-de-2 --seed 2 $(TAUGHT) --max-batch-tokens 4096 \
+		--distillation-weight 5 --contrastive-warmup-steps 60 --contrastive-max-minutes 36
+	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de-4 \
+		--init-from $(RUNS_DIR)/bert-en-de-3 --seed 3 $(TAUGHT) --max-batch-tokens 2048 \
+		--distillation-weight 20 --contrastive-warmup-steps 25 --contrastive-max-minutes 12.5
+	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de-4 --name bert-en-de \
+		--model-version 2 --bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/bert-en-de.json --test $(TATOEBA_TEST)
 
 bench: $(BENCH_VENV)/.installed $(BENCH_OTHERS) ## Measure quality and speed from DATA_DIR, beside RIVALS

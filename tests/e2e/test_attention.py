@@ -170,11 +170,11 @@ BAD = {
     ),
     "a target of an embedding model": (
         {"model": "bert-en-de", "target": "a"},
-        "target: is for translation models only, and bert-en-de/1 is none",
+        "target: is for translation models only, and bert-en-de/2 is none",
     ),
     "a language of an embedding model": (
         {"model": "bert-en-de", "source_language": "en"},
-        "source_language: is for translation models only, and bert-en-de/1 is none",
+        "source_language: is for translation models only, and bert-en-de/2 is none",
     ),
     "a long text of an embedding model": (
         {"model": "bert-en-de", "text": "dog " * 200},

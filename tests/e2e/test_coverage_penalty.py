@@ -105,7 +105,7 @@ def test_a_model_without_an_aligner_is_refused(loop, settings):
 
 
 def test_a_source_token_counts_by_the_attention_of_all_target_tokens_up_to_one():
-    definition = (BUILT_IN / "en-de" / "2" / "tokenizer.json").read_text(encoding="utf-8")
+    definition = (BUILT_IN / "en-de" / "3" / "tokenizer.json").read_text(encoding="utf-8")
     tokens = TextTokenizer(definition).encode("dog cat house")
     text = PiecedText(
         "dog cat house",

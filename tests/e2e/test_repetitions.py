@@ -17,8 +17,8 @@ BUILT_IN = Path(__file__).parents[2] / "bundles"
 # Of digital.gov, CC0 1.0.
 TEXTS = [
     "Medicare.gov is the consumer website for Medicare beneficiaries, caregivers, and advocates.",
-    "Stay tuned to Twitter, Facebook, and DigitalGov for forthcoming details.",
-    "Help Customers Find Your Content",
+    "Trends on Tuesday: Mobile App Pop Quiz",
+    "Embrace the platform.",
     "Follow the directions on DigitalGov to join these Communities.",
 ]
 

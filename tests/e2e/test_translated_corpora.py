@@ -97,7 +97,7 @@ def test_a_killed_translation_continues_with_each_text_exactly_once_in_order(
     texts = [f"{number}: {each}" for number in range(NUM_REPEATED) for each in TEXTS]
     text.write_text("".join(f"{line}\n" for line in texts), encoding="utf-8")
     record, target = tmp_path / ".pairs.tsv.json", f"127.0.0.1:{server.server.port}"
-    arguments = [str(BUILT_IN / "en-de" / "2"), str(text), str(tmp_path / "pairs.tsv")]
+    arguments = [str(BUILT_IN / "en-de" / "3"), str(text), str(tmp_path / "pairs.tsv")]
 
     def num_texts() -> int:
         return json.loads(record.read_text())["num_texts"] if record.exists() else 0
@@ -156,7 +156,7 @@ def test_a_bundle_is_served_by_a_process_that_ends_with_the_command(
     options = ["--filter=duplicates", "--filter=copies", "--column=1", "--num-threads=1"]
     command = ["translate-corpus", "--text", str(text), "--output", str(output), *options]
 
-    main([*command, "--bundle", str(BUILT_IN / "en-de" / "2")])
+    main([*command, "--bundle", str(BUILT_IN / "en-de" / "3")])
 
     assert [source for source, _ in read_pairs(output)] == ["Good morning.", "Hello"]
     assert "2 pairs; left out: 1 copies, 1 blank, 1 duplicates\n" in capsys.readouterr().out
@@ -306,7 +306,7 @@ def test_an_interrupt_ends_the_translation_and_names_the_way_to_continue(
 def test_translations_that_began_to_repeat_themselves_are_left_out(
     text: Path, command: list[str], tmp_path: Path
 ) -> None:
-    repetitive = "Help Customers Find Your Content"
+    repetitive = "Embrace the platform."
     text.write_text(f"{TEXTS[0]}\n{repetitive}\n{TEXTS[1]}\n", encoding="utf-8")
     main([*command, "--beam-size", "1"])
     assert [source for source, _ in read_pairs(tmp_path / "pairs.tsv")] == TEXTS[:2]

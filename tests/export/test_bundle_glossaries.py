@@ -15,7 +15,7 @@ from attendant_server.errors import GlossaryUnreadable
 from tests.support.bundles import one_thread
 from tests.support.credentials import signing_key
 
-BERT = Path(__file__).parents[2] / "bundles/bert-en-de/1"
+BERT = Path(__file__).parents[2] / "bundles/bert-en-de/2"
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

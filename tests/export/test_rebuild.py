@@ -24,7 +24,7 @@ from tests.support.bundles import one_thread
 TESTS = Path(__file__).parents[1]
 TRANSLATION = TESTS / "recorded/bundles/tiny-en-de/1"
 EMBEDDING = TESTS / "recorded/bundles/tiny-bert/1"
-BUILT_IN = TESTS.parent / "bundles/bert-en-de/1"
+BUILT_IN = TESTS.parent / "bundles/bert-en-de/2"
 OTHER_LAYOUTS = sorted((TESTS / "data/manifest-1").glob("*/*"))
 
 

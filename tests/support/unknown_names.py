@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.altered import with_manifest, with_tokenizer
 
-BUILT_IN = Path(__file__).parents[2] / "bundles" / "en-de" / "2"
+BUILT_IN = Path(__file__).parents[2] / "bundles" / "en-de" / "3"
 NAME = "\u2581Tom"
 
 
@@ -27,7 +27,7 @@ def write_bundle(root: Path) -> Path:
     def state(manifest: dict[str, Any]) -> None:
         manifest["special_tokens"] |= ids
 
-    plain = with_tokenizer(BUILT_IN, root / "plain", exchange) / "en-de" / "2"
+    plain = with_tokenizer(BUILT_IN, root / "plain", exchange) / "en-de" / "3"
     with_manifest(plain, root, state)
     shutil.rmtree(root / "plain")
     return root
