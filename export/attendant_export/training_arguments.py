@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attendant_export.configuration import add_config
 from attendant_export.data.augmentation import ALL, CHANGES
+from attendant_export.data.tokenizer import BPE, KINDS
 from attendant_export.graphs.attention import HEAD_DIM_MULTIPLE
 from attendant_export.ranges import positive, share, share_below_one, whole
 from attendant_export.train.device import PRECISIONS
@@ -191,6 +192,19 @@ def add_train_translation(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --init-from: train a new tokenizer instead, for example for other languages; "
         "tokens in both vocabularies keep their embeddings",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        choices=KINDS,
+        default=BPE,
+        help="kind of a new tokenizer: bpe; bpe-bytes and unigram-bytes write characters that "
+        "the vocabulary lacks, such as emoji, as bytes, so that none is unknown",
+    )
+    parser.add_argument(
+        "--separate-vocabularies",
+        action="store_true",
+        help="give sources and targets vocabularies and embeddings of their own, each of "
+        "--vocab-size tokens",
     )
     usual = ", ".join(f"{kind} {probability:g}" for kind, (_, probability) in CHANGES.items())
     parser.add_argument(

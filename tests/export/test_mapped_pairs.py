@@ -22,6 +22,7 @@ from attendant_export.data.pair_filters import (
     parse_text_filters,
 )
 from attendant_export.data.pair_texts import open_texts
+from attendant_export.data.pair_tokenizer import PairTokenizer
 from attendant_export.data.pair_tokens import open_tokens
 from attendant_export.data.text_files import files_of, numbered_lines
 from attendant_export.data.tokenizer import train_translation_tokenizer
@@ -157,7 +158,7 @@ def test_all_that_changes_the_result_has_files_of_its_own(pairs, tokenizer, tmp_
 
     def keys(swap=False, filters=plain, tokenizer=tokenizer, limits=limits):
         texts = open_texts(path, tmp_path / "cache", swap, filters)
-        open_tokens(texts, tokenizer, tmp_path / "cache", limits)
+        open_tokens(texts, PairTokenizer.of_run(tokenizer), tmp_path / "cache", limits)
         return {each.name for each in (tmp_path / "cache").iterdir() if each.is_dir()}
 
     sizes = [
@@ -287,7 +288,8 @@ def test_pairs_of_unequal_lengths_are_left_out_by_their_tokens(tmp_path):
     lines = ["a b\ta b c d", "a b\ta b c d e", "a\ta", " ".join("abcdefabcd") + "\ta b"]
     texts = open_texts(write(tmp_path, *lines), tmp_path, False, NO_TEXT_FILTERS)
 
-    found = open_tokens(texts, tokenizer, tmp_path, LengthFilters(8, max_ratio=2))
+    limits = LengthFilters(8, max_ratio=2)
+    found = open_tokens(texts, PairTokenizer.of_run(tokenizer), tmp_path, limits)
 
     assert [found.text(i) for i in range(len(found))] == [("a b", "a b c d"), ("a", "a")]
     too_long = "more than 8 tokens on a side"
@@ -359,7 +361,7 @@ def test_an_epoch_mixes_files_by_weight_and_draws_anew(tokenizer, tmp_path):
     data = TranslationData((PairSource(large, 1), PairSource(small, 3)), tmp_path / "valid.tsv")
     texts = TranslationTexts(data, tmp_path / "cache")
     tokenizer = texts.train_tokenizer()
-    dataset = texts.dataset(tokenizer)
+    dataset = texts.dataset(PairTokenizer.of_run(tokenizer))
 
     def epoch(seed):
         batches = dataset.batches(100, np.random.default_rng(seed))
@@ -404,7 +406,7 @@ def test_changed_pairs_come_from_the_text_of_their_own_file(tmp_path):
     data = TranslationData(sources, first, augmentation=augmentation, skip_bad_lines=True)
     texts = TranslationTexts(data, tmp_path / "cache")
     tokenizer = texts.train_tokenizer()
-    dataset: PairDataset = texts.dataset(tokenizer)
+    dataset: PairDataset = texts.dataset(PairTokenizer.of_run(tokenizer))
 
     rows = rows_of(dataset.batches(100, np.random.default_rng(0), data.augmentation))
 
@@ -496,7 +498,7 @@ def test_lines_that_are_too_long_are_refused_with_their_places(tokenizer, tmp_pa
     data = TranslationData((PairSource(folder),), tmp_path / "valid.tsv")
 
     with pytest.raises(ValueError) as error:
-        TranslationTexts(data, tmp_path / "cache").dataset(tokenizer)
+        TranslationTexts(data, tmp_path / "cache").dataset(PairTokenizer.of_run(tokenizer))
 
     place = f"{folder}/b.tsv:2: more than 128 tokens on a side"
     assert str(error.value).splitlines()[1:] == [place]
@@ -505,7 +507,7 @@ def test_lines_that_are_too_long_are_refused_with_their_places(tokenizer, tmp_pa
 def test_wrong_lines_are_left_out_and_counted_by_kind_when_asked_for(tokenizer, tmp_path, caplog):
     caplog.set_level("INFO")
 
-    dataset = bad_texts(tmp_path, skip_bad_lines=True).dataset(tokenizer)
+    dataset = bad_texts(tmp_path, skip_bad_lines=True).dataset(PairTokenizer.of_run(tokenizer))
 
     assert len(dataset) == 3
     assert caplog.messages == [

@@ -21,7 +21,7 @@ from attendant.v1.bundle_pb2 import (
 from attendant.v1.text_pb2 import TEXT_NORMALIZATION_STANDARD
 from attendant_manifest import MANIFEST_VERSION, rules
 
-from attendant_export.bundle.controls import ControlOption, control_messages
+from attendant_export.bundle.controls import ControlOption
 from attendant_export.bundle.data_card import DataCard
 from attendant_export.bundle.draft import Draft
 from attendant_export.bundle.exchange import describe_replaced, replaced_folder, sync_tree
@@ -35,7 +35,6 @@ from attendant_export.bundle.weights import read_weights
 from attendant_export.data.corpus import Corpus
 from attendant_export.progress import progress
 from attendant_export.runs import checkpoint
-from attendant_export.runs.models import load_model
 from attendant_export.runs.records import read_run_record
 
 logger = logging.getLogger(__name__)
@@ -106,11 +105,7 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
         raise ValueError("--glossary is for translation models")
     with new_bundle(bundles_dir, options.name, options.version) as (folder, scratch):
         draft = _new_draft(kind, run_dir, folder, scratch, options)
-        model, tokenizer = load_model(run_dir)
-        draft.manifest.controls.extend(
-            control_messages(options.controls, tokenizer, tokenizer, model.architecture)
-        )
-        export = kind.new_export(model, tokenizer, draft)
+        export = kind.new_export(run_dir, draft, options.controls)
         _write_model(export, draft, options)
     return bundles_dir / options.name / options.version
 

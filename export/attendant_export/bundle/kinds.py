@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.bundle import embedding, translation
+from attendant_export.bundle.controls import ControlOption
 from attendant_export.bundle.draft import Draft
 from attendant_export.bundle.parity import measure_embedding_parity, measure_translation_parity
 from attendant_export.data.corpus import Corpus
@@ -63,8 +64,8 @@ class ModelKind:
     """Writes the languages of a data card into the manifest; ValueError if they do not fit."""
     describe_use: Callable[[Manifest], str]
     """Returns a sentence on languages and limits, for the model card."""
-    new_export: Callable[[Any, Tokenizer, Draft], ModelExport]
-    """Begins the export of a model of this kind."""
+    new_export: Callable[[Path, Draft, Sequence[ControlOption]], ModelExport]
+    """Begins the export of the best model of a run, with additional controls."""
     measure_parity: Callable[[Path, Manifest, Mapping[str, Tensor]], list[PrecisionParity]]
     """Compares the graphs of a bundle with the model of given parameters; raises ParityError."""
     check_outputs: Callable[[Path, Manifest, Tokenizer], list[str]]
@@ -84,7 +85,7 @@ TRANSLATION = ModelKind(
     example_output="greedy translation",
     set_languages=translation.set_languages,
     describe_use=translation.describe_use,
-    new_export=translation.TranslationExport,
+    new_export=translation.export_of_run,
     measure_parity=measure_translation_parity,
     check_outputs=translation.check_translation_outputs,
 )
@@ -96,7 +97,7 @@ EMBEDDING = ModelKind(
     example_output="best guesses",
     set_languages=embedding.set_languages,
     describe_use=embedding.describe_use,
-    new_export=embedding.EmbeddingExport,
+    new_export=embedding.export_of_run,
     measure_parity=measure_embedding_parity,
     check_outputs=embedding.check_embedding_outputs,
 )

@@ -20,16 +20,20 @@ from attendant.v1.bundle_pb2 import (
 )
 from tokenizers import Tokenizer
 
-from attendant_export.bundle.controls import describe_control
+from attendant_export.bundle.controls import (
+    ControlOption,
+    control_messages,
+    describe_control,
+)
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
 from attendant_export.bundle.reference_outputs import (
     checked_token_ids,
     log_probability_bounds,
     read_translation_outputs,
 )
-from attendant_export.data.batches import encode
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.output_limits import max_output_tokens
+from attendant_export.data.pair_tokenizer import PairTokenizer
 from attendant_export.data.shortlists import (
     MAX_PAIRS,
     WITH_SHORTLISTS,
@@ -41,6 +45,7 @@ from attendant_export.data.tokenizer import unknown_token_id
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.runs.models import load_model, load_pair_tokenizer
 from attendant_export.runs.translation import translate
 from attendant_export.verify.agreement import compare, difference, scorer_difference, trace_of
 from attendant_export.verify.bounds import largest
@@ -89,28 +94,27 @@ class TranslationExport:
     def __init__(
         self,
         model: EncoderDecoder,
-        tokenizer: Tokenizer,
+        tokenizer: PairTokenizer,
         draft: Draft,
-        target_tokenizer: Tokenizer | None = None,
         shortlists: Shortlists | None = None,
         input_scales: Mapping[str, float] = MappingProxyType({}),
         penalizes_repetition: bool = False,
     ) -> None:
         """Complete the draft's manifest.
 
-        ``tokenizer`` is that of the sources, and of the targets unless they have their own. Without
-        ``shortlists``, they are learned from the draft's pairs, if it has any. ``input_scales`` and
-        ``penalizes_repetition`` are those of `write_translation_graphs`. Raises ValueError for
-        pairs that shortlists cannot be learned from.
+        Without ``shortlists``, they are learned from the draft's pairs, if it has any.
+        ``input_scales`` and ``penalizes_repetition`` are those of `write_translation_graphs`.
+        Raises ValueError for pairs that shortlists cannot be learned from.
         """
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
         self._max_tokens = longest_text(model.architecture, draft.max_tokens)
-        _describe(draft.manifest, model, tokenizer, self._max_tokens)
-        draft.add_tokenizer(tokenizer)
+        source = tokenizer.source.tokenizer
+        _describe(draft.manifest, model, source, self._max_tokens)
+        draft.add_tokenizer(source)
         draft.manifest.target_tokenizer = draft.manifest.source_tokenizer
-        if target_tokenizer is not None:
-            draft.add_target_tokenizer(target_tokenizer)
-        self._texts = draft.reference_texts(tokenizer, self._max_tokens)
+        if not tokenizer.is_joint:
+            draft.add_target_tokenizer(tokenizer.target.tokenizer)
+        self._texts = draft.reference_texts(source, self._max_tokens)
         sources = list(self._texts.values())
         limits = [min(max_output_tokens(len(ids)), self._max_tokens) for ids in sources]
         self._sample = SampleSentences(sources, limits)
@@ -197,12 +201,26 @@ class TranslationExport:
         return corpus
 
 
-def _learn_shortlists(draft: Draft, tokenizer: Tokenizer) -> Shortlists | None:
+def export_of_run(
+    run_dir: Path, draft: Draft, controls: Sequence[ControlOption]
+) -> TranslationExport:
+    """The export of the best model of a run, with additional ``controls``.
+
+    Raises ValueError for a control with tokens that the model lacks, and as `TranslationExport`.
+    """
+    model, tokenizer = load_model(run_dir)[0], load_pair_tokenizer(run_dir)
+    assert isinstance(model, EncoderDecoder)
+    sides = tokenizer.source.tokenizer, tokenizer.target.tokenizer
+    draft.manifest.controls.extend(control_messages(controls, *sides, model.architecture))
+    return TranslationExport(model, tokenizer, draft)
+
+
+def _learn_shortlists(draft: Draft, tokenizer: PairTokenizer) -> Shortlists | None:
     if draft.shortlist_pairs is None:
         return None
     pairs = read_pairs(draft.shortlist_pairs, draft.swap)
     pairs = pairs[:: len(pairs) // MAX_PAIRS + 1]
-    sources, targets = (encode([pair[i] for pair in pairs], tokenizer) for i in range(2))
+    sources, targets = tokenizer.encode(pairs)
     special_tokens = draft.manifest.special_tokens
     start = draft.manifest.decoding.start_token_id
     special_ids = sorted({start, *(token_id for _, token_id in special_tokens.ListFields())})

@@ -19,6 +19,7 @@ from attendant_export.configuration import write_options
 from attendant_export.data.augmentation import parse_augmentation
 from attendant_export.data.bert_text import BertData
 from attendant_export.data.pair_filters import LengthFilters, parse_text_filters
+from attendant_export.data.tokenizer import BPE
 from attendant_export.data.translation_data import TranslationData
 from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.shapes import bert, transformer
@@ -128,6 +129,8 @@ def _translation_data(args: argparse.Namespace) -> TranslationData:
         length_filters=LengthFilters(max_ratio=args.max_length_ratio),
         augmentation=parse_augmentation(args.augment),
         vocab_size=args.vocab_size,
+        tokenizer_kind=args.tokenizer,
+        separate_vocabularies=args.separate_vocabularies,
         max_batch_tokens=args.max_batch_tokens,
         skip_bad_lines=args.skip_bad_lines,
         cache_dir=args.cache_dir,
@@ -145,10 +148,16 @@ def run_train_translation(args: argparse.Namespace) -> None:
             num_encoder_layers=args.num_encoder_layers,
             num_decoder_layers=args.num_decoder_layers,
             norm_first=not args.post_norm,
+            shares_embeddings=not args.separate_vocabularies,
         )
         check_decoder_heads(architecture)
     data, options = _translation_data(args), _training_options(args)
-    recipe = translation_recipe(architecture, args.dropout, data, options, args.label_smoothing)
+    has_new_tokenizer = args.init_from is None or args.new_tokenizer
+    if args.tokenizer != BPE and not has_new_tokenizer:
+        raise ValueError("--tokenizer: is for a new tokenizer; --init-from has one")
+    recipe = translation_recipe(
+        *(architecture, args.dropout, data, options, args.label_smoothing), has_new_tokenizer
+    )
     with _recorded(args, recipe) as processes:
         progress = train_translation(
             architecture,

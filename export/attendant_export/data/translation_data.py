@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation
 from attendant_export.data.bad_lines import SKIP, BadLines, counted
 from attendant_export.data.mixtures import nums_in_epoch, spread_rows
@@ -17,14 +15,16 @@ from attendant_export.data.pair_filters import (
     TextFilters,
 )
 from attendant_export.data.pair_texts import PairTexts, open_texts
+from attendant_export.data.pair_tokenizer import PairTokenizer
 from attendant_export.data.pair_tokens import EncodedPairs, open_tokens
-from attendant_export.data.tokenizer import train_translation_tokenizer
+from attendant_export.data.tokenizer import BPE, train_translation_tokenizer
 from attendant_export.data.translation_pairs import PairDataset
 
 logger = logging.getLogger(__name__)
 
 TOKENIZER_PAIRS = 1_000_000
 """Limit of the pairs that a tokenizer is trained on. More hardly change its vocabulary."""
+BOTH_SIDES = slice(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,10 @@ class TranslationData:
     augmentation: Augmentation = NO_AUGMENTATION
     """Changes of the training pairs, drawn anew in each epoch."""
     vocab_size: int = 8000
+    tokenizer_kind: str = BPE
+    """The kind of a new tokenizer, one of `KINDS`."""
+    separate_vocabularies: bool = False
+    """Whether a new vocabulary is one of the sources, beside another one of the targets."""
     max_batch_tokens: int = 4096
     num_valid_sources: int = 500
     """Number of sentences of each validation file that are translated, sampled once."""
@@ -125,19 +129,31 @@ class TranslationTexts:
         ]
         self._refuse(part.bad_lines for part in self.parts)
 
-    def sample(self, max_pairs: int = TOKENIZER_PAIRS) -> Iterator[str]:
+    def sample(self, max_pairs: int = TOKENIZER_PAIRS, sides: slice = BOTH_SIDES) -> Iterator[str]:
         """The texts of at most about ``max_pairs`` pairs, evenly spread over an epoch."""
         nums = self._data.nums_in_epoch(self.parts)
         share = min(1.0, max_pairs / max(1, sum(nums)))
         for part, num in zip(self.parts, nums, strict=True):
             for row in spread_rows(len(part), round(num * share)):
-                yield from part[int(row)]
+                yield from part[int(row)][sides]
 
-    def train_tokenizer(self) -> Tokenizer:
-        """Train a tokenizer on a sample of the texts."""
-        return train_translation_tokenizer(self.sample(), self._data.vocab_size)
+    def train_tokenizer(self) -> PairTokenizer:
+        """Train one tokenizer, or one for each side, on a sample of the texts.
 
-    def dataset(self, tokenizer: Tokenizer) -> PairDataset:
+        Raises ValueError as `train_translation_tokenizer`.
+        """
+        data = self._data
+        sides = [slice(0, 1), slice(1, 2)] if data.separate_vocabularies else [BOTH_SIDES]
+        return PairTokenizer.of_run(
+            *(
+                train_translation_tokenizer(
+                    _Sample(self, side), data.vocab_size, data.tokenizer_kind
+                )
+                for side in sides
+            )
+        )
+
+    def dataset(self, tokenizer: PairTokenizer) -> PairDataset:
         """The encoded pairs, in mapped files; logs the pairs of each file, and what is left out.
 
         Raises ValueError that lists the lines that are too long, unless the data skip bad lines.
@@ -156,6 +172,17 @@ class TranslationTexts:
             for each in found:
                 bad_lines.extend(each)
             bad_lines.refuse(SKIP)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """The texts of some sides of a sample of pairs, which may be read several times."""
+
+    texts: TranslationTexts
+    sides: slice
+
+    def __iter__(self) -> Iterator[str]:
+        return self.texts.sample(sides=self.sides)
 
 
 def describe_pairs(part: EncodedPairs, filters: LengthFilters) -> str:

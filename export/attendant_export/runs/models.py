@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from attendant_export.data.pair_tokenizer import PairTokenizer, load_tokenizers
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
@@ -20,7 +21,12 @@ def new_model(config: RunConfig) -> EncoderDecoder | Encoder:
 
 
 def load_model(run_dir: Path) -> tuple[EncoderDecoder | Encoder, Tokenizer]:
-    """The best model of a run folder, in evaluation mode, and its tokenizer."""
+    """The best model of a run folder, in evaluation mode, and the tokenizer of its sources."""
     model = new_model(read_config(run_dir)).eval()
     checkpoint.load_weights(checkpoint.find_weights(run_dir), model)
     return model, load_tokenizer(run_dir / TOKENIZER)
+
+
+def load_pair_tokenizer(run_dir: Path) -> PairTokenizer:
+    """The tokenizers of the run of a translation model."""
+    return PairTokenizer.of_run(*load_tokenizers(run_dir))

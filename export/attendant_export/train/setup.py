@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from torch import nn
 
+from attendant_export.data.pair_tokenizer import PairTokenizer, load_tokenizers
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
 from attendant_export.runs.config import RunConfig
 from attendant_export.runs.config_checks import check_run, has_started
@@ -31,12 +32,29 @@ def prepare_tokenizer(
     return load_tokenizer(path)
 
 
+def prepare_pair_tokenizer(
+    run_dir: Path,
+    init_from: Path | None,
+    train: Callable[[], PairTokenizer],
+    processes: ProcessGroup,
+) -> PairTokenizer:
+    """Like `prepare_tokenizer`, for the tokenizers of a translation model."""
+    if processes.is_first and not has_started(run_dir):
+        if init_from is None:
+            tokenizer = train()
+        else:
+            tokenizer = PairTokenizer.of_run(*load_tokenizers(init_from))
+        tokenizer.save(run_dir)
+    processes.wait()
+    return PairTokenizer.of_run(*load_tokenizers(run_dir))
+
+
 def prepare_model(
     model: nn.Module,
     config: RunConfig,
     run_dir: Path,
     init_from: Path | None,
-    new_tokenizer: Tokenizer | None = None,
+    new_tokenizer: PairTokenizer | None = None,
 ) -> None:
     """Check ``config`` against the run, and load the weights in ``init_from`` into ``model``.
 

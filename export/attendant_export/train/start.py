@@ -4,15 +4,14 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from attendant_export.bundle.kinds import kind_of_bundle
 from attendant_export.bundle.manifest import MANIFEST, read_manifest
 from attendant_export.bundle.parameters import read_parameters
 from attendant_export.bundle.upgrade import read_upgraded
-from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
-from attendant_export.models.embeddings import SOURCE
+from attendant_export.data.pair_tokenizer import PairTokenizer, load_tokenizers
+from attendant_export.models.embeddings import SOURCE, target_names
 from attendant_export.runs import checkpoint
 from attendant_export.runs.config import RunConfig, read_config
 from attendant_export.runs.config_checks import check_same_config
@@ -21,6 +20,7 @@ from attendant_export.runs.records import DataSource, read_run_record
 FREE = frozenset({"dropout"})
 """Fields that may differ from the model that gives the initial weights."""
 EMBEDDING = f"{SOURCE.tokens}.weight"
+TARGET_EMBEDDING = f"{target_names(shares_embeddings=False).tokens}.weight"
 
 
 def describe_start(folder: Path) -> tuple[str, list[DataSource]]:
@@ -61,7 +61,7 @@ def check_start(folder: Path, config: RunConfig, free: Set[str] = FREE) -> None:
     )
 
 
-def load_start(folder: Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> None:
+def load_start(folder: Path, model: nn.Module, tokenizer: PairTokenizer | None = None) -> None:
     """Load the best weights of a run folder, or the weights of a bundle, into ``model``.
 
     With a ``tokenizer`` that differs from the one in ``folder``, tokens with the same text take
@@ -73,11 +73,15 @@ def load_start(folder: Path, model: nn.Module, tokenizer: Tokenizer | None = Non
     else:
         parameters = checkpoint.read_weights(checkpoint.find_weights(folder))
     if tokenizer is not None:
-        own = model.state_dict()[EMBEDDING].cpu()
-        old_ids = load_tokenizer(folder / TOKENIZER).get_vocab()
-        parameters[EMBEDDING] = _carry_over(
-            parameters[EMBEDDING], old_ids, own, tokenizer.get_vocab()
-        )
+        own, (source, target) = model.state_dict(), load_tokenizers(folder)
+        sides = {
+            EMBEDDING: (source, tokenizer.source),
+            TARGET_EMBEDDING: (target or source, tokenizer.target),
+        }
+        for name, (old, side) in sides.items():
+            if name in own and name in parameters:
+                vocabularies = old.get_vocab(), own[name].cpu(), side.tokenizer.get_vocab()
+                parameters[name] = _carry_over(parameters[name], *vocabularies)
     checkpoint.set_weights(folder, parameters, model)
 
 

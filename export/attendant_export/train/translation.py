@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from attendant.v1.architecture_pb2 import Architecture
-from tokenizers import Tokenizer
 from torch import Tensor
 
+from attendant_export.data.pair_tokenizer import PairTokenizer
 from attendant_export.data.translation_data import TranslationData, TranslationTexts
 from attendant_export.data.translation_pairs import PairBatch
 from attendant_export.graphs.attention import check_decoder_heads
@@ -21,7 +21,7 @@ from attendant_export.train.device import pick_device, pick_precision
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer
 from attendant_export.train.schedule import TrainingOptions
-from attendant_export.train.setup import prepare_model, prepare_tokenizer
+from attendant_export.train.setup import prepare_model, prepare_pair_tokenizer
 from attendant_export.train.validation import ValidationSet, read_validation
 from attendant_export.train.vocabulary_loss import summed_cross_entropy
 
@@ -36,7 +36,7 @@ def label_smoothed_loss(model: EncoderDecoder, batch: PairBatch, label_smoothing
     """
     hidden = model(batch.source, batch.target_in)  # (batch, target, d_model)
     # Drop padding before the projection to the vocabulary, the largest product of the model.
-    real = batch.target_out != model.tokens.pad_id
+    real = batch.target_out != model.tokens.target_pad_id
     hidden, targets = hidden[real], batch.target_out[real]  # (tokens, d_model), (tokens)
     return summed_cross_entropy(model.logits, hidden, targets, label_smoothing) / batch.num_targets
 
@@ -47,7 +47,7 @@ class TranslationTask:
     def __init__(
         self,
         model: EncoderDecoder,
-        tokenizer: Tokenizer,
+        tokenizer: PairTokenizer,
         data: TranslationData,
         valid: Mapping[str, ValidationSet],
         cache_dir: Path,
@@ -137,13 +137,14 @@ def train_translation(
     torch.manual_seed(options.seed)
     taken_from = None if new_tokenizer else init_from
     cache_dir = run_dir / CACHE if data.cache_dir is None else data.cache_dir
-    tokenizer = prepare_tokenizer(
+    tokenizer = prepare_pair_tokenizer(
         run_dir,
         taken_from,
         lambda: TranslationTexts(data, cache_dir).train_tokenizer(),
         processes,
     )
-    network = with_vocab_size(architecture, tokenizer.get_vocab_size())
+    sizes = tokenizer.source.num_tokens, tokenizer.target.num_tokens
+    network = with_vocab_size(architecture, *sizes)
     config = RunConfig(TRANSLATION, network, TranslationTokens(), dropout)
     model = EncoderDecoder(network, TranslationTokens(), dropout).to(pick_device(device))
     dtype = pick_precision(precision, model.embedding.weight.device, processes)

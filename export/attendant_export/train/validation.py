@@ -1,15 +1,15 @@
 """Held-out sentences that a translation model is measured on while it is trained."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.data.augmentation import casual_form
+from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
 from attendant_export.data.text_files import group_references, read_pairs
 from attendant_export.data.translation_data import TranslationData
 from attendant_export.data.translation_pairs import PairBatch, batches_of
@@ -27,18 +27,21 @@ class ValidationSet:
 
     sources: list[str]
     references: list[list[str]]
+    marks: Marks = NO_MARKS
+    """The tokens next to each text."""
 
-    def scores(self, model: EncoderDecoder, tokenizer: Tokenizer) -> dict[str, float]:
+    def scores(self, model: EncoderDecoder, tokenizer: PairTokenizer) -> dict[str, float]:
         """BLEU and chrF of greedy translations."""
-        return score_translations(translate(model, tokenizer, self.sources), self.references)
+        texts = translate(model, tokenizer, self.sources, self.marks)
+        return score_translations(texts, self.references)
 
     def casual(self) -> "ValidationSet":
         """The same sentences in lower case without final punctuation."""
-        return ValidationSet([casual_form(source) for source in self.sources], self.references)
+        return replace(self, sources=[casual_form(source) for source in self.sources])
 
     @torch.inference_mode()
     def loss(
-        self, loss: Callable[[PairBatch], Tensor], tokenizer: Tokenizer, device: torch.device
+        self, loss: Callable[[PairBatch], Tensor], tokenizer: PairTokenizer, device: torch.device
     ) -> float:
         """The mean of ``loss`` over the target tokens of all references."""
         pairs = [
@@ -47,7 +50,7 @@ class ValidationSet:
             for reference in references
         ]
         total, num_targets = 0.0, 0
-        for batch in batches_of(pairs, tokenizer, MAX_BATCH_TOKENS):
+        for batch in batches_of(pairs, tokenizer, MAX_BATCH_TOKENS, self.marks):
             total += loss(batch.to(device)).item() * batch.num_targets
             num_targets += batch.num_targets
         return total / num_targets

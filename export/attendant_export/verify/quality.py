@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from attendant_export.data.batches import encode_whole
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.output_limits import max_output_tokens
+from attendant_export.data.pair_tokenizer import PairTokenizer
 from attendant_export.data.shortlists import WITH_SHORTLISTS
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_search import search_all
@@ -21,7 +22,7 @@ from attendant_export.verify.translation import SEARCHES
 
 def translate_by_graphs(
     graphs: TranslationGraphs,
-    tokenizer: Tokenizer,
+    tokenizer: PairTokenizer,
     texts: Sequence[str],
     limit: int,
     beam_size: int = 1,
@@ -31,7 +32,8 @@ def translate_by_graphs(
 
     Sources are truncated to ``limit`` tokens, which is also the limit of the model's outputs.
     """
-    sources = [ids.tolist() for ids in encode_whole(texts, tokenizer, limit)]
+    encoded = tokenizer.source.encode(texts)
+    sources = [[*ids[:-1][: limit - 1], ids[-1]] for ids in encoded]
     # Encoding sources of similar length together minimizes padding.
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     ordered = [sources[i] for i in order]
@@ -41,9 +43,7 @@ def translate_by_graphs(
         uses_shortlists=uses_shortlists,
     )
     translations = dict(zip(order, traces, strict=True))
-    return [
-        tokenizer.decode(list(translations[i].hypotheses[0].token_ids)) for i in range(len(texts))
-    ]
+    return [tokenizer.decode(translations[i].hypotheses[0].token_ids) for i in range(len(texts))]
 
 
 def compare_corpora(
@@ -62,7 +62,7 @@ def compare_corpora(
 
 
 def measure_translation(
-    precision: str, graphs: TranslationGraphs, tokenizer: Tokenizer, corpus: Corpus, limit: int
+    precision: str, graphs: TranslationGraphs, tokenizer: PairTokenizer, corpus: Corpus, limit: int
 ) -> list[QualityFigure]:
     """sacreBLEU and chrF of each search, and of each search with shortlists if there are any."""
     figures = []
