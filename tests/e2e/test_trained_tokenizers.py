@@ -49,13 +49,14 @@ def train(folder, kind, is_separate):
     options = TrainingOptions(
         max_steps=200, learning_rate=1e-2, warmup_steps=20, validate_every_steps=200
     )
-    given = {"dropout": 0.0, "device": "cpu"}
     one_step = dataclasses.replace(options, max_steps=1)
-    train_translation(architecture, plain, one_step, first, **given)
+    train_translation(architecture, plain, one_step, first, dropout=0.0, device="cpu")
     emoji = dataclasses.replace(
         plain, train=(PairSource(folder / "emoji.tsv"),), valid=folder / "emoji.tsv"
     )
-    train_translation(architecture, emoji, options, run_dir, init_from=first, **given)
+    train_translation(
+        architecture, emoji, options, run_dir, dropout=0.0, device="cpu", init_from=first
+    )
     return run_dir
 
 

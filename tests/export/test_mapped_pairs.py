@@ -406,7 +406,7 @@ def test_changed_pairs_come_from_the_text_of_their_own_file(tmp_path):
     data = TranslationData(sources, first, augmentation=augmentation, skip_bad_lines=True)
     texts = TranslationTexts(data, tmp_path / "cache")
     tokenizer = texts.train_tokenizer()
-    dataset: PairDataset = texts.dataset(PairTokenizer.of_run(tokenizer))
+    dataset: PairDataset = texts.dataset(tokenizer)
 
     rows = rows_of(dataset.batches(100, np.random.default_rng(0), data.augmentation))
 

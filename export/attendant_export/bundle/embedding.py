@@ -75,7 +75,9 @@ NUM_GUESSES = 3
 """Number of candidates that the model card shows for a mask."""
 
 
-def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
+def set_languages(
+    manifest: Manifest, languages: Sequence[str], _facts: Manifest | None = None
+) -> None:
     """Write the languages of a data card into the manifest."""
     manifest.languages.extend(languages)
 
@@ -205,10 +207,10 @@ def _best_guesses(model: Encoder, tokenizer: Tokenizer, text: str) -> str:
 
 
 def export_of_run(
-    run_dir: Path, draft: Draft, _controls: Sequence[ControlOption]
+    run_dir: Path, draft: Draft, _controls: Sequence[ControlOption], num_averaged: int | None
 ) -> EmbeddingExport:
-    """The export of the best model of a run. Embedding models have no controls."""
-    model, tokenizer = load_model(run_dir)
+    """The export of a run, with the weights of `load_model`. Embedding models have no controls."""
+    model, tokenizer = load_model(run_dir, num_averaged)
     assert isinstance(model, Encoder)
     return EmbeddingExport(model, tokenizer, draft)
 

@@ -5,9 +5,9 @@ only ever holds complete and verified bundles.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -33,9 +33,11 @@ from attendant_export.bundle.parameters import fitting_parameters
 from attendant_export.bundle.scratch import scratch_folder
 from attendant_export.bundle.weights import read_weights
 from attendant_export.data.corpus import Corpus
+from attendant_export.data.text_choice import NO_CHOICE, TextChoice
 from attendant_export.progress import progress
 from attendant_export.runs import checkpoint
 from attendant_export.runs.records import read_run_record
+from attendant_export.runs.text_facts import read_facts
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,8 @@ class ExportOptions:
     """Pairs for the reference outputs and for the comparison of precisions."""
     test_pairs: tuple[Path, ...] = ()
     """Pairs for the quality figures."""
+    choices: Mapping[Path, TextChoice] = field(default_factory=dict)
+    """The languages and controls of these files, if the model needs them."""
     swap: bool = False
     """Whether the second column of all these files is the source."""
     precisions: tuple[str, ...] = ("int8", "fp16")
@@ -79,6 +83,8 @@ class ExportOptions:
     """Description of the training. Empty: as recorded by the run."""
     hardware: str = ""
     """Hardware of the training. Empty: as recorded by the run."""
+    num_averaged: int | None = None
+    """Number of last validations whose mean weights are exported. None: the best weights."""
     shortlist_pairs: Path | None = None
     """Pairs to learn shortlists from. None: a bundle without shortlists."""
     controls: tuple[ControlOption, ...] = ()
@@ -91,7 +97,7 @@ class ExportOptions:
 
 
 def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> Path:
-    """Export the best model of a run to ``bundles_dir/<name>/<version>`` and return that folder.
+    """Export the model of a run to ``bundles_dir/<name>/<version>`` and return that folder.
 
     Raises BundleError if the folder exists and ParityError if the graphs differ from the model. A
     failed export leaves no files. Files that a killed export of the same bundle left are removed.
@@ -101,11 +107,13 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
         raise ValueError("shortlists are for translation models")
     if options.controls and kind.value != MODEL_KIND_TRANSLATION:
         raise ValueError("--control is for translation models")
+    if any(options.choices.values()) and kind.value != MODEL_KIND_TRANSLATION:
+        raise ValueError("languages and controls of files are for translation models")
     if options.glossaries and kind.value != MODEL_KIND_TRANSLATION:
         raise ValueError("--glossary is for translation models")
     with new_bundle(bundles_dir, options.name, options.version) as (folder, scratch):
         draft = _new_draft(kind, run_dir, folder, scratch, options)
-        export = kind.new_export(run_dir, draft, options.controls)
+        export = kind.new_export(run_dir, draft, options.controls, options.num_averaged)
         _write_model(export, draft, options)
     return bundles_dir / options.name / options.version
 
@@ -137,7 +145,13 @@ def new_bundle(bundles_dir: Path, name: str, version: str) -> Iterator[tuple[Pat
 def _new_draft(
     kind: ModelKind, run_dir: Path, folder: Path, scratch: Path, options: ExportOptions
 ) -> Draft:
-    valid = Corpus(options.valid_pairs, options.swap, MAX_PARITY_SENTENCES)
+    def corpus(path: Path, max_sentences: int | None = None) -> Corpus:
+        choice = options.choices.get(path, NO_CHOICE)
+        return Corpus(path, options.swap, max_sentences, choice)
+
+    valid = corpus(options.valid_pairs, MAX_PARITY_SENTENCES)
+    facts = read_facts(run_dir) or Manifest()
+    limits = (options.max_tokens, read_run_record(run_dir).max_tokens)
     return Draft(
         folder=folder,
         scratch=scratch,
@@ -145,8 +159,8 @@ def _new_draft(
         precisions=options.precisions,
         texts=valid.sources,
         valid=valid,
-        tests=[Corpus(path, options.swap) for path in options.test_pairs],
-        max_tokens=options.max_tokens or read_run_record(run_dir).max_tokens or MAX_TOKENS,
+        tests=[corpus(path) for path in options.test_pairs],
+        max_tokens=next(filter(None, (*limits, facts.limits.max_source_tokens, MAX_TOKENS))),
         shortlist_pairs=options.shortlist_pairs,
         swap=options.swap,
     )
@@ -201,7 +215,7 @@ def _new_manifest(kind: ModelKind, run_dir: Path, options: ExportOptions) -> Man
         provenance=_provenance(run_dir, options),
         text_normalization=TEXT_NORMALIZATION_STANDARD,
     )
-    kind.set_languages(manifest, card.languages)
+    kind.set_languages(manifest, card.languages, read_facts(run_dir))
     return manifest
 
 
@@ -214,11 +228,20 @@ def _provenance(run_dir: Path, options: ExportOptions) -> Provenance:
         ],
         trainer_version=record.trainer_version,
         seed=record.seed or 0,
-        recipe=options.recipe or record.recipe,
+        recipe=_recipe(run_dir, options),
         created=date.today().isoformat(),
         hardware=options.hardware or record.hardware,
         training_seconds=_training_seconds(run_dir),
     )
+
+
+def _recipe(run_dir: Path, options: ExportOptions) -> str:
+    recipe = options.recipe or read_run_record(run_dir).recipe
+    if options.num_averaged is None:
+        return recipe
+    kept = checkpoint.kept_weights(run_dir)[-options.num_averaged :]
+    steps = ", ".join(f"{int(path.stem):,}" for path in kept)
+    return f"{recipe} The weights are the mean of those after steps {steps}.".strip()
 
 
 def _training_seconds(run_dir: Path) -> float:

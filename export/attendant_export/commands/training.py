@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from attendant.v1.architecture_pb2 import Architecture
 
 from attendant_export import __version__
 from attendant_export.commands.data_files import (
+    chosen_file,
     data_file,
     extra_pairs,
     extra_validation,
@@ -31,12 +33,14 @@ from attendant_export.train.device import pick_device
 from attendant_export.train.distributed import ProcessGroup, join_processes
 from attendant_export.train.recipes import bert_recipe, describe_hardware, translation_recipe
 from attendant_export.train.schedule import TrainingOptions
-from attendant_export.train.start import describe_start
+from attendant_export.train.start import describe_start, start_architecture
 from attendant_export.train.translation import train_translation
 from attendant_export.training_arguments import DEFAULT_TEXTS, TATOEBA_TRAIN
 
 DEFAULT_EPOCHS = 5
 """Epochs of a training without any limit."""
+EXPORTED = ("", "contrastive_")
+"""The prefixes of the options of phases whose weights are exported."""
 
 
 def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOptions:
@@ -54,7 +58,8 @@ def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOpt
     values = {name: getattr(args, prefix + name) for name in names}
     if values["max_minutes"] is values["max_epochs"] is values["max_steps"] is None:
         values["max_epochs"] = DEFAULT_EPOCHS
-    return TrainingOptions(**values, seed=args.seed)
+    kept = args.keep_checkpoints if prefix in EXPORTED else 0
+    return TrainingOptions(**values, keep_checkpoints=kept, seed=args.seed)
 
 
 def _optional_phase(args: argparse.Namespace, prefix: str) -> TrainingOptions | None:
@@ -117,10 +122,12 @@ def _naming_widths(args: argparse.Namespace) -> Iterator[None]:
         raise ValueError(f"{widths}: {error}") from error
 
 
-def _translation_data(args: argparse.Namespace) -> TranslationData:
+def _translation_data(args: argparse.Namespace, separate_vocabularies: bool) -> TranslationData:
+    valid, valid_choice = chosen_file(args, "--valid", args.valid)
     return TranslationData(
         tuple(pair_source(args, text) for text in args.train or [TATOEBA_TRAIN]),
-        data_file(args, args.valid),
+        valid,
+        valid_choice,
         swap=args.swap,
         extra=tuple(extra_pairs(args, text) for text in args.extra_pairs),
         extra_valid=tuple(extra_validation(args, text) for text in args.extra_valid),
@@ -130,15 +137,30 @@ def _translation_data(args: argparse.Namespace) -> TranslationData:
         augmentation=parse_augmentation(args.augment),
         vocab_size=args.vocab_size,
         tokenizer_kind=args.tokenizer,
-        separate_vocabularies=args.separate_vocabularies,
+        separate_vocabularies=separate_vocabularies,
         max_batch_tokens=args.max_batch_tokens,
         skip_bad_lines=args.skip_bad_lines,
         cache_dir=args.cache_dir,
     )
 
 
-def run_train_translation(args: argparse.Namespace) -> None:
-    """Train a translation model, or resume its training."""
+SIZES = (
+    "d_model",
+    "num_heads",
+    "d_feed_forward",
+    "num_encoder_layers",
+    "num_decoder_layers",
+    "post_norm",
+    "separate_vocabularies",
+)
+"""The options that describe the network of a translation model."""
+
+
+def _translation_network(args: argparse.Namespace) -> Architecture:
+    """The network of the options, or of the initial weights if all options have their defaults."""
+    are_default = all(getattr(args, name) == args.parser.get_default(name) for name in SIZES)
+    if args.init_from is not None and are_default:
+        return start_architecture(args.init_from)
     with _naming_widths(args):
         architecture = transformer(
             vocab_size=args.vocab_size,
@@ -151,7 +173,14 @@ def run_train_translation(args: argparse.Namespace) -> None:
             shares_embeddings=not args.separate_vocabularies,
         )
         check_decoder_heads(architecture)
-    data, options = _translation_data(args), _training_options(args)
+    return architecture
+
+
+def run_train_translation(args: argparse.Namespace) -> None:
+    """Train a translation model, or resume its training."""
+    architecture = _translation_network(args)
+    data = _translation_data(args, separate_vocabularies=not architecture.shares_embeddings)
+    options = _training_options(args)
     has_new_tokenizer = args.init_from is None or args.new_tokenizer
     if args.tokenizer != BPE and not has_new_tokenizer:
         raise ValueError("--tokenizer: is for a new tokenizer; --init-from has one")

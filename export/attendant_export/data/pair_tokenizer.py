@@ -54,10 +54,9 @@ class Side:
 
     def encode(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """The token ids of each text."""
-        limit, encoded = self.vocab_size, encode(texts, self.tokenizer)
-        if limit is None or self.unk_id is None:
+        limit, unk_id, encoded = self.num_tokens, self.unk_id, encode(texts, self.tokenizer)
+        if unk_id is None or self.tokenizer.get_vocab_size() <= limit:
             return encoded
-        unk_id = self.unk_id
         return ([i if i < limit else unk_id for i in ids] for ids in encoded)
 
 
@@ -124,9 +123,16 @@ class PairTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write the files of the tokenizers."""
-        self.source.tokenizer.save(str(folder / TOKENIZER))
-        if not self.is_joint:
-            self.target.tokenizer.save(str(folder / TARGET_TOKENIZER))
+        other = None if self.is_joint else self.target.tokenizer
+        save_tokenizers(folder, self.source.tokenizer, other)
+
+
+def save_tokenizers(folder: Path, source: Tokenizer, target: Tokenizer | None) -> None:
+    """Write the tokenizers of a run; None: targets have that of the sources."""
+    source.save(str(folder / TOKENIZER))
+    (folder / TARGET_TOKENIZER).unlink(missing_ok=True)
+    if target is not None:
+        target.save(str(folder / TARGET_TOKENIZER))
 
 
 def load_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer | None]:

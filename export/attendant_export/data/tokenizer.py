@@ -74,9 +74,11 @@ def train_translation_tokenizer(
     normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     )
-    pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
-    )
+    steps = [pre_tokenizers.Metaspace()]
+    if kind != UNIGRAM_BYTES:
+        # A unigram trainer finds a word only within several others, such as those with commas.
+        steps.append(pre_tokenizers.Punctuation("isolated"))
+    pre_tokenizer = pre_tokenizers.Sequence(steps)
     special = [PAD, BOS, EOS, UNK, *others]
     if kind == BPE:
         tokenizer = Tokenizer(models.BPE(unk_token=UNK))

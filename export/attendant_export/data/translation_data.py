@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation
 from attendant_export.data.bad_lines import SKIP, BadLines, counted
 from attendant_export.data.mixtures import nums_in_epoch, spread_rows
@@ -15,8 +17,9 @@ from attendant_export.data.pair_filters import (
     TextFilters,
 )
 from attendant_export.data.pair_texts import PairTexts, open_texts
-from attendant_export.data.pair_tokenizer import PairTokenizer
+from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
 from attendant_export.data.pair_tokens import EncodedPairs, open_tokens
+from attendant_export.data.text_choice import NO_CHOICE, TextChoice
 from attendant_export.data.tokenizer import BPE, train_translation_tokenizer
 from attendant_export.data.translation_pairs import PairDataset
 
@@ -33,6 +36,7 @@ class PairSource:
 
     path: Path
     weight: float | None = None
+    choice: TextChoice = NO_CHOICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class ExtraPairs:
 
     path: Path
     repeats: int = 1
+    choice: TextChoice = NO_CHOICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class ExtraValidation:
 
     name: str
     path: Path
+    choice: TextChoice = NO_CHOICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class TranslationData:
     train: tuple[PairSource, ...]
     valid: Path
     """Pairs whose quality chooses the best checkpoint."""
+    valid_choice: TextChoice = NO_CHOICE
     swap: bool = False
     """Translate the second column to the first."""
     extra: tuple[ExtraPairs, ...] = ()
@@ -101,6 +108,16 @@ class TranslationData:
         if len({extra.name for extra in self.extra_valid}) < len(self.extra_valid):
             raise ValueError("--extra-valid: want a name of its own for every file")
 
+    @property
+    def parts(self) -> list[PairSource | ExtraPairs]:
+        """The sources, then the extra pairs."""
+        return [*self.train, *self.extra]
+
+    @property
+    def choices(self) -> list[TextChoice]:
+        """The languages and controls of each part."""
+        return [part.choice for part in self.parts]
+
     def nums_in_epoch(self, parts: Sequence[PairTexts | EncodedPairs]) -> list[int]:
         """The number of pairs of each of ``parts`` in an epoch: the sources, then the extra ones.
 
@@ -137,29 +154,39 @@ class TranslationTexts:
             for row in spread_rows(len(part), round(num * share)):
                 yield from part[int(row)][sides]
 
-    def train_tokenizer(self) -> PairTokenizer:
+    def train_tokenizer(self, others: Sequence[str] = ()) -> PairTokenizer:
         """Train one tokenizer, or one for each side, on a sample of the texts.
 
-        Raises ValueError as `train_translation_tokenizer`.
+        That of the sources has the special tokens ``others`` as well. Raises ValueError as
+        `train_translation_tokenizer`.
         """
-        data = self._data
-        sides = [slice(0, 1), slice(1, 2)] if data.separate_vocabularies else [BOTH_SIDES]
+        if not self._data.separate_vocabularies:
+            return PairTokenizer.of_run(self._train_tokenizer(BOTH_SIDES, others))
+        source, target = slice(0, 1), slice(1, 2)
         return PairTokenizer.of_run(
-            *(
-                train_translation_tokenizer(
-                    _Sample(self, side), data.vocab_size, data.tokenizer_kind
-                )
-                for side in sides
-            )
+            self._train_tokenizer(source, others), self._train_tokenizer(target)
         )
 
-    def dataset(self, tokenizer: PairTokenizer) -> PairDataset:
+    def _train_tokenizer(self, sides: slice, others: Sequence[str] = ()) -> Tokenizer:
+        data = self._data
+        return train_translation_tokenizer(
+            _Sample(self, sides), data.vocab_size, data.tokenizer_kind, others
+        )
+
+    def dataset(self, tokenizer: PairTokenizer, marks: Sequence[Marks] = ()) -> PairDataset:
         """The encoded pairs, in mapped files; logs the pairs of each file, and what is left out.
+
+        ``marks`` are the tokens next to the texts of each part.
 
         Raises ValueError that lists the lines that are too long, unless the data skip bad lines.
         """
         filters = self._data.length_filters
-        parts = [open_tokens(each, tokenizer, self._cache_dir, filters) for each in self.parts]
+        parts = [
+            open_tokens(each, tokenizer, self._cache_dir, filters, part_marks)
+            for each, part_marks in zip(
+                self.parts, marks or [NO_MARKS] * len(self.parts), strict=True
+            )
+        ]
         self._refuse(part.too_long for part in parts)
         for part in parts:
             logger.info("%s: %s", part.texts.name, describe_pairs(part, filters))

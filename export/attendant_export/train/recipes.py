@@ -68,6 +68,11 @@ def _describe_additions(data: TranslationData) -> str:
     """How training pairs are mixed, what is added, changed and left out, in whole sentences."""
     sentences = _describe_mixture(data)
     sentences += [
+        f"The pairs of {part.path.name} are marked with {part.choice}. "
+        for part in data.parts
+        if part.choice
+    ]
+    sentences += [
         f"Each pair of {extra.path.name} occurs {extra.repeats:,} times in an epoch. "
         for extra in data.extra
     ]

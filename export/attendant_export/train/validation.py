@@ -1,11 +1,12 @@
 """Held-out sentences that a translation model is measured on while it is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from attendant.v1.bundle_pb2 import Manifest
 from torch import Tensor
 
 from attendant_export.data.augmentation import casual_form
@@ -14,6 +15,7 @@ from attendant_export.data.text_files import group_references, read_pairs
 from attendant_export.data.translation_data import TranslationData
 from attendant_export.data.translation_pairs import PairBatch, batches_of
 from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.runs.text_facts import marks_of
 from attendant_export.runs.translation import translate
 from attendant_export.verify.metrics import score_translations
 
@@ -63,6 +65,19 @@ def read_validation(data: TranslationData, seed: int) -> dict[str, ValidationSet
     """
     files = {"": data.valid} | {extra.name: extra.path for extra in data.extra_valid}
     return {name: _read(path, data, seed) for name, path in files.items()}
+
+
+def with_marks(
+    valid: Mapping[str, ValidationSet], data: TranslationData, facts: Manifest | None
+) -> dict[str, ValidationSet]:
+    """The sets of `read_validation` with the tokens of their languages and controls.
+
+    Raises ValueError as `marks_of`.
+    """
+    choices = {"": data.valid_choice} | {extra.name: extra.choice for extra in data.extra_valid}
+    return {
+        name: replace(each, marks=marks_of(facts, choices[name])) for name, each in valid.items()
+    }
 
 
 def _read(path: Path, data: TranslationData, seed: int) -> ValidationSet:
