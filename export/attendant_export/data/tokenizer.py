@@ -74,7 +74,7 @@ def train_translation_tokenizer(
     normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     )
-    steps = [pre_tokenizers.Metaspace()]
+    steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Metaspace()]
     if kind != UNIGRAM_BYTES:
         # A unigram trainer finds a word only within several others, such as those with commas.
         steps.append(pre_tokenizers.Punctuation("isolated"))
