@@ -142,7 +142,8 @@ def test_the_shares_of_all_processes_are_the_whole_batch(pairs, tokenizer, tmp_p
 
 def test_pairs_are_encoded_once_and_then_only_mapped(pairs, tokenizer, tmp_path, monkeypatch):
     first = encoded_pairs(tmp_path, pairs, tokenizer)
-    monkeypatch.setattr("attendant_export.data.pair_tokens.encode", lambda *_: pytest.fail("again"))
+    encoder = "attendant_export.data.pair_tokenizer.PairTokenizer.encode"
+    monkeypatch.setattr(encoder, lambda *_: pytest.fail("again"))
 
     second = encoded_pairs(tmp_path, pairs, tokenizer)
 
@@ -355,13 +356,13 @@ def test_a_source_that_comes_often_has_every_pair_equally_often():
     assert spread_rows(0, 0).tolist() == []
 
 
-def test_an_epoch_mixes_files_by_weight_and_draws_anew(tokenizer, tmp_path):
+def test_an_epoch_mixes_files_by_weight_and_draws_anew(tmp_path):
     large = write(tmp_path, *(f"we go {i}\twir {i}" for i in range(90)), name="large.tsv")
     small = write(tmp_path, *(f"see {i}\tund {i}" for i in range(10)), name="small.tsv")
     data = TranslationData((PairSource(large, 1), PairSource(small, 3)), tmp_path / "valid.tsv")
     texts = TranslationTexts(data, tmp_path / "cache")
     tokenizer = texts.train_tokenizer()
-    dataset = texts.dataset(PairTokenizer.of_run(tokenizer))
+    dataset = texts.dataset(tokenizer)
 
     def epoch(seed):
         batches = dataset.batches(100, np.random.default_rng(seed))

@@ -123,9 +123,10 @@ def _naming_widths(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _translation_data(args: argparse.Namespace, separate_vocabularies: bool) -> TranslationData:
+    train = tuple(pair_source(args, text) for text in args.train or [TATOEBA_TRAIN])
     valid, valid_choice = chosen_file(args, "--valid", args.valid)
     return TranslationData(
-        tuple(pair_source(args, text) for text in args.train or [TATOEBA_TRAIN]),
+        train,
         valid,
         valid_choice,
         swap=args.swap,
