@@ -1,6 +1,7 @@
 """Training throughput of `attendant-export`, and its utilisation of the machine.
 
     python -m bench.training --data-dir DATA_DIR --rounds 5 --precisions fp32 bf16
+    python -m bench.training --data-dir DATA_DIR --precisions auto --against-plain-loop --busy 2
 
 Runs ``attendant-export train-translation`` for one epoch on a sample of Tatoeba pairs, starting
 from the built-in bundle. The time of the epoch, without start and validation, comes from
@@ -8,6 +9,10 @@ from the built-in bundle. The time of the epoch, without start and validation, c
 Utilisation is the ratio of two rates. The first is the operations that the model needs for real
 tokens, three times those of the forward pass, per second. The second is the fastest fp32 matrix
 product on the same threads, measured before each round. Several precisions train in turn.
+
+``--against-plain-loop`` also trains a model of the same sizes as in PyTorch's tutorial
+(``bench.rivals.plain_training``), in turn with ours. ``--busy`` keeps processors busy meanwhile,
+with as many processes.
 """
 
 import argparse
@@ -19,8 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from attendant.v1.model_pb2 import TranslationSizes
@@ -80,8 +87,14 @@ def mean_flops(lines: Sequence[str]) -> float:
     return sum(map(lambda s, t: flops_per_pair(sizes, s, t), sources, targets)) / len(lines)
 
 
-def train(lines: Sequence[str], precision: str) -> float:
-    """Seconds of one epoch of ``attendant-export``, from its history."""
+def train(lines: Sequence[str], precision: str, is_default: bool = False) -> float:
+    """Seconds of one epoch of ``attendant-export``, from its history.
+
+    With all threads of the machine or, if ``is_default``, as many as the trainer chooses.
+    """
+    environment = dict(os.environ)
+    if not is_default:
+        environment["OMP_NUM_THREADS"] = str(NUM_THREADS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "train.tsv").write_text("".join(lines), encoding="utf-8")
@@ -91,10 +104,32 @@ def train(lines: Sequence[str], precision: str) -> float:
         command += [f"--run-dir={folder / 'run'}", f"--init-from={BUNDLE}", "--max-epochs=1"]
         command += [f"--max-batch-tokens={MAX_BATCH_TOKENS}", "--validate-every-steps=1000000"]
         command += [f"--precision={precision}"]
-        environment = os.environ | {"OMP_NUM_THREADS": str(NUM_THREADS)}
         subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
         with (folder / "run" / "history.csv").open(encoding="utf-8") as file:
             return 60 * float(next(csv.DictReader(file))["minutes"])
+
+
+def train_plainly(lines: Sequence[str]) -> float:
+    """Seconds of one epoch of the plain loop."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv") as file:
+        file.writelines(lines)
+        file.flush()
+        command = [sys.executable, "-m", "bench.rivals.plain_training", file.name]
+        command.append(str(BUNDLE / "tokenizer.json"))
+        return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+@contextmanager
+def busy_processors(num_processes: int) -> Iterator[None]:
+    """Processes that compute all the time."""
+    spin = [sys.executable, "-c", "while True: sum(range(10_000))"]
+    processes = [subprocess.Popen(spin) for _ in range(num_processes)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -105,25 +140,28 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precisions", nargs="+", default=["fp32"], choices=PRECISIONS, help="what to compare"
     )
+    parser.add_argument(
+        "--against-plain-loop", action="store_true", help="also train as in PyTorch's tutorial"
+    )
+    parser.add_argument(
+        "--busy", type=int, default=0, metavar="PROCESSES", help="other processes that compute"
+    )
     return parser
 
 
-def main() -> None:
-    """Run the bench and print JSON."""
-    arguments = build_parser().parse_args()
-    torch.set_num_threads(NUM_THREADS)
-    lines = sample_pairs(arguments.data_dir / TRAIN, arguments.sentences)
+def measure(arguments: argparse.Namespace, lines: Sequence[str]) -> dict[str, Any]:
+    """The figures of all rounds."""
     speeds: dict[str, list[float]] = {each: [] for each in arguments.precisions}
-    peaks = []
+    peaks, plain = [], []
     for _ in range(arguments.rounds):
         peaks.append(sgemm_flops())
         for precision, measured in speeds.items():
-            measured.append(len(lines) / train(lines, precision))
+            is_default = arguments.against_plain_loop
+            measured.append(len(lines) / train(lines, precision, is_default))
+        if arguments.against_plain_loop:
+            plain.append(len(lines) / train_plainly(lines))
     per_pair = mean_flops(lines)
-    results = {
-        "threads": NUM_THREADS,
-        "max_batch_tokens": MAX_BATCH_TOKENS,
-        "sentence_pairs": len(lines),
+    figures: dict[str, Any] = {
         "flops_per_sentence_pair": per_pair,
         "sgemm_flops_per_second": spread(peaks),
         "sentence_pairs_per_second": {each: spread(of) for each, of in speeds.items()},
@@ -132,7 +170,29 @@ def main() -> None:
             for each, of in speeds.items()
         },
     }
-    report("training", results)
+    if plain:
+        figures["plain_sentence_pairs_per_second"] = spread(plain)
+        figures["against_plain_loop"] = {
+            each: spread([s / p for s, p in zip(of, plain, strict=True)])
+            for each, of in speeds.items()
+        }
+    return figures
+
+
+def main() -> None:
+    """Run the bench and print JSON."""
+    arguments = build_parser().parse_args()
+    torch.set_num_threads(NUM_THREADS)
+    lines = sample_pairs(arguments.data_dir / TRAIN, arguments.sentences)
+    with busy_processors(arguments.busy):
+        figures = measure(arguments, lines)
+    sizes = {
+        "threads": NUM_THREADS,
+        "max_batch_tokens": MAX_BATCH_TOKENS,
+        "sentence_pairs": len(lines),
+        "busy_processes": arguments.busy,
+    }
+    report("training", sizes | figures)
 
 
 if __name__ == "__main__":

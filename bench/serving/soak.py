@@ -5,8 +5,9 @@
 Finds the capacity first, with callers that wait for their answers. The load then mixes
 translations, streams, embeddings, cancellations, deadlines, requests that are no messages, and
 clients that leave without a word. A part of the answers is compared with those of calls alone.
-Exits with 1 if calls failed, were lost or answered wrongly, if memory, files or threads grew, or if
-gauges do not return to 0.
+Exits with 1 if calls failed, were lost or answered wrongly, if more than 1 % of them were admitted
+and reached the server's limit of time (`late`), if memory, files or threads grew, or if gauges do
+not return to 0.
 """
 
 import argparse

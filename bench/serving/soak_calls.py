@@ -73,6 +73,8 @@ class Callers:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 end = "refused"
+            elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                end = "late"  # calls with deadlines of their own expire
             else:
                 end = "failed"
                 # Messages with figures would be keys without end.

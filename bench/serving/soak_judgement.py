@@ -7,6 +7,9 @@ from statistics import linear_regression, median
 
 MAX_GROWTH_BYTES = 20_000_000
 """How much the typical resident memory of the last quarter may exceed that of the first."""
+MAX_LATE_SHARE = 0.01
+"""Share of the calls that may be admitted and reach ``max_request_seconds`` in an overload: calls
+are refused by an estimate of their wait (decision 0049)."""
 MAX_MORE_HANDLES = 4
 """Files or threads that may be open at the end beyond those at the start."""
 
@@ -16,8 +19,8 @@ class Soak:
     """What was counted and sampled."""
 
     calls: Counter[str] = field(default_factory=Counter)
-    """Calls by their end: answered, refused, expired, cancelled, rejected, left; failed, lost and
-    wrong are faults."""
+    """Calls by their end: answered, refused, expired, cancelled, rejected, left, late; failed, lost
+    and wrong are faults."""
     failures: Counter[str] = field(default_factory=Counter)
     """Failed calls by status."""
     memory: list[tuple[float, int]] = field(default_factory=list)
@@ -38,6 +41,8 @@ class Soak:
         """Descriptions of all faults; empty if there are none."""
         found = [f"{self.calls[end]} {end}" for end in ("failed", "lost", "wrong")]
         found = [fault for fault in found if not fault.startswith("0 ")]
+        if self.calls["late"] > MAX_LATE_SHARE * self.calls.total():
+            found.append(f"{self.calls['late']} late")
         if (growth := growth_of([size for _, size in self.memory])) > max_growth_bytes:
             found.append(f"memory grew by {growth / 1e6:.0f} MB")
         for name, (before, after) in (("files", self.files), ("threads", self.threads)):

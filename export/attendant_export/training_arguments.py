@@ -10,6 +10,7 @@ from attendant_export.data.tokenizer import BPE, KINDS
 from attendant_export.graphs.attention import HEAD_DIM_MULTIPLE
 from attendant_export.ranges import positive, share, share_below_one, whole
 from attendant_export.train.device import PRECISIONS
+from attendant_export.train.distillation import DISTILLATION_WEIGHT, NUM_HARD_NEGATIVES
 from attendant_export.train.schedule import RANGES
 
 TATOEBA_TRAIN = "tatoeba/tatoeba.en-de.train.tsv.gz"
@@ -288,4 +289,42 @@ def add_train_bert(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--temperature", type=positive, default=0.05, help="temperature of the contrastive loss"
+    )
+    _add_teacher(parser)
+
+
+def _add_teacher(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="BUNDLE_DIR",
+        help="bundle of an embedding model, NAME/VERSION, whose vectors of the first side of the "
+        "pairs are learned for both sides; needs an installed server",
+    )
+    parser.add_argument(
+        "--teacher-text",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="further texts whose vectors are learned from --teacher, one on each line: a file, "
+        "plain or .gz, .xz or .bz2, or a folder of such files; may be repeated",
+    )
+    parser.add_argument(
+        "--distillation-weight",
+        type=positive,
+        help="weight of the distance to the vectors of --teacher relative to the contrastive "
+        f"loss; default: {DISTILLATION_WEIGHT:g}",
+    )
+    parser.add_argument(
+        "--hard-negatives",
+        type=whole(0),
+        metavar="N",
+        help="let N pairs that --teacher finds similar to a pair share its batch; default: "
+        f"{NUM_HARD_NEGATIVES}",
+    )
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        help="folder of the vectors of --teacher, which several runs may share; default: data in "
+        "--run-dir",
     )

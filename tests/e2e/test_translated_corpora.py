@@ -301,3 +301,12 @@ def test_an_interrupt_ends_the_translation_and_names_the_way_to_continue(
     assert "stopped by SIGINT; run the same command again to continue" in message
     main(command)
     assert [source for source, _ in read_pairs(tmp_path / "pairs.tsv")] == TEXTS
+
+
+def test_translations_that_began_to_repeat_themselves_are_left_out(
+    text: Path, command: list[str], tmp_path: Path
+) -> None:
+    repetitive = "Help Customers Find Your Content"
+    text.write_text(f"{TEXTS[0]}\n{repetitive}\n{TEXTS[1]}\n", encoding="utf-8")
+    main([*command, "--beam-size", "1"])
+    assert [source for source, _ in read_pairs(tmp_path / "pairs.tsv")] == TEXTS[:2]

@@ -24,7 +24,10 @@ from attendant_export.data.tokenizer import train_translation_tokenizer
 from bench.quality.first_contact import read_phrases, words_of
 from tests.support.pairs import pair_dataset
 
-SHORT_PHRASES = Path(__file__).parents[2] / "export/data/short_phrases.en-de.tsv"
+PHRASES = [
+    Path(__file__).parents[2] / "export/data" / name
+    for name in ("short_phrases.en-de.tsv", "phrase_patterns.en-de.tsv")
+]
 SENTENCES = [
     ("I have 25 apples.", "Ich habe 25 Äpfel."),
     ("Tom is here.", "Tom ist hier."),
@@ -192,13 +195,14 @@ def test_a_changed_pair_that_is_too_long_does_not_replace_its_pair(tmp_path):
     assert batch.source.tolist() == [tokenizer.encode("ab").ids] * 5
 
 
-def test_no_phrase_of_the_first_contact_bench_is_trained_on():
-    trained = {words_of(source) for source, _ in read_pairs(SHORT_PHRASES)}
+@pytest.mark.parametrize("file", PHRASES, ids=lambda path: path.name)
+def test_no_phrase_of_the_first_contact_bench_is_trained_on(file):
+    trained = {words_of(source) for source, _ in read_pairs(file)}
 
     assert not trained & {words_of(phrase.source) for phrase in read_phrases()}
 
 
 def test_no_short_phrase_occurs_twice():
-    pairs = read_pairs(SHORT_PHRASES)
+    pairs = [pair for file in PHRASES for pair in read_pairs(file)]
 
-    assert len(set(pairs)) == len(pairs) > 800
+    assert len(set(pairs)) == len(pairs) > 2000

@@ -17,15 +17,12 @@ from attendant_export.runs import checkpoint
 from attendant_export.runs.config import BERT, RunConfig
 from attendant_export.runs.models import load_model
 from attendant_export.stopping import Stopped
-from attendant_export.train.bert import (
-    ContrastiveOptions,
-    MlmOptions,
-    MlmTask,
-    embed_texts,
-    train_bert,
-)
+from attendant_export.train.bert import train_bert
 from attendant_export.train.bert_losses import contrastive_loss
+from attendant_export.train.contrastive import ContrastiveOptions
+from attendant_export.train.masked import MlmOptions, MlmTask
 from attendant_export.train.schedule import TrainingOptions
+from attendant_export.train.sentence_vectors import embed_texts
 from attendant_export.train.start import check_start, load_start
 from attendant_export.verify.metrics import retrieval_accuracy
 from attendant_manifest.sizes import embedding_sizes

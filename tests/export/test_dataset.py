@@ -196,7 +196,7 @@ def test_paraphrases_share_a_translation_and_are_limited():
 
 
 def test_no_sentence_is_in_a_batch_of_pairs_twice(tokenizer, rng):
-    for first, second in SimilarPairs(PAIRS, tokenizer, 64).batches(4, rng):
+    for first, second, _ in SimilarPairs(PAIRS, tokenizer, 64).batches(4, rng):
         rows = [tuple(row) for side in (first, second) for row in side.tolist()]
         assert len(set(rows)) == len(rows)
 
@@ -204,7 +204,7 @@ def test_no_sentence_is_in_a_batch_of_pairs_twice(tokenizer, rng):
 def test_batches_of_pairs_keep_partners_together(tokenizer, rng):
     partners = {
         (tokenizer.decode(a), tokenizer.decode(b))
-        for first, second in SimilarPairs(PAIRS, tokenizer, 64).batches(1, rng)
+        for first, second, _ in SimilarPairs(PAIRS, tokenizer, 64).batches(1, rng)
         for a, b in zip(first.tolist(), second.tolist(), strict=True)
     }
     assert len(partners) == len(PAIRS)

@@ -36,6 +36,7 @@ BERT = (
     "--embeddings-validate-every-steps 2 --mlm-max-steps 4 --mlm-validate-every-steps 2 "
     "--contrastive-max-steps 4 --contrastive-validate-every-steps 2 "
 )
+TEACHER = next((Path(__file__).parents[2] / "bundles" / "bert-en-de").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_two_processes_train_all_phases_of_a_bert_as_one_does(data_dir, tmp_path
     main([*BERT.split(), "--data-dir", str(data_dir), "--run-dir", str(start)])
 
     for num_processes in (1, 2):
-        begun = f"{BERT} --init-from {start}"
+        begun = f"{BERT} --init-from {start} --teacher {TEACHER} --teacher-text text.txt"
         train(begun, data_dir, tmp_path / str(num_processes), num_processes)
 
     for phase in ("embeddings", "mlm", "."):

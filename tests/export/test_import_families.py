@@ -158,7 +158,10 @@ def test_no_limit_of_the_tokenizer_leaves_that_of_the_positions(tmp_path):
     [
         ("---\nlicense: apache-2.0\nlanguage: de\n---\n", "apache-2.0", ["de"]),
         ("---\nlicense: other\nlicense_name: my-licence\n---\n", "my-licence", []),
-        ("---\nlicense: mit\nlanguage:\n- en\n- 5\n---\n# Text", "mit", ["en"]),
+        ("---\nlicense: mit\nlanguage:\n- en\n- [5]\n---\n# Text", "mit", ["en"]),
+        ("---\nlicense:\n- mit\nlanguage:\n- no\n- en\n---\n", "mit", ["no", "en"]),
+        ("---\nlicense: [mit, cc-by-4.0]\n---\n", "mit, cc-by-4.0", []),
+        ("\ufeff\n--- \nlicense: mit\n--- \n", "mit", []),
     ],
 )
 def test_licence_and_languages_come_from_the_head_of_the_card(card, license_, languages, tmp_path):

@@ -269,6 +269,11 @@ def test_languages_can_be_chosen_from_those_of_the_checkpoint(tmp_path, capsys):
         ("bart", {"forced_bos_token_id": 9000}, "token id 9000 is not in the "),
         ("bart", {"vocab_size": 20}, "exceeds the vocab_size 20"),
         ("bart", {"max_position_embeddings": 50}, "(132, 32), not (52, 32)"),
+        (
+            "bart",
+            {"architectures": ["BartForSequenceClassification"]},
+            "architectures is BartForSequenceClassification, which is not supported for model_type",
+        ),
         ("mbart", {"normalize_before": False}, "normalize_before is False"),
         ("mbart", {"add_final_layer_norm": False}, "add_final_layer_norm is False"),
         ("mbart", {"decoder_start_token_id": 2}, "decoder_start_token_id is 2, want the token of"),

@@ -13,6 +13,7 @@ from attendant.v1.embedding_pb2 import (
 )
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
+from tokenizers import Tokenizer
 
 from tests.support.checkpoints import (
     NUM_POSITIONS,
@@ -314,10 +315,20 @@ def test_damaged_prompts_are_named(prompts, tmp_path, refusal):
     assert f"{source / 'config_sentence_transformers.json'}: prompts" in message
 
 
+def test_settings_that_lower_the_case_of_texts_change_their_tokens(tmp_path, import_):
+    source = write_sentence_transformer(tmp_path / "source", MEAN)
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    capital, small = (tokenizer.encode(text).ids for text in ("THE TRAIN", "the train"))
+    assert capital != small
+    change_json(source / "sentence_bert_config.json", do_lower_case=True)
+    assert read_encoder(source).tokenizer.encode("THE TRAIN").ids == small
+    assert import_(source).parity.original.num_different_token_ids == 0
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("do_lower_case", True),
+        ("do_lower_case", "yes"),
         ("transformer_task", "fill-mask"),
         ("processing_kwargs", {"text": {"add_special_tokens": False}}),
         ("query_length", 32),

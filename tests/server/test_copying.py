@@ -31,6 +31,12 @@ def with_copies(found: Piece, translation: str) -> str:
         ("Mail a.b@c.de, please", "Mail, please", "MAIL a.b@c.de, PLEASE"),
         ("go 1️⃣ or 👨‍👩‍👧 go", "go or go", "GO 1️⃣ OR 👨‍👩‍👧 GO"),
         ("(www.x.org) is it", "() is it", "(www.x.org) IS IT"),
+        ("Call +1 555 0100 now.", "Call now.", "CALL +1 555 0100 NOW."),
+        ("call (555) 010-1234.", "call.", "CALL (555) 010-1234."),
+        ("call 555-010-1234, please", "call, please", "CALL 555-010-1234, PLEASE"),
+        ("order 12345678 is here", "order is here", "ORDER 12345678 IS HERE"),
+        ("pay to DE89370400440532013000!", "pay to!", "PAY TO DE89370400440532013000!"),
+        ("part AB-12345: new", "part: new", "PART AB-12345: NEW"),
     ],
 )
 def test_a_copied_part_is_put_at_about_the_same_place(text: str, to_translate: str, upper: str):
@@ -38,6 +44,23 @@ def test_a_copied_part_is_put_at_about_the_same_place(text: str, to_translate: s
     assert found is not None
     assert found.text == to_translate
     assert with_copies(found, found.text.upper()) == upper
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "in 2024 and 1999",
+        "12,345,678 or 1.234.567,89 people",
+        "COVID-19, ISO 9001 and H2SO4",
+        "on 2026-11-30 at 10:30:00",
+        "version 2.10.3 of room 4711",
+        "a plus of 12 or 3-4-5-6",
+    ],
+)
+def test_numbers_that_a_model_can_read_are_translated(text: str):
+    found = whole(text)
+    assert found is not None
+    assert found.text == text
 
 
 def links_of(source: str, target: str, pairs: str) -> list[WordLink]:

@@ -158,6 +158,27 @@ def test_a_translation_scores_what_decoding_gave_it(bundle, model):
         )
 
 
+def test_a_search_that_backs_out_of_loops_scores_what_decoding_gave_it(bundle, model):
+    rng = random.Random(2)
+    options = SearchOptions(60, min_output_tokens=50, repetition_guard=True)
+    calls = [
+        TranslateCall([[*(rng.randrange(4, model.vocab_size) for _ in range(9)), 2]], options)
+        for _ in range(16)
+    ]
+    found = [hypotheses[0][0] for hypotheses in run(new_scheduler(model), *calls)]
+    can_rewind = not model.decoder_step.signature.replaced_states
+    assert any(h.num_rewinds > 1 for h in found) == can_rewind
+    pairs = [(call.sources[0], list(h.token_ids)) for call, h in zip(calls, found, strict=True)]
+    [scores] = run(new_scheduler(model), ScoreCall(pairs))
+    for hypothesis, score in zip(found, scores, strict=True):
+        assert np.allclose(
+            score.log_probabilities,
+            hypothesis.log_probabilities,
+            rtol=0,
+            atol=TOLERANCES[bundle.precision],
+        )
+
+
 def test_searches_find_the_reference_outputs_of_the_bundle(bundle, model):
     reference = json.loads((bundle.directory / bundle.manifest.reference_outputs).read_text())
     for search, beam_size in reference["beam_sizes"].items():

@@ -41,6 +41,7 @@ class FakeCache:
     ) -> None:
         self.model, self.width = model, width
         self.takes_penalties = False
+        self.can_rewind = True
         self.num_step_tokens = model.num_greedy_tokens if step == "greedy" else 1
         self.is_released = True
         self.sources: list[tuple[int, ...]] = [()] * max_slots

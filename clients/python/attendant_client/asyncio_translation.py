@@ -172,8 +172,8 @@ class AsyncTranslationCalls(ABC):
         tokens + 16, at most the model's limit.
         `min_output_tokens`: minimum number of tokens of a translation; the model's default if
         absent, mostly 0.
-        `repetition_guard`: whether a translation that repeats itself ends early; the model's
-        default if absent.
+        `repetition_guard`: whether a translation that begins to repeat itself goes on with other
+        words, or ends early in other searches than greedy search; the model's default if absent.
         `no_repeat_ngram_size`: size of the n-grams of tokens that must not come twice, 0 for no
         such rule; the model's default if absent.
         `suppressed_token_ids`, `suppressed_texts`: target tokens that a translation must not have,

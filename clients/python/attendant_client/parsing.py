@@ -158,6 +158,7 @@ def _hypothesis(hypothesis: translation_pb2.Hypothesis) -> results.Hypothesis:
             for term in hypothesis.glossary_terms
         ),
         num_replaced_tokens=hypothesis.num_replaced_tokens,
+        num_avoided_repetitions=hypothesis.num_avoided_repetitions,
     )
 
 

@@ -164,7 +164,8 @@ class Hypothesis:
     `tokens` is empty unless the call had `return_tokens`, `sentences` unless it had
     `return_sentences`, `alignments` unless it had `return_alignments`, `glossary_terms` unless it
     had a glossary. `num_replaced_tokens` unknown tokens were replaced by text of the source, with
-    `replace_unknown`.
+    `replace_unknown`. `num_avoided_repetitions` times, the model began to repeat itself and was
+    made to go on with another token.
     """
 
     text: str
@@ -175,6 +176,7 @@ class Hypothesis:
     alignments: tuple[WordAlignment, ...] = ()
     glossary_terms: tuple[GlossaryTerm, ...] = ()
     num_replaced_tokens: int = 0
+    num_avoided_repetitions: int = 0
 
     def __repr__(self) -> str:
         """The essentials in one line."""

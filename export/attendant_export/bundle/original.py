@@ -32,7 +32,12 @@ from attendant_export.importers.marian_network import LOGITS_BIAS, QUANTIZATION_
 from attendant_export.importers.marian_options import is_marian, read_options
 from attendant_export.importers.opennmt_py import is_opennmt_py, opennmt_vocabularies
 from attendant_export.importers.opennmt_py_file import OpenNMTFile
-from attendant_export.importers.sentence_transformers import read_dense_layers
+from attendant_export.importers.sentence_transformers import (
+    add_lower_case,
+    encoder_settings,
+    lowers_case,
+    read_dense_layers,
+)
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.static_embedding import is_model2vec, is_static
 from attendant_export.models.text_vectors import POOLINGS
@@ -127,6 +132,8 @@ def _compare_vectors(
     has_token_vectors = network.HasField("token_vectors")
     has_head = manifest.HasField("classification") or network.HasField("sparse_vectors")
     is_pooled = not has_head and not has_token_vectors
+    if is_pooled and lowers_case(encoder_settings(checkpoint)):
+        encoder.change_tokenizer(add_lower_case)
     parity = compare_with_original(
         *(encoder, texts, graphs),
         POOLINGS[manifest.embedding.pooling],

@@ -4,6 +4,7 @@ import argparse
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from attendant.v1.architecture_pb2 import Architecture
@@ -18,6 +19,7 @@ from attendant_export.commands.data_files import (
     text_source,
 )
 from attendant_export.configuration import write_options
+from attendant_export.corpora.teacher import Teacher
 from attendant_export.data.augmentation import parse_augmentation
 from attendant_export.data.bert_text import BertData
 from attendant_export.data.pair_filters import LengthFilters, parse_text_filters
@@ -28,10 +30,18 @@ from attendant_export.models.shapes import bert, transformer
 from attendant_export.runs.config_checks import has_started
 from attendant_export.runs.records import DataSource, RunRecord, write_run_record
 from attendant_export.runs.tensorboard import check_installed
-from attendant_export.train.bert import ContrastiveOptions, MlmOptions, train_bert
+from attendant_export.train.bert import train_bert
+from attendant_export.train.contrastive import ContrastiveOptions
 from attendant_export.train.device import pick_device
+from attendant_export.train.distillation import DistillationOptions
 from attendant_export.train.distributed import ProcessGroup, join_processes
-from attendant_export.train.recipes import bert_recipe, describe_hardware, translation_recipe
+from attendant_export.train.masked import MlmOptions
+from attendant_export.train.recipes import (
+    bert_recipe,
+    describe_hardware,
+    describe_teacher,
+    translation_recipe,
+)
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.start import describe_start, start_architecture
 from attendant_export.train.translation import train_translation
@@ -225,6 +235,7 @@ def run_train_bert(args: argparse.Namespace) -> None:
         texts=tuple(text_source(args, text) for text in args.text or DEFAULT_TEXTS),
         vocab_size=args.vocab_size,
         max_tokens=args.max_tokens,
+        teacher_texts=tuple(data_file(args, text, or_folder=True) for text in args.teacher_text),
         seed=args.seed,
         skip_bad_lines=args.skip_bad_lines,
     )
@@ -237,6 +248,44 @@ def run_train_bert(args: argparse.Namespace) -> None:
         embedding_training=_optional_phase(args, "embeddings_"),
     )
     recipe = bert_recipe(architecture, args.dropout, data, mlm, contrastive)
+    with _teacher(args) as teacher:
+        distillation = None if teacher is None else _distillation(args, teacher)
+        if teacher is not None and distillation is not None:
+            recipe += describe_teacher(teacher.name, teacher.license, data, distillation)
+        _train_bert(args, architecture, data, mlm, contrastive, distillation, recipe)
+
+
+@contextmanager
+def _teacher(args: argparse.Namespace) -> Iterator[Teacher | None]:
+    """The teacher of ``--teacher``, None without; ValueError for its options without it."""
+    if args.teacher is None:
+        for name in ("teacher_text", "distillation_weight", "hard_negatives", "cache_dir"):
+            if getattr(args, name):
+                raise ValueError(f"--{name.replace('_', '-')}: needs --teacher")
+        yield None
+        return
+    with Teacher(args.teacher, args.num_threads) as teacher:
+        yield teacher
+
+
+def _distillation(args: argparse.Namespace, teacher: Teacher) -> DistillationOptions:
+    options = DistillationOptions(teacher.embed, teacher.key, cache_dir=args.cache_dir)
+    if args.distillation_weight is not None:
+        options = replace(options, weight=args.distillation_weight)
+    if args.hard_negatives is not None:
+        options = replace(options, num_hard_negatives=args.hard_negatives)
+    return options
+
+
+def _train_bert(
+    args: argparse.Namespace,
+    architecture: Architecture,
+    data: BertData,
+    mlm: MlmOptions,
+    contrastive: ContrastiveOptions,
+    distillation: DistillationOptions | None,
+    recipe: str,
+) -> None:
     with _recorded(args, recipe, args.max_tokens) as processes:
         progress = train_bert(
             architecture,
@@ -248,6 +297,7 @@ def run_train_bert(args: argparse.Namespace) -> None:
             device=args.device,
             precision=args.precision,
             init_from=args.init_from,
+            distillation=distillation,
             processes=processes,
             tensorboard=args.tensorboard,
         )

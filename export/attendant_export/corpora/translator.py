@@ -161,7 +161,7 @@ def _translated(result: Translation) -> Translated:
         total / max(1, len(best.tokens)),
         result.num_source_tokens,
         len(best.tokens),
-        best.finish_reason == "stop",
+        best.finish_reason == "stop" and not best.num_avoided_repetitions,
     )
 
 

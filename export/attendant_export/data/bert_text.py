@@ -11,8 +11,10 @@ from attendant_export.data.bad_lines import SKIP, BadLines
 from attendant_export.data.similar_pairs import paraphrase_pairs
 from attendant_export.data.text_files import (
     draw_texts,
+    files_of,
     group_references,
     join_paragraphs,
+    numbered_lines,
     numbered_pairs,
     read_documents,
     read_pairs,
@@ -41,6 +43,8 @@ class BertData:
     valid_pairs: Path
     texts: tuple[TextSource, ...] = ()
     """Additional text for the masked language model. The tokenizer learns from the same sample."""
+    teacher_texts: tuple[Path, ...] = ()
+    """Files and folders of further texts for a teacher, one on each line."""
     vocab_size: int = 16_000
     max_tokens: int = 64
     seed: int = 1
@@ -60,8 +64,8 @@ class MlmText:
 def read_mlm_text(data: BertData) -> MlmText:
     """The sampled passages of every source and the sentences of the translation pairs.
 
-    Raises ValueError that lists the bad lines of all training files, unless ``data`` skips them;
-    then logs how many there are.
+    Raises ValueError that lists the bad lines of these files, unless ``data`` skips them; then logs
+    how many there are.
     """
     valid = _distinct_sentences(read_pairs(data.valid_pairs))
     bad_lines = BadLines()
@@ -75,11 +79,31 @@ def read_mlm_text(data: BertData) -> MlmText:
             cut = join_paragraphs(document, max_characters)
             (text.valid if is_held_out else passages).extend(cut)
         text.train.extend(draw_texts(passages, source.max_characters, rng))
+    _handle(bad_lines, data)
+    return text
+
+
+def read_teacher_texts(data: BertData) -> list[str]:
+    """The distinct texts of ``data.teacher_texts``, without blank ones.
+
+    Raises ValueError for a file without texts, and for bad lines as `read_mlm_text`.
+    """
+    bad_lines, texts = BadLines(), dict[str, None]()
+    for file in (file for path in data.teacher_texts for file in files_of(path)):
+        found = [line for _, line in numbered_lines(file, bad_lines) if line.strip()]
+        if not found and not bad_lines.counts:
+            raise ValueError(f"{file} has no texts")
+        texts |= dict.fromkeys(found)
+    _handle(bad_lines, data)
+    return list(texts)
+
+
+def _handle(bad_lines: BadLines, data: BertData) -> None:
+    """Refuse bad lines, or log how many are left out."""
     if not data.skip_bad_lines:
         bad_lines.refuse(SKIP)
     elif bad_lines.counts:
         logger.info("left out: %s", bad_lines.summary())
-    return text
 
 
 def _train_pairs(data: BertData, bad_lines: BadLines) -> list[tuple[str, str]]:
@@ -94,8 +118,9 @@ def _distinct_sentences(pairs: Iterable[tuple[str, str]]) -> list[str]:
 class SimilarSentences:
     """Pairs of sentences for contrastive training and its validation."""
 
-    train: list[tuple[str, str]]
-    """Translations, and paraphrases in both languages."""
+    translations: list[tuple[str, str]]
+    paraphrases: list[tuple[str, str]]
+    """Sentences of one language that share a translation, of both languages."""
     valid: list[tuple[str, str]]
     """Translations. Each first sentence occurs once."""
 
@@ -112,5 +137,5 @@ def read_similar_sentences(
     references = list(group_references(read_pairs(data.valid_pairs)).items())
     chosen = np.random.default_rng(data.seed).permutation(len(references))[:num_valid_sentences]
     return SimilarSentences(
-        pairs + paraphrases, [(references[i][0], references[i][1][0]) for i in chosen]
+        pairs, paraphrases, [(references[i][0], references[i][1][0]) for i in chosen]
     )

@@ -1,12 +1,15 @@
 """Pairs of sentences with the same meaning, as batches for contrastive learning."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.data.batches import encode_whole, pad
+from attendant_export.data.hard_negatives import followed_by_neighbours
 from attendant_export.data.text_files import group_references
 from attendant_export.data.tokenizer import (
     BERT_PAD,
@@ -27,6 +30,14 @@ def paraphrase_pairs(pairs: Sequence[tuple[str, str]], max_per_group: int) -> li
     return paraphrases
 
 
+class SimilarBatch(NamedTuple):
+    """Pairs of sentences as padded token ids."""
+
+    first: Tensor  # (pairs, length)
+    second: Tensor  # (pairs, length) their partners
+    sentences: NDArray[np.int64]  # (2, pairs) their places in `SimilarPairs.texts`
+
+
 class SimilarPairs:
     """Encoded pairs of sentences with the same meaning. No batch repeats a sentence."""
 
@@ -34,34 +45,46 @@ class SimilarPairs:
         self, pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_tokens: int
     ) -> None:
         """Encode each distinct sentence once, truncated to ``max_tokens``."""
-        numbers = {text: i for i, text in enumerate(dict.fromkeys(t for p in pairs for t in p))}
-        self._pairs = [(numbers[a], numbers[b]) for a, b in pairs]
-        self._sentences = encode_whole(list(numbers), tokenizer, max_tokens)
-        self._lengths = [
-            max(len(self._sentences[a]), len(self._sentences[b])) for a, b in self._pairs
+        self.texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        """The distinct sentences."""
+        numbers = {text: i for i, text in enumerate(self.texts)}
+        self.pairs = [(numbers[a], numbers[b]) for a, b in pairs]
+        """The places of both sentences of each pair in `texts`."""
+        self._sentences = encode_whole(self.texts, tokenizer, max_tokens)
+        self.lengths = [
+            max(len(self._sentences[a]), len(self._sentences[b])) for a, b in self.pairs
         ]
+        """The tokens of the longer sentence of each pair."""
         self._pad_id = special_token_id(tokenizer, BERT_PAD)
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.pairs)
 
     def num_batches(self, max_pairs: int) -> int:
         """The approximate number of batches of an epoch; repeated sentences can change it."""
-        return len(self._without_repeats(np.argsort(self._lengths), max_pairs))
+        return len(self._without_repeats(np.argsort(self.lengths), max_pairs))
 
-    def batches(self, max_pairs: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Both sides (pairs, length) of the batches of one epoch, in random order.
+    def batches(
+        self,
+        max_pairs: int,
+        rng: np.random.Generator,
+        neighbours: NDArray[np.int32] | None = None,
+    ) -> Iterator[SimilarBatch]:
+        """The batches of one epoch, in random order.
 
-        Pairs of similar length share a batch.
+        Pairs of similar length share a batch. ``neighbours`` (pairs, count) are pairs that share
+        the batch of a pair, as its hard negatives; see `find_neighbours`.
         """
-        order = np.lexsort((rng.random(len(self._pairs)), np.asarray(self._lengths)))
+        order = np.lexsort((rng.random(len(self.pairs)), np.asarray(self.lengths)))
+        if neighbours is not None:
+            order = followed_by_neighbours(order, neighbours)
         batches = self._without_repeats(order, max_pairs)
         for i in rng.permutation(len(batches)):
-            sides = zip(*(self._pairs[j] for j in batches[i]), strict=True)
+            sides = np.array([self.pairs[j] for j in batches[i]]).T
             first, second = (
                 pad([self._sentences[s] for s in side], self._pad_id) for side in sides
             )
-            yield first, second
+            yield SimilarBatch(first, second, sides)
 
     def _without_repeats(self, order: np.ndarray, max_pairs: int) -> list[list[int]]:
         """Split ``order`` into batches. Skips a pair that repeats a sentence of its batch."""
@@ -71,7 +94,7 @@ class SimilarPairs:
             if not batches or len(batches[-1]) == max_pairs:
                 batches.append([])
                 seen = set()
-            if seen.isdisjoint(self._pairs[index]):
+            if seen.isdisjoint(self.pairs[index]):
                 batches[-1].append(index)
-                seen.update(self._pairs[index])
+                seen.update(self.pairs[index])
         return batches

@@ -24,11 +24,13 @@ def read_card(checkpoint: Checkpoint) -> Card:
     if not checkpoint.has(CARD):
         return Card()
     path = checkpoint.path(CARD)
-    first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
-    if first.strip() != FENCE or FENCE not in lines:
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    first, *lines = [line.rstrip() for line in text.lstrip().splitlines()] or [""]
+    if first != FENCE or FENCE not in lines:
         return Card()
-    try:
-        content: Any = yaml.safe_load("\n".join(lines[: lines.index(FENCE)]))
+    head = "\n".join(lines[: lines.index(FENCE)])
+    try:  # This loader keeps all values as texts, such as the language "no".
+        content: Any = yaml.load(head, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: its head is not YAML: {reason}") from error
@@ -38,12 +40,12 @@ def read_card(checkpoint: Checkpoint) -> Card:
 
 
 def _license(content: dict[str, Any]) -> str | None:
-    named = content.get("license")
-    if named == "other":  # the name is in a field of its own
-        named = content.get("license_name")
-    return named if isinstance(named, str) else None
+    named = _strings(content.get("license"))
+    if named == ["other"]:  # another field has the name
+        named = _strings(content.get("license_name"))
+    return ", ".join(named) or None
 
 
 def _strings(value: Any) -> list[str]:
     values = value if isinstance(value, list) else [value]
-    return [each for each in values if isinstance(each, str)]
+    return [each for each in values if isinstance(each, str) and each]

@@ -32,6 +32,7 @@ from attendant_export.importers.encoder_decoder_weights import (
 from attendant_export.importers.generation import Generation, check_special_tokens
 from attendant_export.importers.imported import ImportedTranslator
 from attendant_export.importers.post_norm_encoder import ACTIVATIONS
+from attendant_export.importers.task_heads import check_translates
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.special_tokens import TranslationTokens
@@ -58,6 +59,7 @@ class Form:
 def read_architecture(config: Config, weights: Weights, form: Form) -> Architecture:
     """The network of a configuration; raises CheckpointError that names a bad field."""
     config.require(is_encoder_decoder=True, is_decoder=False)
+    check_translates(config)
     width, vocab_size = config.integer("d_model"), config.integer("vocab_size")
     if width % 2:
         raise CheckpointError(f"{config.path}: d_model is {width}, want an even number")

@@ -31,6 +31,7 @@ from attendant.v1.embedding_pb2 import (
     POOLING_MEAN_SQRT_LENGTH,
     POOLING_WEIGHTED_MEAN,
 )
+from tokenizers import Tokenizer, normalizers
 
 from attendant_export.importers.checkpoint import (
     Checkpoint,
@@ -64,12 +65,10 @@ ARGUMENTS_WITHOUT_EFFECT = (
     *("unpad_inputs", "use_fast", "use_memory_efficient_attention", "use_safetensors"),
 )
 """Arguments that change vectors by rounding at most."""
-NO_LOWER_CASE = {"do_lower_case": False}
-ENCODER_DEFAULTS = NO_LOWER_CASE | {
-    "query_length": None,
-    "document_length": None,
-    "query_expansion": None,
-}
+LOWER_CASE = "do_lower_case"
+NO_LOWER_CASE = {LOWER_CASE: False}
+NO_ROLES = dict.fromkeys(("query_length", "document_length", "query_expansion"))
+ENCODER_DEFAULTS = NO_LOWER_CASE | NO_ROLES
 MODALITIES = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 """The output of the encoder that is supported, if ``modality_config`` states it."""
 POOLINGS = {
@@ -121,6 +120,9 @@ def is_sentence_transformer(checkpoint: Checkpoint) -> bool:
 def with_defaults(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedEncoder:
     """``encoder`` with the defaults of its folder. Raises CheckpointError for other modules."""
     modules = read_modules(checkpoint)
+    settings = check_encoder_settings(checkpoint, required=NO_ROLES)
+    if lowers_case(settings):
+        add_lower_case(encoder.tokenizer)
     pooling = module_config(checkpoint, modules[1])
     model, prompts = encoder.model, read_prompts(checkpoint, encoder.tokenizer)
     vectors = model.architecture.text_vectors
@@ -136,8 +138,19 @@ def with_defaults(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedE
     if vectors.excludes_prompt:
         prompt = prompts.texts.get(prompts.default, "")
         defaults.num_prompt_tokens = count_prompt_tokens(encoder.tokenizer, prompt)
-    encoder = encoder.with_stated_limit(check_encoder_settings(checkpoint), MAX_SEQ_LENGTH)
-    return replace(encoder, defaults=defaults)
+    return replace(encoder.with_stated_limit(settings, MAX_SEQ_LENGTH), defaults=defaults)
+
+
+def lowers_case(settings: Config) -> bool:
+    """Whether the settings of an encoder lower the case of texts; raises CheckpointError."""
+    return settings.flag(LOWER_CASE, default=False)
+
+
+def add_lower_case(tokenizer: Tokenizer) -> None:
+    """Let a tokenizer lower the case of texts before its own normalization, as the package does."""
+    own = tokenizer.normalizer
+    steps = [normalizers.Lowercase()] if own is None else [normalizers.Lowercase(), own]
+    tokenizer.normalizer = normalizers.Sequence(steps)
 
 
 def read_dense_layers(checkpoint: Checkpoint, d_model: int) -> DenseLayers:

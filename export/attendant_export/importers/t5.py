@@ -32,6 +32,7 @@ from attendant_export.importers.generation import (
 from attendant_export.importers.imported import ImportedTranslator
 from attendant_export.importers.post_norm_encoder import ACTIVATIONS
 from attendant_export.importers.t5_tokenizer import read_t5_tokenizers
+from attendant_export.importers.task_heads import check_translates
 from attendant_export.importers.weight_names import WeightTable
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.special_tokens import TranslationTokens
@@ -54,6 +55,7 @@ ATTENTIONS = {
 def read_t5(checkpoint: Checkpoint) -> ImportedTranslator:
     """The model of a checkpoint with its tokenizers; raises CheckpointError."""
     config, generation = checkpoint.config, read_generation(checkpoint)
+    check_translates(config)
     if not any(name.startswith("decoder.") for name in checkpoint.weights.shapes):
         raise CheckpointError(
             f"{config.path}: architectures is {config.get('architectures')!r}, and the weights "

@@ -2,7 +2,7 @@
 
 import re
 
-from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 from attendant_export.importers.classification import FAMILIES_WITH_HEADS, has_classification_head
 from attendant_export.importers.colbert import has_projection
 
@@ -13,6 +13,22 @@ HEAD_WEIGHTS = re.compile(r"((pre_)?classifier|qa_outputs|head|linear|score)\..+
 """The tensors of such heads in all families of embedding models."""
 
 
+def check_translates(config: Config) -> None:
+    """Raise CheckpointError if an encoder and decoder have the head of a task, not of tokens."""
+    classes = _classes(config)
+    if any(map(TASKS.fullmatch, classes)):
+        raise CheckpointError(
+            f"{config.path}: architectures is {', '.join(classes)}, which is not supported for "
+            f"model_type {config.get('model_type')!r}; supported: encoder and decoder that write "
+            "text, and heads for sequence classification of " + ", ".join(FAMILIES_WITH_HEADS)
+        )
+
+
+def _classes(config: Config) -> list[str]:
+    stated = config.get("architectures")
+    return [str(name) for name in stated] if isinstance(stated, list) else []
+
+
 def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
     """Leave the head of a task out of the weights of a checkpoint, if that ``is_wanted``.
 
@@ -20,8 +36,7 @@ def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
     ValueError if there is none to leave out.
     """
     config = checkpoint.config
-    stated = config.get("architectures")
-    classes = [str(name) for name in stated] if isinstance(stated, list) else []
+    classes = _classes(config)
     names: set[str] = set()
     # The weights are downloaded only if they may have such a head.
     if any(map(TASKS.fullmatch, classes)):

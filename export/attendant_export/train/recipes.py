@@ -9,7 +9,9 @@ from attendant_export.data.bert_text import BertData
 from attendant_export.data.pair_filters import COPIES, DUPLICATES, LANGUAGES, RATIO
 from attendant_export.data.tokenizer import KINDS
 from attendant_export.data.translation_data import TranslationData
-from attendant_export.train.bert import ContrastiveOptions, MlmOptions
+from attendant_export.train.contrastive import ContrastiveOptions
+from attendant_export.train.distillation import DistillationOptions
+from attendant_export.train.masked import MlmOptions
 from attendant_export.train.schedule import TrainingOptions
 
 
@@ -142,3 +144,18 @@ def bert_recipe(
         f"{data.valid_pairs.name} and held-out documents."
     )
     return " ".join(phases)
+
+
+def describe_teacher(
+    name: str, license: str, data: BertData, distillation: DistillationOptions
+) -> str:
+    """A teacher and what is learned from it, in sentences that follow those of `bert_recipe`."""
+    texts = [f"those of {path.name}" for path in data.teacher_texts]
+    learned = " and ".join(["the first side of each pair, for both sides", *texts])
+    sentence = (
+        f" With {distillation.weight:g} times one minus the cosine to the vectors of the teacher "
+        f"{name}, licence {license}: its vectors of {learned}."
+    )
+    if number := distillation.num_hard_negatives:
+        sentence += f" {number} pairs that it finds similar to a pair share its batch."
+    return sentence

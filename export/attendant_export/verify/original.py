@@ -4,7 +4,7 @@ Nothing from a checkpoint is executed: the package runs its own code of the fami
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from attendant.v1.bundle_pb2 import OriginalParity
+from tokenizers import Tokenizer
 from torch import nn
 
 from attendant_export.models.text_vectors import Pooling, pool
@@ -101,6 +102,10 @@ class Original:
     def token_ids(self, text: str) -> list[int]:
         """The token ids of a text, special tokens included."""
         return list(self._tokenizer(text)["input_ids"])
+
+    def change_tokenizer(self, change: Callable[[Tokenizer], None]) -> None:
+        """Apply to the tokenizer what another package changes in it."""
+        change(self._tokenizer.backend_tokenizer)
 
     @contextmanager
     def running(self, num_tokens: int) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """Parts of a text that are copied into its translation instead of being translated.
 
-These are addresses, characters that the model lacks, such as emoji, and parts without any letter,
-such as numbers and lines of dashes. A model would invent something for them.
+These are addresses, telephone numbers, long numbers and codes, characters that the model lacks,
+such as emoji, and parts without any letter, such as numbers and lines of dashes. A model would
+invent something for them.
 """
 
 import re
@@ -13,12 +14,22 @@ from attendant_server.application.alignment import WordLink
 from attendant_server.application.linked_words import LinkedWords
 from attendant_server.application.splitting import Span, trimmed
 
-_ADDRESSES = re.compile(
-    r"(?:https?://|ftp://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]}'\u2019\u201d\u00bb]"
-    r"|[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}"
+_NAMES_OF_THINGS = re.compile(
+    r"""
+    (?:https?://|ftp://|www\.)[^\s<>"]*[^\s<>".,;:!?)\]}'\u2019\u201d\u00bb]  # URLs
+    | [\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}  # e-mail addresses
+    | (?<![\w+])\+[0-9](?:[ ()./-]{0,2}[0-9]){6,14}(?!\w)  # telephone numbers by E.164
+    | (?<![\w-])(?:\([0-9]{3}\)\ ?|[0-9]{3}[.-])[0-9]{3}[.-][0-9]{4}(?![\w-])  # North American ones
+    | (?<![\w.,+-])[0-9]{7,64}(?![\w-]|[.,][0-9])  # long numbers
+    | (?<![\w-])(?=[0-9-]{0,64}[A-Z])(?=(?:[A-Z-]{0,64}[0-9]){4})
+      [A-Z0-9](?:-?[A-Z0-9]){5,63}(?![\w-])  # codes such as an IBAN, with at least four digits
+    """,
+    re.VERBOSE,
 )
-"""URLs and e-mail addresses, without punctuation after them."""
+"""Names that no model can translate, without punctuation after them."""
 _SIGNS_OF_ADDRESSES = ("://", "www.", "@")
+_FOUR_DIGITS = re.compile(r"[0-9](?:[^0-9\s]{0,16}\s?[^0-9\s]?[0-9]){3}")
+"""What telephone numbers, long numbers and codes have."""
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f\u20e3")
 """Characters that join emoji, or change the way they look."""
 _WORD_END = re.compile(r"(?<=\S)(?!\S)|(?<=\w)(?!\w)|(?<=[(\[{])|(?<=[\u2e80-\ua4cf])")
@@ -166,7 +177,7 @@ def piece(text: str, span: Span, can_read: Callable[[str], bool]) -> Piece | Non
     ``can_read`` says whether the model can read all characters of a text.
     """
     content = text[slice(*span)]
-    if can_read(content) and not any(sign in content for sign in _SIGNS_OF_ADDRESSES):
+    if can_read(content) and not _may_have_names(content):
         span = trimmed(text, span)
         return Piece(*span, content.strip()) if any(map(str.isalpha, content)) else None
     copied = list(_copied(text, span, can_read))
@@ -189,14 +200,20 @@ def piece(text: str, span: Span, can_read: Callable[[str], bool]) -> Piece | Non
     return Piece(start, end, to_translate, copies)
 
 
+def _may_have_names(content: str) -> bool:
+    """Whether a text may have a part that `_NAMES_OF_THINGS` finds; quick."""
+    has_address = any(sign in content for sign in _SIGNS_OF_ADDRESSES)
+    return has_address or _FOUR_DIGITS.search(content) is not None
+
+
 def _copied(text: str, span: Span, can_read: Callable[[str], bool]) -> Iterator[Span]:
     """The parts to copy, in order and apart from each other."""
     start, end = span
     last = start
-    for address in _ADDRESSES.finditer(text, start, end):
-        yield from _unreadable(text, (last, address.start()), can_read)
-        yield address.span()
-        last = address.end()
+    for name in _NAMES_OF_THINGS.finditer(text, start, end):
+        yield from _unreadable(text, (last, name.start()), can_read)
+        yield name.span()
+        last = name.end()
     yield from _unreadable(text, (last, end), can_read)
 
 

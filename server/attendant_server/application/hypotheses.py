@@ -48,6 +48,8 @@ class TranslationHypothesis:
     """True if the end tokens of all sentences were decoded."""
     is_loop: bool = False
     """Whether a sentence repeated itself and was ended."""
+    num_avoided_repetitions: int = 0
+    """How many times sentences began to repeat themselves and went on with another token."""
     sentences: Sequence[SentencePair] = ()
     alignments: Sequence[WordLink] = ()
     """Links between words of the translation and of the text, in the order of the translation."""
@@ -133,6 +135,7 @@ class Joiner:
             score=self._score(parts),
             is_complete=all(part.is_complete for part in parts),
             is_loop=any(part.is_loop for part in parts),
+            num_avoided_repetitions=sum(part.num_rewinds for part in parts),
             sentences=_sentences(text, targets) if self.return_sentences else (),
             alignments=self._alignments(text, written, targets),
             glossary_terms=self._terms(text, written, targets) if self.glossary else (),

@@ -184,6 +184,7 @@ class _Joiner:
             else 0.0,
             is_complete=all(each.is_complete for each in parts),
             is_loop=any(each.is_loop for each in parts),
+            num_avoided_repetitions=sum(each.num_avoided_repetitions for each in parts),
             num_replaced=sum(each.num_replaced for each in parts),
         )
         if not self.returns_tokens:

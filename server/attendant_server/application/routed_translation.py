@@ -281,6 +281,7 @@ def _hypothesis(
         found,
         is_complete=middle.is_complete and found.is_complete,
         is_loop=middle.is_loop or found.is_loop,
+        num_avoided_repetitions=middle.num_avoided_repetitions + found.num_avoided_repetitions,
         sentences=sentences_over(middle.sentences, found.sentences),
         alignments=links_over(middle.alignments, found.alignments),
     )

@@ -202,7 +202,7 @@ class SearchOptions(NamedTuple):
     repetition_penalty: float = 1.0
     """Penalty of the tokens that a hypothesis has already. 1 for none."""
     repetition_guard: bool = False
-    """Whether hypotheses that repeat a phrase over and over are ended."""
+    """Whether hypotheses are kept from repeating a phrase over and over."""
     sampling: Sampling | None = None
     """If given, ``beam_size`` is 1, and tokens are drawn at random."""
     max_output_ratio: int | None = None
@@ -243,6 +243,8 @@ class Hypothesis:
     """True if the end token was decoded, False if the length limit or a loop was reached."""
     is_loop: bool = False
     """Whether the tokens were cut before they repeat themselves (`repetition_guard`)."""
+    num_rewinds: int = 0
+    """How many times the search has backed out of a loop (`repetition_guard`)."""
 
 
 class TranslateCall(Call[list[Hypothesis]]):

@@ -16,7 +16,12 @@ class GreedySearch:
 
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
         self.next_tokens = [start_token_id]
+        self._start_token_id = start_token_id
         self.is_finished = False
+        self._num_rewinds = 0
+        self._rewound_to: int | None = None
+        self.is_blocked = False
+        """Whether nothing but the token that a rewind forbids may follow. The step is undone."""
         self._max_tokens, self._eos_id = options.max_output_tokens, eos_id
         self._length_penalty = options.length_penalty
         self._forced = options.forced_token_ids
@@ -55,6 +60,9 @@ class GreedySearch:
         num_taken = self.num_taken(token_ids)
         taken = log_probabilities[0][:num_taken]
         if -inf in (taken if scores is None else scores[0]):
+            self.is_blocked = self.num_tokens == self._rewound_to
+            if self.is_blocked:
+                return ()
             self.is_finished = self._is_dropped = True
             return ()
         self._token_ids += token_ids[0][:num_taken]
@@ -68,6 +76,19 @@ class GreedySearch:
         if 0 in loops:
             del self._token_ids[loops[0] :], self._log_probabilities[loops[0] :]
             self.is_finished = self._is_loop = True
+
+    def rewind(self, num_tokens: int) -> None:
+        """Go on from the first ``num_tokens`` tokens, which include the forced ones."""
+        del self._token_ids[num_tokens:], self._log_probabilities[num_tokens:]
+        self.next_tokens[0] = self._token_ids[-1] if num_tokens else self._start_token_id
+        self.is_finished = False
+        self._num_rewinds += 1
+        self._rewound_to = num_tokens
+
+    def unblock(self) -> None:
+        """Go on, since the forbidden token is allowed again."""
+        self._num_rewinds -= 1
+        self._rewound_to, self.is_blocked = None, False
 
     @property
     def num_settled(self) -> int:
@@ -92,5 +113,6 @@ class GreedySearch:
                 score,
                 is_complete=self._token_ids[-1] == self._eos_id,
                 is_loop=self._is_loop,
+                num_rewinds=self._num_rewinds,
             )
         ]

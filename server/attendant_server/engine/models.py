@@ -98,6 +98,8 @@ class DecoderCache(Protocol):
     are undefined."""
     takes_penalties: bool
     """Whether a step takes `TokenPenalties`."""
+    can_rewind: bool
+    """Whether a row can go on from fewer tokens than it holds."""
 
     def load(self, slot: int, source: EncodedSource) -> None:
         """Put an encoded source into a slot; its rows are empty."""

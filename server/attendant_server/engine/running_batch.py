@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attendant_server.engine.calls import TranslateCall
+from attendant_server.engine.greedy_search import GreedySearch
 from attendant_server.engine.models import (
     NO_PENALTIES,
     CacheCopy,
@@ -21,10 +22,10 @@ from attendant_server.engine.models import (
     TokenBias,
     TokenPenalties,
 )
-from attendant_server.engine.repetition_guard import RepetitionGuard
+from attendant_server.engine.repetition_guard import RepetitionGuard, Rewind
 from attendant_server.engine.repetition_penalty import token_penalties
 from attendant_server.engine.search import Search
-from attendant_server.engine.token_rules import TokenBiases, TokenRule
+from attendant_server.engine.token_rules import SuppressedTokens, TokenBiases, TokenRule
 
 
 @dataclass(slots=True, eq=False)
@@ -201,9 +202,13 @@ class RunningBatch:
                 own_copies = search.advance(token_ids[rows], log_probabilities[rows])
             else:
                 own_copies = search.advance(token_ids[rows], log_probabilities[rows], scores[rows])
+            if isinstance(search, GreedySearch) and search.is_blocked:
+                self._unblock(slot, search)
+                continue
             guard, is_finished = sentence.guard, search.is_finished
             if guard is not None and (is_finished or search.num_tokens >= guard.next_check):
-                guard.check(search)
+                if (rewind := guard.check(search, self._cache.can_rewind)) is not None:
+                    self._rewind(slot, rewind)
                 is_finished = search.is_finished
             if is_finished:
                 continue
@@ -212,6 +217,20 @@ class RunningBatch:
                 copies.append(CacheCopy(rows.start + row, rows.start + parent, start, stop))
         if copies:
             self._cache.copy(copies)
+
+    def _rewind(self, slot: int, rewind: Rewind) -> None:
+        """Let the row of a slot go on from fewer tokens, with another token than before."""
+        sentence, (num_tokens, token_id) = self.sentences[slot], rewind
+        rule = SuppressedTokens((token_id,), num_tokens, is_for_next=True)
+        sentence.rules = (*sentence.rules, rule)
+        self._lengths[self._rows[slot]] = num_tokens
+
+    def _unblock(self, slot: int, search: GreedySearch) -> None:
+        """Allow the token of the last rewind again, without a guard from now on."""
+        sentence = self.sentences[slot]
+        sentence.rules, sentence.guard = sentence.rules[:-1], None
+        self._lengths[self._rows[slot]] = search.num_tokens
+        search.unblock()
 
     def _token_biases(self) -> list[TokenBias]:
         """The biases of all sentences' rules, one for each token that a step decodes."""

@@ -223,10 +223,10 @@ class TranslationScheduler(PairScheduler):
         rules = rules_of(options, *ends)
         guard = None
         if options.repetition_guard:
-            # Forced tokens are no loop, even if they repeat themselves.
             guard = RepetitionGuard(
                 text.call.sources[text.index],
                 max(options.min_output_tokens, len(options.forced_token_ids)),
+                options.forced_token_ids,
                 is_streamed=text.call.on_prefix is not None,
             )
         return Sentence(

@@ -49,6 +49,7 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
         self._graph, self._signature, self._width = graph, graph.signature, width
         self.num_step_tokens = self._signature.num_tokens
         self.takes_penalties = self._signature.takes_penalties
+        self.can_rewind = replaced is None
         self._num_extra_positions = self._signature.num_extra_positions
         self._inputs, self._source_lengths = inputs, inputs.source_lengths
         self._past, self._cross = past, cross

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.processes import MODULE
 SECONDS = 8.0
 LEAKING = """
 import sys
+from collections import Counter
 from attendant_server.__main__ import main
 from attendant_server.grpc.services.translation import TranslationService
 
@@ -60,8 +62,15 @@ def test_a_planted_leak_is_found():
     [
         ({"threads": (5, 20)}, "threads: 5 before, 20 after"),
         ({"gauges": {"attendant_rows_used": 1.0}}, "attendant_rows_used is 1.0"),
+        ({"calls": Counter(answered=98, late=2)}, "2 late"),
+        ({"calls": Counter(answered=99, lost=1)}, "1 lost"),
         ({"memory": [(i, i * MAX_GROWTH_BYTES) for i in range(9)]}, "memory grew by 140 MB"),
     ],
 )
 def test_faults_are_named(changed, fault):
     assert Soak(**{"memory": [(0.0, 1), (1.0, 1)], **changed}).faults() == [fault]
+
+
+def test_a_hundredth_of_the_calls_may_be_late():
+    calls = Counter(answered=99, late=1)
+    assert not Soak(calls=calls, memory=[(0.0, 1), (1.0, 1)]).faults()

@@ -66,9 +66,10 @@ class _TextNormalizationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapp
     """Characters are composed canonically (NFC). Soft hyphens, zero-width spaces, and other invisible characters that the
     vocabulary lacks are removed. Other characters that it lacks are replaced by similar ones that it has: full-width by
     normal forms, curly quotes by straight ones, "…" by "...", accented letters by plain ones. Offsets still refer to
-    the text as it was sent. Translate also copies parts into the translation that a model cannot translate: URLs and
-    e-mail addresses, characters that the vocabulary still lacks, such as emoji, and sentences without letters. A text
-    to embed of which the vocabulary knows nothing fails with INVALID_ARGUMENT.
+    the text as it was sent. Translate also copies parts into the translation that a model cannot translate: URLs,
+    e-mail addresses, telephone numbers, numbers of at least seven digits without separators, codes of capital letters
+    with at least four digits, characters that the vocabulary still lacks, such as emoji, and sentences without letters.
+    A text to embed of which the vocabulary knows nothing fails with INVALID_ARGUMENT.
     """
 
 class TextNormalization(_TextNormalization, metaclass=_TextNormalizationEnumTypeWrapper):
@@ -84,9 +85,10 @@ TEXT_NORMALIZATION_STANDARD: TextNormalization.ValueType  # 2
 """Characters are composed canonically (NFC). Soft hyphens, zero-width spaces, and other invisible characters that the
 vocabulary lacks are removed. Other characters that it lacks are replaced by similar ones that it has: full-width by
 normal forms, curly quotes by straight ones, "…" by "...", accented letters by plain ones. Offsets still refer to
-the text as it was sent. Translate also copies parts into the translation that a model cannot translate: URLs and
-e-mail addresses, characters that the vocabulary still lacks, such as emoji, and sentences without letters. A text
-to embed of which the vocabulary knows nothing fails with INVALID_ARGUMENT.
+the text as it was sent. Translate also copies parts into the translation that a model cannot translate: URLs,
+e-mail addresses, telephone numbers, numbers of at least seven digits without separators, codes of capital letters
+with at least four digits, characters that the vocabulary still lacks, such as emoji, and sentences without letters.
+A text to embed of which the vocabulary knows nothing fails with INVALID_ARGUMENT.
 """
 Global___TextNormalization: typing_extensions.TypeAlias = TextNormalization
 

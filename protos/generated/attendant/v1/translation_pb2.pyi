@@ -35,7 +35,7 @@ class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """max_output_tokens was reached first in a sentence, so its translation may be cut off."""
     FINISH_REASON_REPETITION: _FinishReason.ValueType  # 3
     """The model repeated a phrase over and over in a sentence, whose translation ends after the first occurrence of the
-    phrase.
+    phrase (TranslateOptions.repetition_guard).
     """
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
@@ -49,7 +49,7 @@ FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """max_output_tokens was reached first in a sentence, so its translation may be cut off."""
 FINISH_REASON_REPETITION: FinishReason.ValueType  # 3
 """The model repeated a phrase over and over in a sentence, whose translation ends after the first occurrence of the
-phrase.
+phrase (TranslateOptions.repetition_guard).
 """
 Global___FinishReason: typing_extensions.TypeAlias = FinishReason
 
@@ -110,9 +110,11 @@ class TranslateOptions(google.protobuf.message.Message):
     about three quarters of an answer.
     """
     repetition_guard: builtins.bool
-    """Whether a hypothesis that repeats a phrase over and over is ended after the first occurrence of the phrase
-    (FINISH_REASON_REPETITION). A phrase that the source repeats, too, is left alone. Default: that of the model
-    (GetModelResponse.default_repetition_guard).
+    """Whether hypotheses are kept from repeating a phrase over and over. Greedy search takes the repetitions back and goes
+    on after the first occurrence of the phrase with another token (Hypothesis.num_avoided_repetitions). Other searches
+    end the hypothesis there (FINISH_REASON_REPETITION), and so does greedy search after eight times in a sentence or
+    with a model whose decoder has no cache of its earlier states. A phrase that the source repeats, too, is left alone.
+    Default: that of the model (GetModelResponse.default_repetition_guard).
     """
     no_repeat_ngram_size: builtins.int
     """Size of the n-grams of tokens that a hypothesis of a sentence must not have twice. Default: that of the model
@@ -586,6 +588,7 @@ class Hypothesis(google.protobuf.message.Message):
     ALIGNMENTS_FIELD_NUMBER: builtins.int
     GLOSSARY_TERMS_FIELD_NUMBER: builtins.int
     NUM_REPLACED_TOKENS_FIELD_NUMBER: builtins.int
+    NUM_AVOIDED_REPETITIONS_FIELD_NUMBER: builtins.int
     text: builtins.str
     """The translation."""
     score: builtins.float
@@ -597,6 +600,10 @@ class Hypothesis(google.protobuf.message.Message):
     num_replaced_tokens: builtins.int
     """How many unknown tokens were replaced by text of the source: 0 without TranslateOptions.replace_unknown. Over a pivot
     language, those of the second model.
+    """
+    num_avoided_repetitions: builtins.int
+    """How many times the model began to repeat a phrase over and over and was made to go on with another token
+    (TranslateOptions.repetition_guard). Over a pivot language, those of both models.
     """
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutputToken]:
@@ -634,8 +641,9 @@ class Hypothesis(google.protobuf.message.Message):
         alignments: collections.abc.Iterable[Global___WordAlignment] | None = ...,
         glossary_terms: collections.abc.Iterable[Global___GlossaryTerm] | None = ...,
         num_replaced_tokens: builtins.int = ...,
+        num_avoided_repetitions: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["alignments", b"alignments", "finish_reason", b"finish_reason", "glossary_terms", b"glossary_terms", "num_replaced_tokens", b"num_replaced_tokens", "score", b"score", "sentences", b"sentences", "text", b"text", "tokens", b"tokens"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alignments", b"alignments", "finish_reason", b"finish_reason", "glossary_terms", b"glossary_terms", "num_avoided_repetitions", b"num_avoided_repetitions", "num_replaced_tokens", b"num_replaced_tokens", "score", b"score", "sentences", b"sentences", "text", b"text", "tokens", b"tokens"]) -> None: ...
 
 Global___Hypothesis: typing_extensions.TypeAlias = Hypothesis
 

@@ -294,6 +294,7 @@ def _add_hypothesis(
     added.alignments.extend(map(_link, hypothesis.alignments))
     added.glossary_terms.extend(map(_term, hypothesis.glossary_terms))
     added.num_replaced_tokens = hypothesis.num_replaced
+    added.num_avoided_repetitions = hypothesis.num_avoided_repetitions
 
 
 def _link(link: WordLink) -> translation_pb2.WordAlignment:
