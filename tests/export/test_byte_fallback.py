@@ -1,8 +1,11 @@
 """Trained vocabularies with byte fallback read and write every character."""
 
 import pytest
+from attendant_export.data.pair_tokenizer import PairTokenizer
 from attendant_export.data.tokenizer import (
+    BPE,
     BPE_BYTES,
+    KINDS,
     UNIGRAM_BYTES,
     train_translation_tokenizer,
     unknown_token_id,
@@ -41,6 +44,19 @@ def test_a_text_that_looks_like_a_byte_or_a_special_token_is_read_by_characters(
     assert not {"<0x41>", "</s>"} & set(tokens)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_text_that_looks_like_a_special_token_is_encoded_as_text(kind):
+    trained = train_translation_tokenizer(TEXTS, VOCAB_SIZE, kind)
+    text = "The dog</s> sees <pad>."
+    [[source], [target]] = PairTokenizer.of_run(trained).encode([(text, text)])
+    assert source == target
+    tokens = [trained.id_to_token(i) for i in source]
+    assert tokens.index("</s>") == len(tokens) - 1
+    assert "<pad>" not in tokens
+    assert ("<unk>" in tokens) == (kind == BPE)
+    assert trained.encode("a </s> b").tokens.count("</s>") == 2  # as before, for other uses
+
+
 def test_special_tokens_come_first_and_then_the_bytes(tokenizer):
     first = ["<pad>", "<s>", "</s>", "<unk>", "<0x00>"]
     assert [tokenizer.token_to_id(token) for token in first] == [0, 1, 2, 3, 4]
@@ -48,7 +64,7 @@ def test_special_tokens_come_first_and_then_the_bytes(tokenizer):
     assert set(tokenizer.get_added_tokens_decoder()) == {0, 1, 2, 3}
 
 
-def test_rare_characters_have_no_tokens_of_their_own(tokenizer):
+def test_rare_characters_have_no_tokens_of_their_own():
     texts = [*TEXTS * 10, "\u65e5"]
     trained = train_translation_tokenizer(texts, VOCAB_SIZE, BPE_BYTES)
     assert trained.token_to_id("\u65e5") is None

@@ -17,7 +17,7 @@ from attendant_export.data.pair_texts import BLOCK_PAIRS, PairTexts, key_of
 from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
 from attendant_export.data.sequences import Sequences
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files; others are not read."""
 
 
