@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pytest
 from attendant_client import Client
 from attendant_export.__main__ import main
+from attendant_export.bundle import export
 from attendant_export.bundle.description import describe_manifest
 from attendant_export.bundle.manifest import read_manifest
 
@@ -20,7 +21,7 @@ SIZES = (
     "--num-decoder-layers 1 --dropout 0"
 )
 STEPS = (
-    "--max-steps 250 --validate-every-steps 250 --learning-rate 1e-2 --warmup-steps 20 "
+    "--max-steps 150 --validate-every-steps 150 --learning-rate 1e-2 --warmup-steps 20 "
     "--max-batch-tokens 1024 --device cpu --num-threads 1"
 )
 FRENCH = {"dog": "chien", "man": "homme", "teacher": "prof", "baker": "patron", "king": "roi"}
@@ -63,7 +64,8 @@ def trained(tmp_path_factory):
     )
     run(
         "export --data-dir {data} --run-dir {run} --bundles-dir {bundles} --data-card "
-        "{data}/card.json --name choosing --precisions fp32 --test formal.tsv;target-language=de",
+        "{data}/card.json --name choosing --precisions fp32 --test formal.tsv;target-language=de "
+        "--test formal.tsv;target-language=de;formality=informal",
         **folders,
     )
     return folder
@@ -91,16 +93,10 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("beam_size", [1, 3])
 @pytest.mark.parametrize(("language", "formality"), EXPECTED)
-def test_a_request_gets_the_language_and_formality_that_it_chooses(
-    client, language, formality, beam_size
-):
+def test_a_request_gets_the_language_and_formality_that_it_chooses(client, language, formality):
     found = client.translate(
-        TEXTS,
-        target_language=language,
-        controls={"formality": formality},
-        beam_size=beam_size,
+        TEXTS, target_language=language, controls={"formality": formality}, beam_size=1
     )
     assert [each.text for each in found] == EXPECTED[language, formality]
 
@@ -125,14 +121,40 @@ def test_validations_and_quality_figures_are_those_of_the_chosen_values(trained,
     last = (trained / "run/history.csv").read_text().splitlines()
     figures = dict(zip(last[0].split(","), last[-1].split(","), strict=True))
     assert float(figures["bleu"]) == float(figures["french.bleu"]) == pytest.approx(100)
-    [greedy] = [q for q in manifest.quality if (q.search, q.metric) == ("greedy", "sacreBLEU")]
-    assert greedy.value == pytest.approx(100)
-    assert greedy.dataset.startswith("formal.tsv (target-language=de), ")
+    formal, other = (q for q in manifest.quality if (q.search, q.metric) == ("greedy", "sacreBLEU"))
+    assert formal.value == pytest.approx(100)
+    assert formal.dataset.startswith("formal.tsv (target-language=de), ")
+    assert other.value < 60
+    assert other.dataset.startswith("formal.tsv (target-language=de, formality=informal), ")
 
 
 def test_the_recipe_names_the_files_with_their_choices(manifest):
     marked = "The pairs of informal.tsv are marked with target-language=de, formality=informal."
     assert marked in manifest.provenance.recipe
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("--test formal.tsv;target-language=de;formality=high", "formality=high: want one of"),
+        ("--control formality:tu=dog", "--control formality: the run has a control of this name"),
+    ],
+)
+def test_a_choice_that_cannot_be_measured_or_added_ends_an_export_at_once(
+    trained, tmp_path, capsys, monkeypatch, option, problem
+):
+    monkeypatch.setattr(export, "write_precisions", lambda *_: pytest.fail("too late"))
+    with pytest.raises(SystemExit) as stop:
+        run(
+            "export --data-dir {data} --run-dir {run} --bundles-dir {bundles} --data-card "
+            f"{{data}}/card.json --name other --precisions fp32 {option}",
+            data=trained / "data",
+            run=trained / "run",
+            bundles=tmp_path,
+        )
+    assert stop.value.code == 2
+    assert problem in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from attendant.v1.bundle_pb2 import MODEL_KIND_EMBEDDING, MODEL_KIND_TRANSLATION
 from attendant_export.bundle.description import describe_manifest
 from attendant_export.bundle.export import ExportOptions, export_bundle
 from attendant_export.bundle.manifest import BundleError, read_manifest
+from attendant_export.data.text_choice import ChosenFile
 from attendant_export.verify import embedding as verify_embeddings
 from attendant_export.verify import translation as verify
 from attendant_export.verify.graph_sessions import ParityError
@@ -169,7 +170,7 @@ def test_a_bundle_holds_only_the_wanted_precisions_but_is_compared_with_fp32(run
         folder = export_bundle(
             run / "run",
             tmp_path,
-            options(run, precisions=("int8",), test_pairs=(run / "data" / "test.tsv",)),
+            options(run, precisions=("int8",), test_pairs=(ChosenFile(run / "data" / "test.tsv"),)),
         )
 
     manifest = read_manifest(folder)

@@ -75,9 +75,7 @@ NUM_GUESSES = 3
 """Number of candidates that the model card shows for a mask."""
 
 
-def set_languages(
-    manifest: Manifest, languages: Sequence[str], _facts: Manifest | None = None
-) -> None:
+def set_languages(manifest: Manifest, languages: Sequence[str], _facts: Manifest | None) -> None:
     """Write the languages of a data card into the manifest."""
     manifest.languages.extend(languages)
 

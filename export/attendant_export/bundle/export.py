@@ -5,9 +5,9 @@ only ever holds complete and verified bundles.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from attendant_export.bundle.parameters import fitting_parameters
 from attendant_export.bundle.scratch import scratch_folder
 from attendant_export.bundle.weights import read_weights
 from attendant_export.data.corpus import Corpus
-from attendant_export.data.text_choice import NO_CHOICE, TextChoice
+from attendant_export.data.text_choice import NO_CHOICE, ChosenFile, TextChoice
 from attendant_export.progress import progress
 from attendant_export.runs import checkpoint
 from attendant_export.runs.records import read_run_record
@@ -69,10 +69,10 @@ class ExportOptions:
     data_card: DataCard
     valid_pairs: Path
     """Pairs for the reference outputs and for the comparison of precisions."""
-    test_pairs: tuple[Path, ...] = ()
+    valid_choice: TextChoice = NO_CHOICE
+    """Their languages and controls."""
+    test_pairs: tuple[ChosenFile, ...] = ()
     """Pairs for the quality figures."""
-    choices: Mapping[Path, TextChoice] = field(default_factory=dict)
-    """The languages and controls of these files, if the model needs them."""
     swap: bool = False
     """Whether the second column of all these files is the source."""
     precisions: tuple[str, ...] = ("int8", "fp16")
@@ -107,7 +107,8 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
         raise ValueError("shortlists are for translation models")
     if options.controls and kind.value != MODEL_KIND_TRANSLATION:
         raise ValueError("--control is for translation models")
-    if any(options.choices.values()) and kind.value != MODEL_KIND_TRANSLATION:
+    choices = [options.valid_choice, *(test.choice for test in options.test_pairs)]
+    if any(choices) and kind.value != MODEL_KIND_TRANSLATION:
         raise ValueError("languages and controls of files are for translation models")
     if options.glossaries and kind.value != MODEL_KIND_TRANSLATION:
         raise ValueError("--glossary is for translation models")
@@ -145,13 +146,10 @@ def new_bundle(bundles_dir: Path, name: str, version: str) -> Iterator[tuple[Pat
 def _new_draft(
     kind: ModelKind, run_dir: Path, folder: Path, scratch: Path, options: ExportOptions
 ) -> Draft:
-    def corpus(path: Path, max_sentences: int | None = None) -> Corpus:
-        choice = options.choices.get(path, NO_CHOICE)
-        return Corpus(path, options.swap, max_sentences, choice)
-
-    valid = corpus(options.valid_pairs, MAX_PARITY_SENTENCES)
+    swap = options.swap
+    valid = Corpus(options.valid_pairs, swap, MAX_PARITY_SENTENCES, options.valid_choice)
     facts = read_facts(run_dir) or Manifest()
-    limits = (options.max_tokens, read_run_record(run_dir).max_tokens)
+    stated = options.max_tokens or read_run_record(run_dir).max_tokens
     return Draft(
         folder=folder,
         scratch=scratch,
@@ -159,10 +157,10 @@ def _new_draft(
         precisions=options.precisions,
         texts=valid.sources,
         valid=valid,
-        tests=[corpus(path) for path in options.test_pairs],
-        max_tokens=next(filter(None, (*limits, facts.limits.max_source_tokens, MAX_TOKENS))),
+        tests=[Corpus(path, swap, choice=choice) for path, choice in options.test_pairs],
+        max_tokens=stated or facts.limits.max_source_tokens or MAX_TOKENS,
         shortlist_pairs=options.shortlist_pairs,
-        swap=options.swap,
+        swap=swap,
     )
 
 
@@ -241,7 +239,10 @@ def _recipe(run_dir: Path, options: ExportOptions) -> str:
         return recipe
     kept = checkpoint.kept_weights(run_dir)[-options.num_averaged :]
     steps = ", ".join(f"{int(path.stem):,}" for path in kept)
-    return f"{recipe} The weights are the mean of those after steps {steps}.".strip()
+    return (
+        f"{recipe} The exported weights are not those of one checkpoint, but the mean of those "
+        f"after steps {steps}."
+    ).strip()
 
 
 def _training_seconds(run_dir: Path) -> float:

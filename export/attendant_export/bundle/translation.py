@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_TRANSLATION,
     CorpusParity,
@@ -21,6 +22,7 @@ from attendant.v1.bundle_pb2 import (
     SpecialTokens,
 )
 from attendant.v1.text_pb2 import TEXT_NORMALIZATION_STANDARD
+from attendant_manifest.special_tokens import target_tokens
 from tokenizers import Tokenizer
 
 from attendant_export.bundle.controls import (
@@ -37,6 +39,7 @@ from attendant_export.data.shortlists import (
     MAX_PAIRS,
     WITH_SHORTLISTS,
     Shortlists,
+    Vocabulary,
     learn_shortlists,
 )
 from attendant_export.data.text_choice import NO_CHOICE
@@ -46,7 +49,7 @@ from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.runs.models import load_model, load_pair_tokenizer
-from attendant_export.runs.text_facts import have_language_tokens, marks_of, read_facts
+from attendant_export.runs.text_facts import have_language_tokens, marks_of, new_facts, read_facts
 from attendant_export.runs.translation import translate
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.quality import (
@@ -64,9 +67,7 @@ MAX_BLEU_LOSS = 0.5
 """A larger loss of a precision against fp32 is logged as a warning."""
 
 
-def set_languages(
-    manifest: Manifest, languages: Sequence[str], facts: Manifest | None = None
-) -> None:
+def set_languages(manifest: Manifest, languages: Sequence[str], facts: Manifest | None) -> None:
     """Write the languages of a model into the manifest.
 
     They are the source and the target language of a data card. A model that has tokens for
@@ -243,18 +244,36 @@ def export_of_run(
 ) -> TranslationExport:
     """The export of a run, with the weights of `load_model` and additional ``controls``.
 
-    Raises ValueError for a control with tokens that the model lacks, and as `TranslationExport`.
+    Raises ValueError for a control with tokens that the model lacks or with the name of another
+    one, for languages and controls of test files that the model lacks, and as `TranslationExport`.
     """
-    model, facts = load_model(run_dir, num_averaged)[0], read_facts(run_dir)
+    model = load_model(run_dir, num_averaged)[0]
     assert isinstance(model, EncoderDecoder)
     tokenizer = load_pair_tokenizer(run_dir, model.architecture)
+    facts = read_facts(run_dir)
+    if controls:
+        facts = facts or new_facts()
+        _add_controls(facts, controls, tokenizer, model.architecture)
+    for corpus in draft.tests:
+        marks_of(facts, corpus.choice)  # A mistake shows before minutes of verification.
     penalizes_repetition = facts is not None and bool(facts.decoding.repetition_penalty)
-    export = TranslationExport(
+    return TranslationExport(
         *(model, tokenizer, draft), penalizes_repetition=penalizes_repetition, facts=facts
     )
+
+
+def _add_controls(
+    facts: Manifest,
+    controls: Sequence[ControlOption],
+    tokenizer: PairTokenizer,
+    network: Architecture,
+) -> None:
+    known = {control.name for control in facts.controls}
+    for control in controls:
+        if control.name in known:
+            raise ValueError(f"--control {control.name}: the run has a control of this name")
     sides = tokenizer.source.tokenizer, tokenizer.target.tokenizer
-    draft.manifest.controls.extend(control_messages(controls, *sides, model.architecture))
-    return export
+    facts.controls.extend(control_messages(controls, *sides, network))
 
 
 def _learn_shortlists(draft: Draft, tokenizer: PairTokenizer) -> Shortlists | None:
@@ -263,16 +282,26 @@ def _learn_shortlists(draft: Draft, tokenizer: PairTokenizer) -> Shortlists | No
     pairs = read_pairs(draft.shortlist_pairs, draft.swap)
     pairs = pairs[:: len(pairs) // MAX_PAIRS + 1]
     sources, targets = tokenizer.encode(pairs)
-    special_tokens = draft.manifest.special_tokens
-    start = draft.manifest.decoding.start_token_id
-    manifest = draft.manifest
-    values = [value for control in manifest.controls for value in control.values]
+    manifest, network = draft.manifest, draft.manifest.architecture
+    written = Vocabulary(network.target_embeddings.vocab_size, _ids_of_every_target(manifest))
+    read = None
+    if not network.shares_embeddings:
+        read = Vocabulary(network.source_embeddings.vocab_size, _ids(manifest.special_tokens))
+    return learn_shortlists(zip(sources, targets, strict=True), written, read)
+
+
+def _ids(tokens: SpecialTokens) -> list[int]:
+    return [token_id for _, token_id in tokens.ListFields()]
+
+
+def _ids_of_every_target(manifest: Manifest) -> list[int]:
+    """The special tokens and those that a target is made to begin with."""
+    decoding = manifest.decoding
+    values = chain.from_iterable(control.values for control in manifest.controls)
     forced = [value.forced_target_ids for value in values]
     forced += [language.forced_target_ids for language in manifest.target_languages]
-    special_ids = {start, *(token_id for _, token_id in special_tokens.ListFields())}
-    special_ids |= {*manifest.decoding.forced_token_ids, *chain.from_iterable(forced)}
-    vocab_size = draft.manifest.architecture.target_embeddings.vocab_size
-    return learn_shortlists(zip(sources, targets, strict=True), vocab_size, sorted(special_ids))
+    special = {decoding.start_token_id, *_ids(target_tokens(manifest))}
+    return sorted({*special, *decoding.forced_token_ids, *chain(*forced)})
 
 
 def _describe(

@@ -26,20 +26,14 @@ def run_export(args: argparse.Namespace) -> None:
     record = read_run_record(args.run_dir)
     card = read_data_card(args.data_card)
     check_credits(card, record)
-    valid, *tests = [
-        chosen_file(args, option, text)
-        for option, text in [
-            ("--valid", args.valid or record.valid_pairs or TATOEBA_VALID),
-            *(("--test", text) for text in args.test),
-        ]
-    ]
+    valid = chosen_file(args, "--valid", args.valid or record.valid_pairs or TATOEBA_VALID)
     options = ExportOptions(
         name=args.name or args.run_dir.resolve().name,
         version=args.model_version,
         data_card=card,
-        valid_pairs=valid[0],
-        test_pairs=tuple(path for path, _ in tests),
-        choices=dict([valid, *tests]),
+        valid_pairs=valid.path,
+        valid_choice=valid.choice,
+        test_pairs=tuple(chosen_file(args, "--test", text) for text in args.test),
         swap=args.swap or record.swap,
         precisions=tuple(args.precisions.split(",")),
         max_tokens=args.max_tokens,

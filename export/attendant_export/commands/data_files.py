@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from attendant_export.data.bert_text import TextSource
-from attendant_export.data.text_choice import TextChoice, split_choice
+from attendant_export.data.text_choice import ChosenFile, TextChoice, split_choice
 from attendant_export.data.translation_data import ExtraPairs, ExtraValidation, PairSource
 
 MAX_REPEATS = 1000
@@ -22,10 +22,10 @@ def data_file(args: argparse.Namespace, name: str, or_folder: bool = False) -> P
     return path
 
 
-def chosen_file(args: argparse.Namespace, option: str, text: str) -> tuple[Path, TextChoice]:
+def chosen_file(args: argparse.Namespace, option: str, text: str) -> ChosenFile:
     """Read ``FILE[;NAME=VALUE]...``. Raises ValueError that names what is wrong."""
     name, choice = _split(option, text)
-    return data_file(args, name), choice
+    return ChosenFile(data_file(args, name), choice)
 
 
 def pair_source(args: argparse.Namespace, text: str) -> PairSource:

@@ -51,6 +51,16 @@ DEFAULT_EPOCHS = 5
 """Epochs of a training without any limit."""
 EXPORTED = ("", "contrastive_")
 """The prefixes of the options of phases whose weights are exported."""
+SIZES = (
+    "d_model",
+    "num_heads",
+    "d_feed_forward",
+    "num_encoder_layers",
+    "num_decoder_layers",
+    "post_norm",
+    "separate_vocabularies",
+)
+"""The options that describe the network of a translation model."""
 
 
 def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOptions:
@@ -153,18 +163,6 @@ def _translation_data(args: argparse.Namespace, separate_vocabularies: bool) -> 
         skip_bad_lines=args.skip_bad_lines,
         cache_dir=args.cache_dir,
     )
-
-
-SIZES = (
-    "d_model",
-    "num_heads",
-    "d_feed_forward",
-    "num_encoder_layers",
-    "num_decoder_layers",
-    "post_norm",
-    "separate_vocabularies",
-)
-"""The options that describe the network of a translation model."""
 
 
 def _translation_network(args: argparse.Namespace) -> Architecture:

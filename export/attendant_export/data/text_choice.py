@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 SOURCE_LANGUAGE, TARGET_LANGUAGE = "source-language", "target-language"
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
@@ -35,6 +37,13 @@ class TextChoice:
 NO_CHOICE = TextChoice()
 
 
+class ChosenFile(NamedTuple):
+    """A file of pairs with their languages and controls."""
+
+    path: Path
+    choice: TextChoice = NO_CHOICE
+
+
 def split_choice(text: str) -> tuple[str, TextChoice]:
     """The file and the choice of an argument ``FILE[;NAME=VALUE]...``.
 
@@ -44,10 +53,8 @@ def split_choice(text: str) -> tuple[str, TextChoice]:
     pairs = [setting.partition("=")[::2] for setting in settings]
     values = dict(pairs)
     source, target = values.pop(SOURCE_LANGUAGE, ""), values.pop(TARGET_LANGUAGE, "")
-    is_complete = all(value for _, value in pairs) and len({name for name, _ in pairs}) == len(
-        pairs
-    )
-    if not is_complete or not all(map(NAME.fullmatch, (*values, *values.values()))):
+    are_complete = all(value for _, value in pairs) and len({*dict(pairs)}) == len(pairs)
+    if not are_complete or not all(map(NAME.fullmatch, (*values, *values.values()))):
         raise ValueError(
             f"{text}: want {WANTED}, each name once; a name is {SOURCE_LANGUAGE}, "
             f"{TARGET_LANGUAGE} or that of a control; names and values of controls match "
