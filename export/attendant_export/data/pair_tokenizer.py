@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,10 @@ class Marks(NamedTuple):
     before_source: tuple[int, ...] = ()
     after_source: tuple[int, ...] = ()
     before_target: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return any(self)
 
     def around_source(self, token_ids: Sequence[int]) -> list[int]:
         """The tokens of a source with those next to it."""
@@ -69,7 +73,7 @@ class PairTokenizer:
     """The same object as ``source`` if targets are tokenized like sources."""
     start_id: int
     """What the decoder reads first."""
-    suppressed_ids: tuple[int, ...] = field(default=())
+    suppressed_ids: tuple[int, ...] = ()
     """Tokens that no target has."""
 
     @classmethod
@@ -113,9 +117,18 @@ class PairTokenizer:
             targets = [[*m.before_target, *ids] for m, ids in zip(marks, targets, strict=True)]
         return sources, targets
 
-    def encode_sources(self, texts: Sequence[str], marks: Marks = NO_MARKS) -> list[list[int]]:
-        """The token ids of sources."""
-        return [marks.around_source(ids) for ids in self.source.encode(texts)]
+    def encode_sources(
+        self, texts: Sequence[str], marks: Marks = NO_MARKS, max_tokens: int | None = None
+    ) -> list[list[int]]:
+        """The token ids of sources with ``marks``, at most ``max_tokens`` in all.
+
+        The end of a longer text is left out, but not its final special token.
+        """
+        encoded = self.source.encode(texts)
+        if max_tokens is not None:
+            room = max_tokens - len(marks.around_source(()))
+            encoded = ([*ids[:-1][: room - 1], ids[-1]] for ids in encoded)
+        return [marks.around_source(ids) for ids in encoded]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a target."""

@@ -76,7 +76,7 @@ def open_tokens(
             "tokenizer": tokenizer.key(),
             "tokenizers": tokenizers.__version__,
             "filters": asdict(filters),
-            **({"marks": marks} if any(marks) else {}),
+            **({"marks": marks} if marks else {}),
         }
     )
     folder = open_or_build(

@@ -74,11 +74,7 @@ def train_translation_tokenizer(
     normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     )
-    steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Metaspace()]
-    if kind != UNIGRAM_BYTES:
-        # A unigram trainer finds a word only within several others, such as those with commas.
-        steps.append(pre_tokenizers.Punctuation("isolated"))
-    pre_tokenizer = pre_tokenizers.Sequence(steps)
+    pre_tokenizer = _pre_tokenizer(kind)
     special = [PAD, BOS, EOS, UNK, *others]
     if kind == BPE:
         tokenizer = Tokenizer(models.BPE(unk_token=UNK))
@@ -97,6 +93,15 @@ def train_translation_tokenizer(
         single=f"$A {EOS}", special_tokens=[(EOS, tokenizer.token_to_id(EOS))]
     )
     return tokenizer
+
+
+def _pre_tokenizer(kind: str) -> pre_tokenizers.PreTokenizer:
+    """Splits texts into words, which no token extends beyond."""
+    steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Metaspace()]
+    if kind != UNIGRAM_BYTES:
+        # A unigram trainer finds a word only within several others, such as those with commas.
+        steps.append(pre_tokenizers.Punctuation("isolated"))
+    return pre_tokenizers.Sequence(steps)
 
 
 def train_bert_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

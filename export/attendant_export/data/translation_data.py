@@ -141,8 +141,7 @@ class TranslationTexts:
         """
         self._data, self._cache_dir = data, cache_dir
         self.parts = [
-            open_texts(path, cache_dir, data.swap, data.text_filters)
-            for path in [*(s.path for s in data.train), *(e.path for e in data.extra)]
+            open_texts(part.path, cache_dir, data.swap, data.text_filters) for part in data.parts
         ]
         self._refuse(part.bad_lines for part in self.parts)
 
@@ -176,9 +175,8 @@ class TranslationTexts:
     def dataset(self, tokenizer: PairTokenizer, marks: Sequence[Marks] = ()) -> PairDataset:
         """The encoded pairs, in mapped files; logs the pairs of each file, and what is left out.
 
-        ``marks`` are the tokens next to the texts of each part.
-
-        Raises ValueError that lists the lines that are too long, unless the data skip bad lines.
+        ``marks`` are the tokens next to the texts of each part. Raises ValueError that lists
+        the lines that are too long, unless the data skip bad lines.
         """
         filters = self._data.length_filters
         parts = [

@@ -7,6 +7,7 @@ import torch
 from attendant_export.data.batches import pad
 from attendant_export.data.output_limits import max_output_tokens
 from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
+from attendant_export.models.embeddings import longest_text, position_limit
 from attendant_export.models.encoder_decoder import DecoderPast, EncoderDecoder
 
 BATCH_SIZES = {"cpu": 64, "cuda": 1024}
@@ -21,15 +22,17 @@ def translate(
 ) -> list[str]:
     """Greedy translations in the order of ``texts``, with ``marks`` next to each text.
 
-    Texts of similar length share a batch. Each output ends at its `max_output_tokens`.
+    Texts of similar length share a batch. Each output ends at its `max_output_tokens`. Learned
+    positions of the model limit texts and outputs.
     """
-    sources = tokenizer.encode_sources(texts, marks)
+    network = model.architecture
+    sources = tokenizer.encode_sources(texts, marks, position_limit(network))
     size = BATCH_SIZES[model.embedding.weight.device.type]
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     translations = [""] * len(sources)
     for start in range(0, len(order), size):
         indices = order[start : start + size]
-        limits = [max_output_tokens(len(sources[i])) for i in indices]
+        limits = [longest_text(network, max_output_tokens(len(sources[i]))) for i in indices]
         outputs = greedy(
             *(model, [sources[i] for i in indices], max(limits)),
             *(marks.before_target, tokenizer.suppressed_ids),

@@ -1,5 +1,6 @@
 """Held-out sentences that a translation model is measured on while it is trained."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from attendant_export.runs.text_facts import marks_of
 from attendant_export.runs.translation import translate
 from attendant_export.verify.metrics import score_translations
 
+logger = logging.getLogger(__name__)
+
 MAX_BATCH_TOKENS = 4096
 """Padded tokens of a batch whose loss is measured."""
 
@@ -36,6 +39,16 @@ class ValidationSet:
         """BLEU and chrF of greedy translations."""
         texts = translate(model, tokenizer, self.sources, self.marks)
         return score_translations(texts, self.references)
+
+    def fitting(self, tokenizer: PairTokenizer, max_tokens: int) -> "ValidationSet":
+        """The sentences that have at most ``max_tokens`` on each side, in all references."""
+        kept = []
+        for source, references in zip(self.sources, self.references, strict=True):
+            pairs = [(source, reference) for reference in references]
+            sides = tokenizer.encode(pairs, [self.marks] * len(pairs))
+            if max(len(ids) for side in sides for ids in side) <= max_tokens:
+                kept.append((source, references))
+        return replace(self, sources=[s for s, _ in kept], references=[r for _, r in kept])
 
     def casual(self) -> "ValidationSet":
         """The same sentences in lower case without final punctuation."""
@@ -78,6 +91,29 @@ def with_marks(
     return {
         name: replace(each, marks=marks_of(facts, choices[name])) for name, each in valid.items()
     }
+
+
+def without_long_sentences(
+    valid: Mapping[str, ValidationSet], tokenizer: PairTokenizer, max_tokens: int | None
+) -> dict[str, ValidationSet]:
+    """The sets without sentences of more than ``max_tokens`` on a side; logs how many those are.
+
+    None: there is no limit. Raises ValueError for a set that has no others.
+    """
+    if max_tokens is None:
+        return dict(valid)
+    fitting = {name: each.fitting(tokenizer, max_tokens) for name, each in valid.items()}
+    for name, each in fitting.items():
+        option = f"--extra-valid {name}" if name else "--valid"
+        total, num_long = len(valid[name].sources), len(valid[name].sources) - len(each.sources)
+        problem = (
+            f"{num_long:,} of {total:,} sentences have more than {max_tokens} tokens on a side"
+        )
+        if not each.sources:
+            raise ValueError(f"{option}: {problem}, the limit of the model's positions")
+        if num_long:
+            logger.warning("%s: %s and are left out", option, problem)
+    return fitting
 
 
 def _read(path: Path, data: TranslationData, seed: int) -> ValidationSet:

@@ -34,11 +34,7 @@ def translate_by_graphs(
     Sources have ``marks`` next to them and are truncated to ``limit`` tokens, which is also the
     limit of the model's outputs.
     """
-    room = limit - len(marks.around_source(()))
-    sources = [
-        marks.around_source([*ids[:-1][: room - 1], ids[-1]])
-        for ids in tokenizer.source.encode(texts)
-    ]
+    sources = tokenizer.encode_sources(texts, marks, limit)
     # Encoding sources of similar length together minimizes padding.
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     ordered = [sources[i] for i in order]
