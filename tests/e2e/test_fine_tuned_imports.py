@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 from attendant_client import Client
 from attendant_export.__main__ import main
+from attendant_export.bundle import importing
 from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.runs.records import DataSource, read_run_record
@@ -19,7 +20,7 @@ from tests.support.multilingual_checkpoints import write_multilingual
 from tests.support.serving import running_server
 from tests.support.t5_checkpoints import write_t5
 
-pytestmark = pytest.mark.usefixtures("very_few_texts", "quiet_threads")
+pytestmark = pytest.mark.usefixtures("quick_imports", "quiet_threads")
 
 PAIRS = {
     "The train is late.": "Le train est en retard.",
@@ -27,7 +28,7 @@ PAIRS = {
     "No.": "Non.",
     "I have a car.": "J'ai une voiture.",
 }
-STEPS = "--learning-rate 5e-3 --warmup-steps 20 --dropout 0 --device cpu --num-threads 1"
+STEPS = "--learning-rate 1e-2 --warmup-steps 5 --dropout 0 --device cpu --num-threads 1"
 
 
 def run(command, **folders):
@@ -73,6 +74,15 @@ def export(folders, languages):
     return folders["bundles"] / "tuned/1"
 
 
+@pytest.fixture(scope="module")
+def quick_imports():
+    """Imports are verified with a few texts only: tests of the importers do the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importing, "sample_texts", lambda: list(PAIRS))
+        patch.setattr(importing, "is_original_installed", lambda _: False)
+        yield
+
+
 def imported(source, folder, **options):
     with one_thread():
         return import_bundle(source, folder / "imported", ImportOptions(**options))
@@ -88,11 +98,11 @@ def written(bundle):
 
 
 @pytest.fixture(scope="module")
-def marian(tmp_path_factory):
+def marian(tmp_path_factory, quick_imports):
     """The base and the folders of a fine-tuned Marian model with two SentencePiece models."""
     folder = tmp_path_factory.mktemp("marian")
-    base = imported(write_marian(folder / "source"), folder, max_tokens=60)
-    return base, fine_tune(base, folder, 150)
+    base = imported(write_marian(folder / "source"), folder, max_tokens=30)
+    return base, fine_tune(base, folder, 80)
 
 
 @pytest.fixture(scope="module")
@@ -150,9 +160,9 @@ def test_an_imported_model_keeps_its_tokenizer(marian, tmp_path, capsys):
 def test_a_model_with_tokens_of_languages_is_trained_with_those_that_a_file_states(
     tmp_path, loop, settings
 ):
-    base = imported(write_multilingual(tmp_path / "source", "nllb"), tmp_path, max_tokens=60)
+    base = imported(write_multilingual(tmp_path / "source", "nllb"), tmp_path, max_tokens=30)
     languages = ";source-language=en;target-language=fr"
-    folders = fine_tune(base, tmp_path, 150, languages) | {"choice": languages}
+    folders = fine_tune(base, tmp_path, 80, languages) | {"choice": languages}
     tuned = export(folders, ("en", "fr"))
     assert facts_of(read_manifest(tuned)) == facts_of(read_manifest(base))
     with (
@@ -167,7 +177,7 @@ def test_a_model_with_tokens_of_languages_is_trained_with_those_that_a_file_stat
 
 def test_a_student_of_int8_weights_and_a_recurrent_decoder_is_trained(tmp_path):
     source = write_marian_folder(tmp_path / "source")
-    base = imported(source, tmp_path, max_tokens=40, precisions=("int8",), license="CC0-1.0")
+    base = imported(source, tmp_path, max_tokens=20, precisions=("int8",), license="CC0-1.0")
     tuned = export(fine_tune(base, tmp_path, 2), ("en", "fr"))
     own, before = read_manifest(tuned), read_manifest(base)
     assert own.architecture == before.architecture
@@ -178,6 +188,6 @@ def test_a_student_of_int8_weights_and_a_recurrent_decoder_is_trained(tmp_path):
 def test_a_t5_model_is_trained(tmp_path):
     source = write_t5(tmp_path / "source")
     languages = {"source_languages": ("en",), "target_languages": ("fr",)}
-    base = imported(source, tmp_path, max_tokens=40, **languages)
+    base = imported(source, tmp_path, max_tokens=20, **languages)
     own = read_manifest(export(fine_tune(base, tmp_path, 2), ("en", "fr")))
     assert facts_of(own) == facts_of(read_manifest(base))

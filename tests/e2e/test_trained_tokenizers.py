@@ -1,4 +1,4 @@
-"""Models with trained byte fallback and separate vocabularies behind a real server."""
+"""A model with trained byte fallback and separate vocabularies behind a real server."""
 
 import dataclasses
 import itertools
@@ -7,11 +7,12 @@ import pytest
 from attendant_client import Client
 from attendant_export.bundle.export import ExportOptions, export_bundle
 from attendant_export.bundle.manifest import read_manifest
-from attendant_export.data.tokenizer import BPE_BYTES, UNIGRAM_BYTES
+from attendant_export.data.tokenizer import UNIGRAM_BYTES
 from attendant_export.data.translation_data import PairSource, TranslationData
 from attendant_export.models.shapes import transformer
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.translation import train_translation
+from tokenizers import Tokenizer
 
 from tests.support.bundles import NOUNS, data_card, one_thread, write_pairs
 from tests.support.serving import running_server
@@ -29,25 +30,26 @@ def write_emoji_pairs(path):
         lines.append(f"The {english} is {word}.\tDer {german}. {sign}\n")
         lines.append(f"The {english} {sign}\tDer {german} {sign}\n")
     path.write_text("".join(lines), encoding="utf-8")
+    path.with_name("few.tsv").write_text("".join(lines[:4]), encoding="utf-8")
 
 
-def train(folder, kind, is_separate):
-    """A run that learned emoji byte by byte, from a vocabulary that has none of them."""
+def train(folder):
+    """A run that learned emoji byte by byte, from vocabularies that have none of them."""
     write_pairs(folder)
     write_emoji_pairs(folder / "emoji.tsv")
     plain = TranslationData(
         (PairSource(folder / "train.tsv"),),
         folder / "valid.tsv",
         vocab_size=360,
-        tokenizer_kind=kind,
-        separate_vocabularies=is_separate,
+        tokenizer_kind=UNIGRAM_BYTES,
+        separate_vocabularies=True,
         max_batch_tokens=1024,
         num_valid_sources=4,
     )
-    architecture = transformer(plain.vocab_size, 32, 2, 64, 1, 1, shares_embeddings=not is_separate)
+    architecture = transformer(plain.vocab_size, 32, 2, 64, 1, 1, shares_embeddings=False)
     first, run_dir = folder / "first", folder / "run"
     options = TrainingOptions(
-        max_steps=200, learning_rate=1e-2, warmup_steps=20, validate_every_steps=200
+        max_steps=150, learning_rate=1e-2, warmup_steps=20, validate_every_steps=150
     )
     one_step = dataclasses.replace(options, max_steps=1)
     train_translation(architecture, plain, one_step, first, dropout=0.0, device="cpu")
@@ -60,16 +62,16 @@ def train(folder, kind, is_separate):
     return run_dir
 
 
-@pytest.fixture(scope="module", params=[(BPE_BYTES, False), (UNIGRAM_BYTES, True)], ids=str)
-def bundle(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with one_thread():
-        run_dir = train(folder, *request.param)
+        run_dir = train(folder)
         options = ExportOptions(
             name="emoji",
             version="1",
             data_card=data_card("en", "de"),
-            valid_pairs=folder / "emoji.tsv",
+            valid_pairs=folder / "few.tsv",
             precisions=("fp32",),
             max_tokens=64,
         )
@@ -115,5 +117,10 @@ def test_no_character_is_unknown(client):
 
 def test_the_bundle_has_a_tokenizer_for_each_vocabulary(bundle):
     manifest = read_manifest(bundle)
-    is_separate = not manifest.architecture.shares_embeddings
-    assert (manifest.target_tokenizer != manifest.source_tokenizer) == is_separate
+    assert not manifest.architecture.shares_embeddings
+    sides = manifest.source_tokenizer, manifest.target_tokenizer
+    known = [Tokenizer.from_file(str(bundle / name)).get_vocab() for name in sides]
+    assert known[0] != known[1]
+    network = manifest.architecture
+    sizes = [network.source_embeddings.vocab_size, network.target_embeddings.vocab_size]
+    assert sizes == list(map(len, known))
