@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -90,7 +90,7 @@ def running_server(
     Its log goes to the file ``log``, by default to standard error. ``python`` is the interpreter of
     the environment in which the server is installed.
     """
-    port, metrics_port = free_port(), free_port()
+    port, metrics_port = free_ports(2)
     command = [str(python), "-m", "attendant_server"]
     command += ["--host=127.0.0.1", f"--port={port}", "--log-level=warning"]
     command += [f"--metrics-port={metrics_port}", "--lame-duck-seconds=0", *arguments]
@@ -133,7 +133,13 @@ def open_channel(server: RunningServer) -> grpc.aio.Channel:
 
 def free_port() -> int:
     """An unused port of this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(num_ports: int) -> list[int]:
+    """Different unused ports of this machine."""
+    with ExitStack() as stack:  # all are held at the same time, so that none is found twice
+        sockets = [stack.enter_context(socket.socket()) for _ in range(num_ports)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

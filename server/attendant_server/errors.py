@@ -3,7 +3,7 @@
 AttendantError
 ├── InvalidRequest           a value of the request is bad; names the field and the limit
 │   ├── CallTooLarge         the texts of a call exceed a limit that fewer texts may keep
-│   └── LanguageUnknown      the named model lacks a language of the request
+│   └── LanguageUnknown      the model or the detector lacks a language of the request
 ├── ModelNotFound            no model of this name
 │   └── NoModelForLanguages  no model has the languages of the request
 ├── ModelNotLoaded           a bundle cannot be loaded while the server runs
@@ -79,7 +79,10 @@ class CallTooLarge(InvalidRequest):
 
 
 class LanguageUnknown(InvalidRequest):
-    """The model of a call lacks a language; ``languages`` is its tag, by the name of its field."""
+    """A call's model, or the library for detection, lacks a language of the request.
+
+    ``languages`` is its tag, by the name of its field.
+    """
 
     def __init__(self, field: str, problem: str, tag: str) -> None:
         super().__init__(field, problem)

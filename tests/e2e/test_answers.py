@@ -31,21 +31,37 @@ CALLS: dict[str, Callable[[Running], Any]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_a_long_answer_is_built_off_the_event_loop_and_is_the_same(
-    running: Running, call: Callable[[Running], Any], monkeypatch: pytest.MonkeyPatch
-):
-    original, built = JobRunner.run, list[Any]()
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The results of all work on threads from now on."""
+    original, results = JobRunner.run, list[Any]()
 
     async def run(jobs: JobRunner, work: Callable[[], Any]) -> Any:
-        built.append(await original(jobs, work))
-        return built[-1]
+        results.append(await original(jobs, work))
+        return results[-1]
 
-    expected = call(running)
     monkeypatch.setattr(JobRunner, "run", run)
+    return results
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_long_answer_is_built_off_the_event_loop_and_is_the_same(
+    running: Running,
+    call: Callable[[Running], Any],
+    built: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    expected = call(running)
     monkeypatch.setattr(jobs_module, "MAX_INLINE_TOKENS", 1)
     answer = call(running)
     assert built[-1] == answer  # after the application's part, if that is long as well
     if hasattr(answer, "timings"):
         answer.timings.CopyFrom(expected.timings)
     assert answer == expected
+
+
+def test_the_masks_of_long_texts_are_found_off_the_event_loop(running: Running, built: list[Any]):
+    texts = ["The [MASK] sees the dog."] * (jobs_module.MAX_INLINE_TOKENS // 4)
+    running.embedding.FillMask(FillMaskRequest(texts=texts, top_k=1))
+    found = [result for result in built if isinstance(result, list) and len(result) == len(texts)]
+    assert any(hasattr(each[0], "masks") and hasattr(each[0], "tokens") for each in found)

@@ -7,8 +7,9 @@ import grpc
 import pytest
 from attendant.v1 import language_pb2_grpc
 from attendant.v1.language_pb2 import DetectLanguageRequest
-from attendant_client import Client, UnsupportedError
+from attendant_client import Client, InvalidRequestError, UnsupportedError
 from attendant_client.__main__ import main
+from attendant_client.errors import LANGUAGE_UNKNOWN
 from attendant_server import app
 from attendant_server.application.tokenization import MAX_JOB_CHARACTERS
 from attendant_server.language_identifier import LanguageIdentifier
@@ -97,6 +98,13 @@ def test_a_bad_request_is_refused_with_its_field(stub, fields, problem):
     failure = failure_of(stub.DetectLanguage, DetectLanguageRequest(**{"texts": ["a"]} | fields))
     assert failure.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert re.fullmatch(problem, failure.details())
+
+
+def test_a_language_that_the_library_lacks_has_a_reason_for_programs(client):
+    with pytest.raises(InvalidRequestError) as failure:
+        client.detect_language("a", languages=["de", "xx"])
+    assert failure.value.reason == LANGUAGE_UNKNOWN
+    assert failure.value.reason_details == {"languages[1]": "xx"}
 
 
 def test_a_call_counts_like_those_of_other_methods(running, client):

@@ -3,7 +3,7 @@
 from functools import partial
 
 import pytest
-from attendant_server.engine.caller_activity import CallerActivity
+from attendant_server.engine.caller_activity import LANE_SECONDS, CallerActivity
 from attendant_server.engine.calls import Caller
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
 from attendant_server.engine.encoder_calls import EmbedCall
@@ -22,6 +22,27 @@ def clock():
     return Clock()
 
 
+def workers_of(model, clock, num_workers):
+    """A scheduler for each worker."""
+    schedulers: list[EmbeddingScheduler] = []
+    for _ in range(num_workers):
+        sibling = schedulers[0] if schedulers else None
+        schedulers.append(
+            EmbeddingScheduler(
+                "fake", model, embedding_limits(), RecordingObserver(), clock, sibling
+            )
+        )
+    return schedulers
+
+
+def submit(scheduler, caller, num_texts):
+    """A submitted call of texts of 5 tokens."""
+    call = EmbedCall([[1] * 5] * num_texts, ("mean_pooled",))
+    call.caller = caller
+    scheduler.submit(call)
+    return call
+
+
 def test_embeddings_of_light_callers_go_first(clock):
     class SlowModel(FakeEmbeddingModel):
         def embed(self, texts, outputs, *lengths, **more):
@@ -37,15 +58,9 @@ def test_embeddings_of_light_callers_go_first(clock):
         clock,
     )
 
-    def embed(caller, num_texts):
-        call = EmbedCall([[1] * 5] * num_texts, ("mean_pooled",))
-        call.caller = caller
-        scheduler.submit(call)
-        return call
-
-    flood = embed(FLOOD, 200)
+    flood = submit(scheduler, FLOOD, 200)
     scheduler.advance(is_alone=True)
-    quiet = embed(QUIET, 1)
+    quiet = submit(scheduler, QUIET, 1)
     scheduler.advance(is_alone=True)
     assert quiet.future.done()
     scheduler.advance(is_alone=True)
@@ -53,6 +68,39 @@ def test_embeddings_of_light_callers_go_first(clock):
     while scheduler.has_work:
         scheduler.advance(is_alone=True)
     assert flood.future.result()
+
+
+def test_the_first_of_several_workers_is_spared_from_floods_beside_a_light_caller(clock):
+    model = FakeEmbeddingModel()
+    spared, other = workers_of(model, clock, 2)
+
+    flood = submit(spared, FLOOD, 300)
+    assert spared.has_work
+    assert spared.num_to_wake(1) == 1
+    submit(spared, QUIET, 1)
+    assert spared.num_to_wake(1) == 2  # a single text could wake the spared worker only
+    spared.advance(is_alone=True)
+    assert model.batches == [[5]]
+    assert not spared.has_work
+    assert other.has_work
+    other.advance(is_alone=True)
+    assert len(model.batches) == 2
+
+    clock.now += LANE_SECONDS
+    while spared.has_work:
+        spared.advance(is_alone=True)
+    assert flood.future.done()
+
+
+def test_a_single_worker_runs_the_texts_of_a_flood_beside_a_light_caller(clock):
+    model = FakeEmbeddingModel()
+    [only] = workers_of(model, clock, 1)
+
+    flood = submit(only, FLOOD, 60)
+    submit(only, QUIET, 1)
+    while only.has_work:
+        only.advance(is_alone=True)
+    assert flood.future.done()
 
 
 def test_a_model_of_light_callers_gets_more_time_than_a_flooded_one(clock):
@@ -76,16 +124,11 @@ def test_a_model_of_light_callers_gets_more_time_than_a_flooded_one(clock):
         for name in spent
     )
 
-    def embed(scheduler, caller, num_texts):
-        call = EmbedCall([[1]] * num_texts, ("mean_pooled",))
-        call.caller = caller
-        scheduler.submit(call)
-
-    embed(flooded, FLOOD, 1000)
+    submit(flooded, FLOOD, 1000)
     fair_share = FairShare(clock)
     for n in range(300):
         if not other.has_work:
-            embed(other, Caller(str(n)), 8)
+            submit(other, Caller(str(n)), 8)
         at_work = [flooded, other]
         scheduler = fair_share.next(at_work)
         fair_share.take(scheduler, partial(scheduler.advance, is_alone=False))

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.monitoring import ROOT, free_port, tool
+from bench.servers import free_ports
+from tests.support.monitoring import ROOT, tool
 from tests.support.serving import TIMEOUT_SECONDS, sum_of_metric
 
 BUILD_SECONDS = 1800
@@ -129,13 +130,14 @@ def derived(folder: Path, images: dict[str, str]) -> dict[int, int]:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     compose["services"] = {name: compose["services"][name] for name in images}
     del compose["volumes"]["grafana-data"]
+    free = iter(free_ports(sum(len(s["ports"]) for s in compose["services"].values())))
     ports: dict[int, int] = {}
     for name, service in compose["services"].items():
         service["image"] = images[name]
         service["volumes"] = [v.replace("./", f"{ROOT}/") for v in service.get("volumes", [])]
         service.pop("build", None)
         inner = [int(port.rpartition(":")[2]) for port in service["ports"]]
-        ports |= {port: free_port() for port in inner}
+        ports |= {port: next(free) for port in inner}
         service["ports"] = [f"127.0.0.1:{ports[port]}:{port}" for port in inner]
     # Enough time for all calls in flight, even on a slow machine.
     server = compose["services"]["server"]

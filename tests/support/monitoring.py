@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.parse
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.servers import free_port
 from tests.support.serving import TIMEOUT_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -127,10 +127,3 @@ def selectors_of(expression: str) -> list[str]:
     names = r"(?:(?:attendant|grpc|process)_\w+|(?:service|instance):[\w:]+|\bup)"
     without_labels = re.sub(r"\b(by|on) \([^)]*\)", "", expression)
     return re.findall(rf"(?<![\w:])({names}(?:\{{[^}}]*\}})?)", without_labels)
-
-
-def free_port() -> int:
-    """An unused port of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

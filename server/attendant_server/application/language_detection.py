@@ -12,7 +12,7 @@ from attendant_server.application.language_tags import check_tag, longest_match
 from attendant_server.application.quotas import current_usage
 from attendant_server.application.tokenization import split_into_jobs
 from attendant_server.application.validation import TEXTS, RequestLimits
-from attendant_server.errors import InvalidRequest, NotInstalled
+from attendant_server.errors import InvalidRequest, LanguageUnknown, NotInstalled
 from attendant_server.language_identifier import EXTRA, LanguageIdentifier
 from attendant_server.system.blocking_work import run_blocking
 
@@ -124,13 +124,13 @@ class LanguageDetector:
 
 
 def _candidates(known: Collection[str], languages: Sequence[str]) -> Collection[str]:
-    """The known tags that a request means; raises InvalidRequest for others."""
+    """The known tags that a request means; raises LanguageUnknown for others."""
     by_tag, found = {tag.lower(): tag for tag in known}, set[str]()
     for i, language in enumerate(languages):
         tag = longest_match(by_tag, language)
         if tag is None:
             problem = f"must be one of {', '.join(sorted(known))}, not {language!r}"
-            raise InvalidRequest(f"languages[{i}]", problem)
+            raise LanguageUnknown(f"languages[{i}]", problem, language)
         found.add(tag)
     return found or known
 

@@ -27,6 +27,7 @@ from attendant_server.application.tokenization import (
     TokenizedOrError,
     good,
     merged,
+    num_tokens,
     tokenize,
 )
 from attendant_server.application.tokenization_options import (
@@ -195,9 +196,9 @@ class MaskFiller:
     ) -> list[_MaskedText | InvalidRequest]:
         """Each text with its masks and their candidates, or its fault."""
         tokenized = await tokenize(self._jobs, plan.tokenization, TEXTS, request.texts)
-        size = sum(len(texts) for masks in request.candidates for texts in masks)
+        num_candidates = sum(len(texts) for masks in request.candidates for texts in masks)
         texts = await self._jobs.run_for(
-            size * TOKENS_FOR_CANDIDATE,
+            num_tokens(tokenized) + num_candidates * TOKENS_FOR_CANDIDATE,
             lambda: [_masked(plan, request, i, text) for i, text in enumerate(tokenized)],
         )
         num_faults = len(list(good(tokenized))) - len(list(good(texts)))

@@ -49,6 +49,11 @@ class AdmissionQueue(Generic[AnyCall]):
         """Texts that a worker may take. Consistent at any time: `take` is atomic."""
         return self._num_queued
 
+    def has_light(self) -> bool:
+        """Whether texts of light callers are queued."""
+        with self._admission.lock:
+            return self._has_queued(True)
+
     def put(self, call: AnyCall, lengths: Iterable[int], now: float) -> None:
         """Queue all texts of ``call``, which have ``lengths`` tokens.
 

@@ -77,8 +77,13 @@ class EmbeddingScheduler(Scheduler):
 
     @property
     def has_work(self) -> bool:
-        """Whether any text waits."""
-        return len(self._queue) > 0
+        """Whether any text waits that this worker may take."""
+        return len(self._queue) > 0 and (not self._is_spared() or self._queue.has_light())
+
+    def num_to_wake(self, num_texts: int) -> int:
+        """Idle workers to wake for a call of ``num_texts`` that was just submitted. Any thread."""
+        # Of several workers, a single text might wake only the one that may not take it.
+        return self.num_wanted if self._has_lanes() else super().num_to_wake(num_texts)
 
     @property
     def num_active(self) -> int:
@@ -104,8 +109,21 @@ class EmbeddingScheduler(Scheduler):
         budget = self._budget.max_tokens if is_alone else self._budget.timely
         self._run_batch(budget, self._share_of(self._queue))
 
+    def _has_lanes(self) -> bool:
+        return self._admission.activity.has_lanes(self._clock())
+
+    def _is_spared(self) -> bool:
+        """Whether this worker takes no texts of heavy callers, so that it is free for others.
+
+        That is the first of several workers. A batch cannot be interrupted: if all workers ran
+        batches of heavy callers, a text of another caller would wait for the end of one.
+        """
+        return len(self._siblings) > 1 and self is self._siblings[0] and self._has_lanes()
+
     def _run_lane(self, is_light: bool) -> bool:
         """Run one batch of a lane; returns whether there was one."""
+        if not is_light and self._is_spared():
+            return False
         return self._run_batch(self._budget.timely, len(self._queue), is_light)
 
     def _run_batch(self, max_tokens: int, max_texts: int, is_light: bool | None = None) -> bool:

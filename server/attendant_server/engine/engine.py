@@ -131,7 +131,7 @@ class Engine:
                 raise Unavailable("the model has been unloaded")
             scheduler = self._models[model].schedulers[0]
             scheduler.submit(call)
-            self._changed.notify(min(call.num_texts, scheduler.num_wanted))
+            self._changed.notify(scheduler.num_to_wake(call.num_texts))
 
     def hanging(self, max_seconds: float) -> list[Scheduler]:
         """The schedulers whose turns have lasted longer than ``max_seconds``. Any thread."""

@@ -89,6 +89,10 @@ class Scheduler(ABC):
         """Idle workers that should take waiting texts now. Any thread."""
         return len(self._siblings)
 
+    def num_to_wake(self, num_texts: int) -> int:
+        """Idle workers to wake for a call of ``num_texts`` that was just submitted. Any thread."""
+        return min(num_texts, self.num_wanted)
+
     @abstractmethod
     def submit(self, call: Call[Any]) -> None:
         """Queue a call; raises QueueFull. Any thread."""

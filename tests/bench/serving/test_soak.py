@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bench.servers import RunningServer, free_port, running_program
+from bench.servers import RunningServer, free_ports, running_program
 from bench.serving.soak import soak
 from bench.serving.soak_judgement import MAX_GROWTH_BYTES, Soak
 from tests.support.application import TINY_BUNDLES
@@ -34,7 +34,7 @@ MAX_SHORT_GROWTH_BYTES = 100_000_000
 
 
 def soaked(program: Sequence[str]) -> Soak:
-    port, metrics_port = free_port(), free_port()
+    port, metrics_port = free_ports(2)
     command = [sys.executable, *program, "--bundles", str(TINY_BUNDLES), "--num-threads", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(metrics_port)]
     command += ["--lame-duck-seconds", "0", "--log-level", "warning"]

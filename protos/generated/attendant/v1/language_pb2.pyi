@@ -37,7 +37,8 @@ class DetectLanguageRequest(google.protobuf.message.Message):
     @property
     def languages(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """BCP 47 tags of the languages that are possible. A tag that the library lacks stands for its longest prefix that it
-        has: "de-AT" means "de". A language that it lacks is INVALID_ARGUMENT. At most 256. Default: all that it knows.
+        has: "de-AT" means "de". A language that it lacks is INVALID_ARGUMENT, with the reason LANGUAGE_UNKNOWN
+        (google.rpc.ErrorInfo). At most 256. Default: all that it knows.
         """
 
     def __init__(
