@@ -193,7 +193,7 @@ def test_a_model_with_tokens_of_languages_is_trained_with_those_that_a_file_stat
 
 
 def test_a_student_of_int8_weights_and_a_recurrent_decoder_is_trained(tmp_path):
-    source = write_marian_folder(tmp_path / "source")
+    source = write_marian_folder(tmp_path / "source", enc_depth=1, dec_depth=1)
     base = imported(source, tmp_path, max_tokens=20, precisions=("int8",), license="CC0-1.0")
     tuned = export(fine_tune(base, tmp_path, 2), ("en", "fr"))
     own, before = read_manifest(tuned), read_manifest(base)
