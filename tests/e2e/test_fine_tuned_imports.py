@@ -152,7 +152,11 @@ def test_the_data_card_must_name_the_imported_weights_with_their_licence(marian,
     base, folders = marian
     write_card(folders, ("en", "fr"))
     with pytest.raises(SystemExit) as stop:
-        run("export --data-dir {data} --run-dir {run} --data-card {card} --name other", **folders)
+        run(
+            "export --data-dir {data} --run-dir {run} --bundles-dir {bundles} --data-card {card} "
+            "--name other",
+            **folders,
+        )
     assert stop.value.code == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert "the data card must name the data of the initial weights" in message
