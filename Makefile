@@ -182,8 +182,14 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 		--augment all --extra-pairs $(CURDIR)/export/data/short_phrases.en-de.tsv:15 \
 		--learning-rate 1.2e-3 --warmup-steps 200 --max-batch-tokens 4096 \
 		--validate-every-steps 400 --patience 50
-	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de-4 --name en-de \
-		--model-version 2 --bundles-dir $(BUNDLES_DIR) \
+	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) \
+		--run-dir $(RUNS_DIR)/en-de-5 --init-from $(RUNS_DIR)/en-de-4 --seed 6 --max-minutes 75 \
+		--augment all --extra-pairs $(CURDIR)/export/data/short_phrases.en-de.tsv:12 \
+		--extra-pairs $(CURDIR)/export/data/phrase_patterns.en-de.tsv:6 \
+		--learning-rate 0.9e-3 --warmup-steps 60 --average-decay 0.995 --max-batch-tokens 4096 \
+		--validate-every-steps 200 --patience 50
+	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de-5 --name en-de \
+		--model-version 3 --bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/tatoeba-en-de.json --test $(TATOEBA_TEST)
 	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) --swap \
 		--run-dir $(RUNS_DIR)/de-en --init-from $(RUNS_DIR)/en-de-3 \

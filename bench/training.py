@@ -39,7 +39,7 @@ from tokenizers import Tokenizer
 from bench.arguments import bench_parser
 from bench.reporting import report, spread
 
-BUNDLE = Path("bundles/en-de/2")
+BUNDLE = Path("bundles/en-de/3")
 TRAIN = "tatoeba/tatoeba.en-de.train.tsv.gz"
 MATRIX = 2048
 """Rows and columns of the matrices for the peak measurement."""

@@ -24,7 +24,7 @@ from attendant_export.data.translation_data import PairSource, TranslationData, 
 from bench.arguments import bench_parser
 from bench.reporting import report
 
-TOKENIZER = Path("bundles/en-de/2/tokenizer.json")
+TOKENIZER = Path("bundles/en-de/3/tokenizer.json")
 MAX_BATCH_TOKENS = 4096
 WORDS = [
     "the",

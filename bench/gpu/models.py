@@ -11,7 +11,7 @@ from bench.gpu.trial import FOLDER, Figures, Trial
 
 TRANSLATION, EMBEDDING = "transformer-base", "bert-base"
 BUILT_IN = Path("bundles")
-BUILT_IN_TRANSLATION, BUILT_IN_EMBEDDING = BUILT_IN / "en-de/2", BUILT_IN / "bert-en-de/1"
+BUILT_IN_TRANSLATION, BUILT_IN_EMBEDDING = BUILT_IN / "en-de/3", BUILT_IN / "bert-en-de/1"
 NUM_VERIFIED_TEXTS = 2
 """Texts on which an export is verified. More would take minutes of the trial."""
 PRECISION = "fp16"

@@ -53,10 +53,10 @@ CODE = (
     "!/tests/client/",
     "!/tests/export/",
     "!/tests/recorded/",
-    "/bundles/en-de/2/tokenizer.json",
+    "/bundles/en-de/3/tokenizer.json",
 )
 """The files that a trial reads, as patterns of git sparse-checkout."""
-BUNDLES = ("!/tests/", "/bundles/en-de/2/", "/bundles/bert-en-de/1/")
+BUNDLES = ("!/tests/", "/bundles/en-de/3/", "/bundles/bert-en-de/1/")
 """Patterns after those of `CODE`: the tests are left out, the bundles for a GPU are kept. Servers
 check all files of a bundle, so its int8 graphs are carried too."""
 MAX_BYTES = 64 * 2**20

@@ -26,7 +26,7 @@ from tokenizers import Tokenizer, models, trainers
 from bench.models.runs import Weights, export_run, random_weights, write_run
 from bench.texts import paragraph_sentences, sample_texts, tatoeba_sentences
 
-TOKENIZER_OF = Path("bundles/en-de/2")
+TOKENIZER_OF = Path("bundles/en-de/3")
 VOCAB_SIZES = {"copy-base": 32_000, "copy-opus": 58_101}
 """By model. OPUS-MT has the sizes of a Transformer base with a larger vocabulary."""
 D_MODEL, NUM_HEADS, D_FF, NUM_LAYERS = 512, 8, 2048, 6

@@ -1,7 +1,7 @@
 """A CTranslate2 server with attendant's contract, so that one client measures both servers.
 
-    python -m bench.rivals.ctranslate2_server --model build/bench/ctranslate2/en-de-2 \\
-        --tokenizer bundles/en-de/2/tokenizer.json --compute-type int8 --port 50061
+    python -m bench.rivals.ctranslate2_server --model build/bench/ctranslate2/en-de-3 \\
+        --tokenizer bundles/en-de/3/tokenizer.json --compute-type int8 --port 50061
 
 A well-built server on CTranslate2: gRPC on asyncio. A batch takes the texts that wait when a worker
 is free; no batch waits for more texts. The number of batches in flight is the number of CTranslate2

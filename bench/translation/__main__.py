@@ -22,7 +22,7 @@ from bench.reporting import ratios_table, report, table
 from bench.translation.bench import Bench
 from bench.translation.contest import LOADS
 
-EN_DE = Path("bundles/en-de/2")
+EN_DE = Path("bundles/en-de/3")
 BEAM_SIZES = {"greedy": 1, "beam4": 4}
 DEFAULT_LOADS = "saturated,batches,single,poisson50,poisson80,poisson95"
 

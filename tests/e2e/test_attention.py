@@ -162,7 +162,7 @@ BAD = {
     "a long text": ({"text": "dog " * 200}, "text: at most 128 tokens, got "),
     "an empty target": ({"target": ""}, "target: is empty, or has nothing that"),
     "a long target": ({"target": "Hund " * 200}, "target: at most 128 tokens, got "),
-    "another language": ({"target_language": "fr"}, "target_language: en-de/2 has de, not 'fr'"),
+    "another language": ({"target_language": "fr"}, "target_language: en-de/3 has de, not 'fr'"),
     "an unknown unit": ({"offset_unit": 9}, "offset_unit: has no value 9"),
     "an unknown normalization": (
         {"text_normalization": 9},
@@ -212,13 +212,13 @@ def test_a_graph_whose_files_have_changed_since_the_model_was_loaded_is_not_open
 ):
     shutil.copytree(BUILT_IN / "en-de", tmp_path / "en-de")
     server = start(bundles=tmp_path, precision="auto")
-    path = tmp_path / "en-de/2/attention.int8.onnx"
+    path = tmp_path / "en-de/3/attention.int8.onnx"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     failure = failure_of(server.models.GetAttention, GetAttentionRequest(text=TEXT))
     assert failure.code() == grpc.StatusCode.FAILED_PRECONDITION
     assert failure.details() == (
-        "model: its attention graph cannot be opened: en-de/2/attention.int8.onnx: its SHA-256 is "
+        "model: its attention graph cannot be opened: en-de/3/attention.int8.onnx: its SHA-256 is "
         "not the one in the manifest"
     )
     path.write_bytes(content)

@@ -70,7 +70,7 @@ def glossaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def signed_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in model with glossaries of its own, signed with the key of ``key.pem``."""
     root = tmp_path_factory.mktemp("bundles")
-    bundle = Path(shutil.copytree(BUILT_IN / "en-de/2", root / "en-de/2"))
+    bundle = Path(shutil.copytree(BUILT_IN / "en-de/3", root / "en-de/3"))
     manifest = read_manifest(bundle)
     own = [GlossaryFile("pets", b"cat\tMieze\n"), GlossaryFile("animals", b"cat\tMieze\n")]
     add_glossaries(bundle, manifest, own)
@@ -261,7 +261,7 @@ def test_all_terms_are_there_however_many_a_search_adds(
     }
     found = best(running, text, {source: [target] for source, target in terms.items()})
     assert [target for _, target in used(text, found)] == list(terms.values())
-    assert found.text.startswith("Der Kater ")
+    assert found.text.split()[1] == "Kater"
 
 
 def test_a_stored_glossary_gives_the_same_translation_as_its_entries(running: Running):

@@ -102,7 +102,7 @@ def test_lines_in_languages_that_the_named_model_does_not_read_fail_alone(
     options = ("--from", "auto", "--model", "en-de", *stream)
     code, lines, complaints = translated([GERMAN[0], ENGLISH[0]], *options)
     assert (code, lines) == (1, ["", *expected(running, ENGLISH[:1], "en", "de")])
-    problem = "is in de: source_language: en-de/2 has en, not 'de'"
+    problem = "is in de: source_language: en-de/3 has en, not 'de'"
     assert complaints == [f"attendant: line 1: {problem}"]
 
 
@@ -110,7 +110,7 @@ def test_other_faults_of_a_call_end_the_command(translated: Callable[..., Any]):
     target = ("--to", "xx", "--model", "en-de")
     code, lines, complaints = translated(ENGLISH, "--from", "auto", *target)
     assert (code, lines) == (1, [])
-    assert complaints[0].startswith("attendant: target_language: en-de/2 has de, not 'xx'")
+    assert complaints[0].startswith("attendant: target_language: en-de/3 has de, not 'xx'")
     code, lines, complaints = translated(ENGLISH, "--from", "auto", "--model", "no-such")
     assert (code, lines) == (1, [])
     assert complaints[0].startswith("attendant: model: no such model")

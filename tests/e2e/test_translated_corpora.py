@@ -248,12 +248,12 @@ def test_all_texts_are_translated_by_the_version_that_was_the_default_at_the_sta
     refusal(capsys, command, code=1)
     record = tmp_path / ".pairs.tsv.json"
     begun = record.read_text()
-    record.write_text(begun.replace("en-de/2", "en-de/1"))  # A version that was replaced since.
+    record.write_text(begun.replace("en-de/3", "en-de/1"))  # A version that was replaced since.
 
     message = refusal(capsys, command)
 
-    assert called == ["en-de/2", "en-de/2"]  # The second call is of the text that failed.
-    assert "refuses to translate: model: no such model; there are en-de/2" in message
+    assert called == ["en-de/3", "en-de/3"]  # The second call is of the text that failed.
+    assert "refuses to translate: model: no such model; there are en-de/3" in message
 
 
 def test_changed_text_and_options_are_refused_by_name_and_a_complete_file_is_kept(
@@ -275,7 +275,7 @@ def test_an_unknown_model_and_a_missing_server_are_named(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refusal(capsys, [*command, "--model=fr-de"])
-    assert "refuses to translate: model: no such model; there are en-de/2" in message
+    assert "refuses to translate: model: no such model; there are en-de/3" in message
     message = refusal(capsys, [*command, "--target=127.0.0.1:1"], code=1)
     assert "127.0.0.1:1: " in message
     assert "run the same command again to continue" in message

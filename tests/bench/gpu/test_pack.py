@@ -8,8 +8,8 @@ from bench.gpu import pack
 ROOT = Path(__file__).parents[3]
 FILES = (
     "bench/a.py",
-    "bundles/en-de/2/weights.int8.bin",
-    "bundles/en-de/2/weights.fp16.bin",
+    "bundles/en-de/3/weights.int8.bin",
+    "bundles/en-de/3/weights.fp16.bin",
     "docs/b.md",
     "tests/server/c.py",
 )

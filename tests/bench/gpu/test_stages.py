@@ -65,7 +65,7 @@ def test_speed_has_rates_and_what_keeps_the_processors_busy(server: RunningServe
 
 
 def test_a_step_alone_is_timed_and_its_operators_are_counted():
-    bundle = BUNDLES / "en-de/2"
+    bundle = BUNDLES / "en-de/3"
     assert profiling.measure_step(SMOKE, bundle, 4, 2)["rows_per_second"] > 0
     operators = profiling.measure_operators(SMOKE, bundle)
     assert "GroupQueryAttention" in operators["longest"]
