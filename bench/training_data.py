@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from attendant_export.data.pair_tokenizer import PairTokenizer
 from attendant_export.data.tokenizer import load_tokenizer
 from attendant_export.data.translation_data import PairSource, TranslationData, TranslationTexts
 
@@ -65,7 +66,7 @@ def measure(path: Path, cache_dir: Path) -> dict[str, object]:
     tokenizer.encode_batch_fast(["a"] * 1000)  # Starts its threads.
     before, started = resident_bytes(), time.perf_counter()
     data = TranslationData((PairSource(path),), path)
-    dataset = TranslationTexts(data, cache_dir).dataset(tokenizer)
+    dataset = TranslationTexts(data, cache_dir).dataset(PairTokenizer.of_run(tokenizer))
     num_batches = dataset.num_batches(MAX_BATCH_TOKENS)
     batches = dataset.batches(MAX_BATCH_TOKENS, np.random.default_rng(1))
     next(batches)

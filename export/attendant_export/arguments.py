@@ -11,6 +11,7 @@ from attendant_export import __version__
 from attendant_export.bundle.rebuild import OPTIONAL_GRAPHS
 from attendant_export.configuration import with_config
 from attendant_export.corpus_arguments import add_translate_corpus
+from attendant_export.ranges import whole
 from attendant_export.training_arguments import (
     TATOEBA_VALID,
     add_data_dir,
@@ -140,10 +141,16 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--valid",
-        help="pairs for verification; default: those of the run, or " + TATOEBA_VALID,
+        metavar="FILE[;NAME=VALUE]...",
+        help="pairs for verification, with languages and controls as for --train of "
+        "train-translation; default: those of the run, or " + TATOEBA_VALID,
     )
     parser.add_argument(
-        "--test", action="append", default=[], help="pairs to measure quality on; may be repeated"
+        "--test",
+        action="append",
+        default=[],
+        metavar="FILE[;NAME=VALUE]...",
+        help="pairs to measure quality on, like --valid; may be repeated",
     )
     parser.add_argument(
         "--shortlists",
@@ -152,6 +159,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     _add_control(parser)
     _add_glossary(parser)
+    parser.add_argument(
+        "--average",
+        type=whole(1, 100),
+        metavar="N",
+        help="export the mean of the weights of the last N validations, which --keep-checkpoints "
+        "of the training has kept, instead of the best weights",
+    )
     parser.add_argument("--swap", action="store_true", help="read the second column as the source")
     parser.add_argument(
         "--max-tokens",

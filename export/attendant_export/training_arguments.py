@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attendant_export.configuration import add_config
 from attendant_export.data.augmentation import ALL, CHANGES
+from attendant_export.data.tokenizer import BPE, KINDS
 from attendant_export.graphs.attention import HEAD_DIM_MULTIPLE
 from attendant_export.ranges import positive, share, share_below_one, whole
 from attendant_export.train.device import PRECISIONS
@@ -45,8 +46,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init-from",
         type=Path,
-        help="run folder or bundle that gives the initial weights and the tokenizer; after a start "
-        "from a bundle, the data card of an export must also list the data of the bundle",
+        help="run folder or bundle, also an imported one, that gives the initial weights and the "
+        "tokenizer and, for translation, the sizes, if all options of sizes are the default ones; "
+        "after a start from a bundle, the data card of an export must also list the data of the "
+        "bundle",
     )
     parser.add_argument("--device", default="auto", help="device to train on: auto, cpu or cuda")
     parser.add_argument(
@@ -63,7 +66,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=RANGES["seed"], default=1, help="seed of all random choices")
     parser.add_argument(
-        "--valid", default=TATOEBA_VALID, help="validation pairs, source<TAB>target"
+        "--valid",
+        default=TATOEBA_VALID,
+        help="validation pairs, source<TAB>target; for translation, with languages and controls as "
+        "for --train",
     )
     parser.add_argument(
         "--skip-bad-lines",
@@ -71,6 +77,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="leave out lines of training text that nothing can be learned from, and count them, "
         "instead of refusing to train: those that are not UTF-8 and, in files of pairs, those "
         "without two texts or with too long ones",
+    )
+    parser.add_argument(
+        "--keep-checkpoints",
+        type=RANGES["keep_checkpoints"],
+        default=0,
+        help="latest validations whose weights are kept, so that export --average can average them",
     )
     parser.add_argument(
         "--tensorboard",
@@ -129,10 +141,12 @@ def _add_pairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train",
         action="append",
-        metavar="FILE[:WEIGHT]",
+        metavar="FILE[:WEIGHT][;NAME=VALUE]...",
         help="training pairs, source<TAB>target: a file, plain or .gz, .xz or .bz2, or a folder of "
         "such files; may be repeated, all with weights or none; an epoch has as many pairs as all "
-        f"files, each file in the share of its weight; default: {TATOEBA_TRAIN}",
+        "files, each file in the share of its weight; NAME is source-language, target-language or "
+        "a control of your choice, such as formality, which requests can choose then; "
+        f"default: {TATOEBA_TRAIN}",
     )
     parser.add_argument(
         "--temperature",
@@ -145,7 +159,7 @@ def _add_pairs(parser: argparse.ArgumentParser) -> None:
         "--extra-pairs",
         action="append",
         default=[],
-        metavar="FILE[:REPEATS]",
+        metavar="FILE[:REPEATS][;NAME=VALUE]...",
         help="further training pairs, like --train; an epoch has each of them REPEATS times, 1 by "
         "default; may be repeated",
     )
@@ -153,7 +167,7 @@ def _add_pairs(parser: argparse.ArgumentParser) -> None:
         "--extra-valid",
         action="append",
         default=[],
-        metavar="NAME=FILE",
+        metavar="NAME=FILE[;NAME=VALUE]...",
         help="further validation pairs: loss, BLEU and chrF are measured on them as well, but "
         "those of --valid choose the best checkpoint; may be repeated",
     )
@@ -192,6 +206,19 @@ def add_train_translation(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --init-from: train a new tokenizer instead, for example for other languages; "
         "tokens in both vocabularies keep their embeddings",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        choices=KINDS,
+        default=BPE,
+        help="kind of a new tokenizer: bpe; bpe-bytes and unigram-bytes write characters that "
+        "the vocabulary lacks, such as emoji, as bytes, so that none is unknown",
+    )
+    parser.add_argument(
+        "--separate-vocabularies",
+        action="store_true",
+        help="give sources and targets vocabularies and embeddings of their own, each of "
+        "--vocab-size tokens",
     )
     usual = ", ".join(f"{kind} {probability:g}" for kind, (_, probability) in CHANGES.items())
     parser.add_argument(

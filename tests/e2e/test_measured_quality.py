@@ -5,10 +5,10 @@ from attendant.v1.text_pb2 import SPLITTING_NONE, TEXT_NORMALIZATION_NONE
 from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.data import output_limits
+from attendant_export.data.pair_tokenizer import PairTokenizer, load_tokenizers
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.quality import translate_by_graphs
 from attendant_server.application import translation_options
-from tokenizers import Tokenizer
 
 from tests.support.application import TINY_BUNDLES
 
@@ -26,7 +26,7 @@ def test_translations_that_are_measured_are_those_that_are_served(start, beam_si
     folder = TINY_BUNDLES / "tiny-en-de" / "1"
     manifest = read_manifest(folder)
     precision = manifest.precisions[0]
-    tokenizer = Tokenizer.from_file(str(folder / manifest.source_tokenizer))
+    tokenizer = PairTokenizer.of_run(*load_tokenizers(folder))
     graphs = TranslationGraphs(folder, precision, manifest)
     limit = manifest.limits.max_target_tokens
     measured = translate_by_graphs(graphs, tokenizer, TEXTS, limit, beam_size)

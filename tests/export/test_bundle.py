@@ -5,10 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from attendant.v1.bundle_pb2 import MODEL_KIND_EMBEDDING, MODEL_KIND_TRANSLATION
+from attendant.v1.bundle_pb2 import MODEL_KIND_EMBEDDING, MODEL_KIND_TRANSLATION, PrecisionGraphs
+from attendant_export.bundle import export, translation
+from attendant_export.bundle.controls import read_control
 from attendant_export.bundle.description import describe_manifest
 from attendant_export.bundle.export import ExportOptions, export_bundle
 from attendant_export.bundle.manifest import BundleError, read_manifest
+from attendant_export.data.pair_tokenizer import Marks
+from attendant_export.data.text_choice import ChosenFile
+from attendant_export.data.tokenizer import load_tokenizer
 from attendant_export.verify import embedding as verify_embeddings
 from attendant_export.verify import translation as verify
 from attendant_export.verify.graph_sessions import ParityError
@@ -169,7 +174,7 @@ def test_a_bundle_holds_only_the_wanted_precisions_but_is_compared_with_fp32(run
         folder = export_bundle(
             run / "run",
             tmp_path,
-            options(run, precisions=("int8",), test_pairs=(run / "data" / "test.tsv",)),
+            options(run, precisions=("int8",), test_pairs=(ChosenFile(run / "data" / "test.tsv"),)),
         )
 
     manifest = read_manifest(folder)
@@ -238,3 +243,20 @@ def test_a_manifest_that_is_not_understood_is_refused(content, problem, tmp_path
 
     with pytest.raises(BundleError, match=problem):
         read_manifest(tmp_path)
+
+
+def test_quality_is_measured_with_the_default_of_a_control(run, tmp_path, monkeypatch):
+    tests = (ChosenFile(run / "data" / "test.tsv"),)
+    wanted = options(run, controls=(read_control("noun:dog=dog,king=king;default=king"),))
+    found = []
+    monkeypatch.setattr(translation.TranslationExport, "_open", lambda *_: None)
+    monkeypatch.setattr(translation, "measure_translation", lambda *args: found.append(args[-1]))
+    monkeypatch.setattr(
+        export, "_write_model", lambda made, draft, _: made.measure(PrecisionGraphs(), *draft.tests)
+    )
+
+    export_bundle(run / "run", tmp_path, replace(wanted, test_pairs=tests))
+
+    tokenizer = load_tokenizer(run / "run" / "tokenizer.json")
+    king = tokenizer.encode("king", add_special_tokens=False).ids
+    assert found == [Marks(before_source=tuple(king))]

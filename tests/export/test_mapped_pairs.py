@@ -22,6 +22,7 @@ from attendant_export.data.pair_filters import (
     parse_text_filters,
 )
 from attendant_export.data.pair_texts import open_texts
+from attendant_export.data.pair_tokenizer import PairTokenizer
 from attendant_export.data.pair_tokens import open_tokens
 from attendant_export.data.text_files import files_of, numbered_lines
 from attendant_export.data.tokenizer import train_translation_tokenizer
@@ -141,7 +142,8 @@ def test_the_shares_of_all_processes_are_the_whole_batch(pairs, tokenizer, tmp_p
 
 def test_pairs_are_encoded_once_and_then_only_mapped(pairs, tokenizer, tmp_path, monkeypatch):
     first = encoded_pairs(tmp_path, pairs, tokenizer)
-    monkeypatch.setattr("attendant_export.data.pair_tokens.encode", lambda *_: pytest.fail("again"))
+    encoder = "attendant_export.data.pair_tokenizer.PairTokenizer.encode"
+    monkeypatch.setattr(encoder, lambda *_: pytest.fail("again"))
 
     second = encoded_pairs(tmp_path, pairs, tokenizer)
 
@@ -157,7 +159,7 @@ def test_all_that_changes_the_result_has_files_of_its_own(pairs, tokenizer, tmp_
 
     def keys(swap=False, filters=plain, tokenizer=tokenizer, limits=limits):
         texts = open_texts(path, tmp_path / "cache", swap, filters)
-        open_tokens(texts, tokenizer, tmp_path / "cache", limits)
+        open_tokens(texts, PairTokenizer.of_run(tokenizer), tmp_path / "cache", limits)
         return {each.name for each in (tmp_path / "cache").iterdir() if each.is_dir()}
 
     sizes = [
@@ -287,7 +289,8 @@ def test_pairs_of_unequal_lengths_are_left_out_by_their_tokens(tmp_path):
     lines = ["a b\ta b c d", "a b\ta b c d e", "a\ta", " ".join("abcdefabcd") + "\ta b"]
     texts = open_texts(write(tmp_path, *lines), tmp_path, False, NO_TEXT_FILTERS)
 
-    found = open_tokens(texts, tokenizer, tmp_path, LengthFilters(8, max_ratio=2))
+    limits = LengthFilters(8, max_ratio=2)
+    found = open_tokens(texts, PairTokenizer.of_run(tokenizer), tmp_path, limits)
 
     assert [found.text(i) for i in range(len(found))] == [("a b", "a b c d"), ("a", "a")]
     too_long = "more than 8 tokens on a side"
@@ -353,7 +356,7 @@ def test_a_source_that_comes_often_has_every_pair_equally_often():
     assert spread_rows(0, 0).tolist() == []
 
 
-def test_an_epoch_mixes_files_by_weight_and_draws_anew(tokenizer, tmp_path):
+def test_an_epoch_mixes_files_by_weight_and_draws_anew(tmp_path):
     large = write(tmp_path, *(f"we go {i}\twir {i}" for i in range(90)), name="large.tsv")
     small = write(tmp_path, *(f"see {i}\tund {i}" for i in range(10)), name="small.tsv")
     data = TranslationData((PairSource(large, 1), PairSource(small, 3)), tmp_path / "valid.tsv")
@@ -496,7 +499,7 @@ def test_lines_that_are_too_long_are_refused_with_their_places(tokenizer, tmp_pa
     data = TranslationData((PairSource(folder),), tmp_path / "valid.tsv")
 
     with pytest.raises(ValueError) as error:
-        TranslationTexts(data, tmp_path / "cache").dataset(tokenizer)
+        TranslationTexts(data, tmp_path / "cache").dataset(PairTokenizer.of_run(tokenizer))
 
     place = f"{folder}/b.tsv:2: more than 128 tokens on a side"
     assert str(error.value).splitlines()[1:] == [place]
@@ -505,7 +508,7 @@ def test_lines_that_are_too_long_are_refused_with_their_places(tokenizer, tmp_pa
 def test_wrong_lines_are_left_out_and_counted_by_kind_when_asked_for(tokenizer, tmp_path, caplog):
     caplog.set_level("INFO")
 
-    dataset = bad_texts(tmp_path, skip_bad_lines=True).dataset(tokenizer)
+    dataset = bad_texts(tmp_path, skip_bad_lines=True).dataset(PairTokenizer.of_run(tokenizer))
 
     assert len(dataset) == 3
     assert caplog.messages == [

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from attendant_export.data.shortlists import MAX_TOKENS, Shortlists, learn_shortlists
+from attendant_export.data.shortlists import MAX_TOKENS, Shortlists, Vocabulary, learn_shortlists
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.reference_cache import ReferenceCache
@@ -12,6 +12,7 @@ from attendant_export.verify.translation import SampleSentences
 from tests.support.graphs import manifest_of, tiny_transformer
 
 SPECIAL_IDS = range(4)
+VOCABULARY = Vocabulary(200, SPECIAL_IDS)
 EOS = 2
 SAMPLE = SampleSentences(
     [[5, 9, 33, 2], [7, 7, 12, 40, 31, 22, 8, 2], [49, 2], [11, 30, 6, 17, 25, 2]], [8, 9, 6, 8]
@@ -27,41 +28,51 @@ def dictionary_pairs(num_pairs=300):
 
 
 def test_the_likeliest_translation_of_a_word_is_found_among_those_it_occurs_with():
-    shortlists = learn_shortlists(dictionary_pairs(), 200, SPECIAL_IDS)
+    shortlists = learn_shortlists(dictionary_pairs(), VOCABULARY)
     for word in range(10, 60):
         assert shortlists.translations[word][:2].tolist() == [word, word + 100]
 
 
 def test_special_tokens_are_on_every_list():
-    shortlists = learn_shortlists(dictionary_pairs(), 200, SPECIAL_IDS)
+    shortlists = learn_shortlists(dictionary_pairs(), VOCABULARY)
     assert set(SPECIAL_IDS) <= set(shortlists.frequent.tolist())
 
 
 def test_the_most_frequent_tokens_are_on_every_list():
     pairs = [([10, EOS], [50 + i % 3, 70 + i, EOS]) for i in range(90)]
-    shortlists = learn_shortlists(pairs, 200, SPECIAL_IDS)
+    shortlists = learn_shortlists(pairs, VOCABULARY)
     assert {50, 51, 52} <= set(shortlists.frequent.tolist())
 
 
 def test_a_word_that_never_occurred_adds_nothing_but_itself():
-    shortlists = learn_shortlists(dictionary_pairs(), 200, SPECIAL_IDS)
+    shortlists = learn_shortlists(dictionary_pairs(), VOCABULARY)
     assert set(shortlists.translations[190].tolist()) - set(shortlists.frequent.tolist()) == {190}
 
 
 def test_special_tokens_add_nothing_even_if_a_text_writes_them():
     pairs = [*dictionary_pairs(), *[([10, 0, EOS], [110, 180, EOS])] * 50]
-    shortlists = learn_shortlists(pairs, 200, SPECIAL_IDS)
+    shortlists = learn_shortlists(pairs, VOCABULARY)
     assert set(shortlists.translations[list(SPECIAL_IDS)].ravel().tolist()) == {0}
+
+
+def test_sources_with_a_vocabulary_of_their_own_have_lists_of_targets_only():
+    pairs = [([100 + i for i in source], target) for source, target in dictionary_pairs()]
+    shortlists = learn_shortlists(pairs, VOCABULARY, Vocabulary(300, [100 + EOS, 299]))
+    assert len(shortlists.translations) == 300
+    for word in range(10, 60):
+        assert shortlists.translations[100 + word][1] == word + 100
+    assert set(shortlists.translations[[100 + EOS, 299]].ravel().tolist()) == {0}
+    assert shortlists.translations.max() < 200
 
 
 def test_a_small_vocabulary_gets_no_shortlists():
     with pytest.raises(ValueError, match="a vocabulary of 60 tokens is too small"):
-        learn_shortlists(dictionary_pairs(), 60, SPECIAL_IDS)
+        learn_shortlists(dictionary_pairs(), Vocabulary(60, SPECIAL_IDS))
 
 
 def test_there_is_nothing_to_learn_from_long_or_empty_texts():
     with pytest.raises(ValueError, match="pairs of texts of at most 64 tokens"):
-        learn_shortlists([([5] * (MAX_TOKENS + 1), [5, EOS]), ([], [EOS])], 200, SPECIAL_IDS)
+        learn_shortlists([([5] * (MAX_TOKENS + 1), [5, EOS]), ([], [EOS])], VOCABULARY)
 
 
 def open_graphs(folder, kind=TranslationGraphs):

@@ -236,6 +236,34 @@ def test_an_average_of_a_run_without_one_begins_with_its_weights(tmp_path):
     assert (tmp_path / "last/average.safetensors").exists()
 
 
+def kept_mean(task, run_dir, num_averaged):
+    """The mean of kept weights in the order of the parameters."""
+    mean = checkpoint.read_mean(run_dir, num_averaged)
+    return [mean[name] for name, _ in task.model.named_parameters()]
+
+
+def test_the_weights_of_the_latest_validations_are_kept_and_averaged(tmp_path):
+    task = Recorded()
+
+    task.train(tmp_path, replace(OPTIONS, keep_checkpoints=2))
+
+    kept = checkpoint.kept_weights(tmp_path)
+    assert [int(path.stem) for path in kept] == [9, 12]  # a validation every three steps
+    mean = kept_mean(task, tmp_path, 2)
+    expected = [sum(weights) / 2 for weights in zip(*task.validated[-2:], strict=True)]
+    torch.testing.assert_close(mean, expected)
+    with pytest.raises(ValueError, match="--average 3: .* has kept the weights of 2 validations"):
+        checkpoint.read_mean(tmp_path, 3)
+
+
+def test_weights_that_are_kept_are_the_validated_averages(tmp_path):
+    task = Recorded()
+
+    task.train(tmp_path, replace(AVERAGED, keep_checkpoints=1))
+
+    torch.testing.assert_close(kept_mean(task, tmp_path, 1), task.validated[-1])
+
+
 def test_a_run_too_short_for_its_warm_up_warms_up_in_its_first_quarter(tmp_path, caplog):
     task = Regression()
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from attendant_export.bundle.manifest import BundleError, read_manifest
 from attendant_export.bundle.parameters import fitting_parameters, read_parameters
 from attendant_export.bundle.weights import read_weights
+from attendant_export.data.pair_tokenizer import PairTokenizer
 from attendant_export.data.tokenizer import load_tokenizer, train_translation_tokenizer
 from attendant_export.data.translation_data import (
     ExtraPairs,
@@ -128,7 +129,7 @@ def test_the_loss_of_a_validation_set_is_that_per_token_of_all_its_references():
     def loss(batch):
         return label_smoothed_loss(model, batch, 0.1)
 
-    measured = held_out.loss(loss, tokenizer, torch.device("cpu"))
+    measured = held_out.loss(loss, PairTokenizer.of_run(tokenizer), torch.device("cpu"))
 
     def summed(source, target):
         source_ids, target_ids = ([tokenizer.encode(text).ids] for text in (source, target))
@@ -279,7 +280,7 @@ def test_a_start_for_other_languages_keeps_what_both_vocabularies_have(translati
     model = EncoderDecoder(with_vocab_size(TINY_TRANSFORMER, tokenizer.get_vocab_size()))
     untouched = model.embedding.weight.detach().clone()
 
-    load_start(translation_bundle, model, tokenizer)
+    load_start(translation_bundle, model, PairTokenizer.of_run(tokenizer))
 
     trained = read_parameters(translation_bundle)
     kept = {t: i for t, i in tokenizer.get_vocab().items() if start.token_to_id(t) is not None}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from attendant_export.data.pair_filters import NO_TEXT_FILTERS, LengthFilters
 from attendant_export.data.pair_texts import open_texts
+from attendant_export.data.pair_tokenizer import PairTokenizer
 from attendant_export.data.pair_tokens import EncodedPairs, open_tokens
 from attendant_export.data.translation_pairs import CHUNK_PAIRS, PairDataset
 from tokenizers import Tokenizer
@@ -17,7 +18,8 @@ def encoded_pairs(
     path = folder / "pairs.tsv"
     path.write_text("".join(f"{source}\t{target}\n" for source, target in pairs), encoding="utf-8")
     texts = open_texts(path, folder, False, NO_TEXT_FILTERS)
-    return open_tokens(texts, tokenizer, folder, LengthFilters(max_tokens))
+    filters = LengthFilters(max_tokens)
+    return open_tokens(texts, PairTokenizer.of_run(tokenizer), folder, filters)
 
 
 def pair_dataset(
@@ -29,4 +31,5 @@ def pair_dataset(
 ) -> PairDataset:
     """A dataset of each of ``pairs`` once in an epoch."""
     part = encoded_pairs(folder, pairs, tokenizer, max_tokens)
-    return PairDataset([part], [len(part)], tokenizer, max_tokens, chunk_pairs)
+    pair_tokenizer = PairTokenizer.of_run(tokenizer)
+    return PairDataset([part], [len(part)], pair_tokenizer, max_tokens, chunk_pairs)

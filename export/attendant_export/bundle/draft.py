@@ -12,9 +12,8 @@ from tokenizers import Tokenizer
 
 from attendant_export.bundle.reference_outputs import source_token_ids
 from attendant_export.data.corpus import Corpus
-from attendant_export.data.tokenizer import TOKENIZER
+from attendant_export.data.tokenizer import TARGET_TOKENIZER, TOKENIZER
 
-TARGET_TOKENIZER = "target_tokenizer.json"
 REFERENCE_OUTPUTS = "reference_outputs.json"
 NUM_REFERENCE_TEXTS = 64
 MAX_REFERENCE_TOKENS = 100

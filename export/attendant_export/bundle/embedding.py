@@ -30,6 +30,7 @@ from attendant_export.bundle.classification import (
     classified_texts,
     read_classified,
 )
+from attendant_export.bundle.controls import ControlOption
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
 from attendant_export.bundle.reference_outputs import (
     NUM_COMPONENTS,
@@ -50,6 +51,7 @@ from attendant_export.graphs.token_vectors import TOKEN_VECTORS
 from attendant_export.graphs.writer import write_embedding_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder import Encoder
+from attendant_export.runs.models import load_model
 from attendant_export.verify.bounds import largest
 from attendant_export.verify.embedding import (
     MIN_BATCHED_COSINE,
@@ -73,7 +75,7 @@ NUM_GUESSES = 3
 """Number of candidates that the model card shows for a mask."""
 
 
-def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
+def set_languages(manifest: Manifest, languages: Sequence[str], _facts: Manifest | None) -> None:
     """Write the languages of a data card into the manifest."""
     manifest.languages.extend(languages)
 
@@ -200,6 +202,15 @@ def _best_guesses(model: Encoder, tokenizer: Tokenizer, text: str) -> str:
     hidden = model(torch.tensor([token_ids]))[0, token_ids.index(model.tokens.mask_id)]
     best = model.mask_logits(hidden[None]).topk(NUM_GUESSES).indices[0]
     return ", ".join(str(tokenizer.id_to_token(int(i))) for i in best)
+
+
+def export_of_run(
+    run_dir: Path, draft: Draft, _controls: Sequence[ControlOption], num_averaged: int | None
+) -> EmbeddingExport:
+    """The export of a run, with the weights of `load_model`. Embedding models have no controls."""
+    model, tokenizer = load_model(run_dir, num_averaged)
+    assert isinstance(model, Encoder)
+    return EmbeddingExport(model, tokenizer, draft)
 
 
 def _describe(manifest: Manifest, model: Encoder, tokenizer: Tokenizer, max_tokens: int) -> None:

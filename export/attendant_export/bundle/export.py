@@ -21,7 +21,7 @@ from attendant.v1.bundle_pb2 import (
 from attendant.v1.text_pb2 import TEXT_NORMALIZATION_STANDARD
 from attendant_manifest import MANIFEST_VERSION, rules
 
-from attendant_export.bundle.controls import ControlOption, control_messages
+from attendant_export.bundle.controls import ControlOption
 from attendant_export.bundle.data_card import DataCard
 from attendant_export.bundle.draft import Draft
 from attendant_export.bundle.exchange import describe_replaced, replaced_folder, sync_tree
@@ -33,10 +33,11 @@ from attendant_export.bundle.parameters import fitting_parameters
 from attendant_export.bundle.scratch import scratch_folder
 from attendant_export.bundle.weights import read_weights
 from attendant_export.data.corpus import Corpus
+from attendant_export.data.text_choice import NO_CHOICE, ChosenFile, TextChoice
 from attendant_export.progress import progress
 from attendant_export.runs import checkpoint
-from attendant_export.runs.models import load_model
 from attendant_export.runs.records import read_run_record
+from attendant_export.runs.text_facts import read_facts
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ class ExportOptions:
     data_card: DataCard
     valid_pairs: Path
     """Pairs for the reference outputs and for the comparison of precisions."""
-    test_pairs: tuple[Path, ...] = ()
+    valid_choice: TextChoice = NO_CHOICE
+    """Their languages and controls."""
+    test_pairs: tuple[ChosenFile, ...] = ()
     """Pairs for the quality figures."""
     swap: bool = False
     """Whether the second column of all these files is the source."""
@@ -80,6 +83,8 @@ class ExportOptions:
     """Description of the training. Empty: as recorded by the run."""
     hardware: str = ""
     """Hardware of the training. Empty: as recorded by the run."""
+    num_averaged: int | None = None
+    """Number of last validations whose mean weights are exported. None: the best weights."""
     shortlist_pairs: Path | None = None
     """Pairs to learn shortlists from. None: a bundle without shortlists."""
     controls: tuple[ControlOption, ...] = ()
@@ -92,7 +97,7 @@ class ExportOptions:
 
 
 def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> Path:
-    """Export the best model of a run to ``bundles_dir/<name>/<version>`` and return that folder.
+    """Export the model of a run to ``bundles_dir/<name>/<version>`` and return that folder.
 
     Raises BundleError if the folder exists and ParityError if the graphs differ from the model. A
     failed export leaves no files. Files that a killed export of the same bundle left are removed.
@@ -102,15 +107,14 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
         raise ValueError("shortlists are for translation models")
     if options.controls and kind.value != MODEL_KIND_TRANSLATION:
         raise ValueError("--control is for translation models")
+    choices = [options.valid_choice, *(test.choice for test in options.test_pairs)]
+    if any(choices) and kind.value != MODEL_KIND_TRANSLATION:
+        raise ValueError("languages and controls of files are for translation models")
     if options.glossaries and kind.value != MODEL_KIND_TRANSLATION:
         raise ValueError("--glossary is for translation models")
     with new_bundle(bundles_dir, options.name, options.version) as (folder, scratch):
         draft = _new_draft(kind, run_dir, folder, scratch, options)
-        model, tokenizer = load_model(run_dir)
-        draft.manifest.controls.extend(
-            control_messages(options.controls, tokenizer, tokenizer, model.architecture)
-        )
-        export = kind.new_export(model, tokenizer, draft)
+        export = kind.new_export(run_dir, draft, options.controls, options.num_averaged)
         _write_model(export, draft, options)
     return bundles_dir / options.name / options.version
 
@@ -142,7 +146,10 @@ def new_bundle(bundles_dir: Path, name: str, version: str) -> Iterator[tuple[Pat
 def _new_draft(
     kind: ModelKind, run_dir: Path, folder: Path, scratch: Path, options: ExportOptions
 ) -> Draft:
-    valid = Corpus(options.valid_pairs, options.swap, MAX_PARITY_SENTENCES)
+    swap = options.swap
+    valid = Corpus(options.valid_pairs, swap, MAX_PARITY_SENTENCES, options.valid_choice)
+    facts = read_facts(run_dir) or Manifest()
+    stated = options.max_tokens or read_run_record(run_dir).max_tokens
     return Draft(
         folder=folder,
         scratch=scratch,
@@ -150,10 +157,10 @@ def _new_draft(
         precisions=options.precisions,
         texts=valid.sources,
         valid=valid,
-        tests=[Corpus(path, options.swap) for path in options.test_pairs],
-        max_tokens=options.max_tokens or read_run_record(run_dir).max_tokens or MAX_TOKENS,
+        tests=[Corpus(path, swap, choice=choice) for path, choice in options.test_pairs],
+        max_tokens=stated or facts.limits.max_source_tokens or MAX_TOKENS,
         shortlist_pairs=options.shortlist_pairs,
-        swap=options.swap,
+        swap=swap,
     )
 
 
@@ -206,7 +213,7 @@ def _new_manifest(kind: ModelKind, run_dir: Path, options: ExportOptions) -> Man
         provenance=_provenance(run_dir, options),
         text_normalization=TEXT_NORMALIZATION_STANDARD,
     )
-    kind.set_languages(manifest, card.languages)
+    kind.set_languages(manifest, card.languages, read_facts(run_dir))
     return manifest
 
 
@@ -219,11 +226,23 @@ def _provenance(run_dir: Path, options: ExportOptions) -> Provenance:
         ],
         trainer_version=record.trainer_version,
         seed=record.seed or 0,
-        recipe=options.recipe or record.recipe,
+        recipe=_recipe(run_dir, options),
         created=date.today().isoformat(),
         hardware=options.hardware or record.hardware,
         training_seconds=_training_seconds(run_dir),
     )
+
+
+def _recipe(run_dir: Path, options: ExportOptions) -> str:
+    recipe = options.recipe or read_run_record(run_dir).recipe
+    if options.num_averaged is None:
+        return recipe
+    kept = checkpoint.kept_weights(run_dir)[-options.num_averaged :]
+    steps = ", ".join(f"{int(path.stem):,}" for path in kept)
+    return (
+        f"{recipe} The exported weights are not those of one checkpoint, but the mean of those "
+        f"after steps {steps}."
+    ).strip()
 
 
 def _training_seconds(run_dir: Path) -> float:

@@ -37,6 +37,7 @@ from attendant_export.bundle.manifest import write_manifest
 from attendant_export.bundle.model_card import write_import_card
 from attendant_export.bundle.original import compare_model, is_original_installed
 from attendant_export.bundle.translation import TranslationExport
+from attendant_export.data.pair_tokenizer import PairTokenizer, Side
 from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.families import Imported, read_model
@@ -259,9 +260,8 @@ def _new_manifest(
 
 def _new_translator(imported: ImportedTranslator, draft: Draft) -> TranslationExport:
     tokenizers, manifest = imported.tokenizers, draft.manifest
-    own = None if tokenizers.target is tokenizers.source else tokenizers.target
     export = TranslationExport(
-        *(imported.model, tokenizers.source, draft, own),
+        *(imported.model, _pair_tokenizer(imported), draft),
         *(imported.shortlists, imported.input_scales),
         penalizes_repetition=bool(imported.decoding.repetition_penalty),
     )
@@ -270,6 +270,15 @@ def _new_translator(imported: ImportedTranslator, draft: Draft) -> TranslationEx
     if tokenizers.target_tokens != tokenizers.source_tokens:
         manifest.target_special_tokens.CopyFrom(tokenizers.target_tokens)
     return export
+
+
+def _pair_tokenizer(imported: ImportedTranslator) -> PairTokenizer:
+    tokenizers = imported.tokenizers
+    source = Side(tokenizers.source, tokenizers.source_tokens.pad_id)
+    target = source
+    if tokenizers.target is not tokenizers.source:
+        target = Side(tokenizers.target, tokenizers.target_tokens.pad_id)
+    return PairTokenizer(source, target, imported.decoding.start_token_id)
 
 
 def _compare_with_original(

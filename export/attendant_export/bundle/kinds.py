@@ -14,8 +14,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.bundle import embedding, translation
+from attendant_export.bundle.controls import ControlOption
 from attendant_export.bundle.draft import Draft
 from attendant_export.bundle.parity import measure_embedding_parity, measure_translation_parity
+from attendant_export.bundle.translation_outputs import check_translation_outputs
 from attendant_export.data.corpus import Corpus
 from attendant_export.runs.config import BERT as BERT_RUN
 from attendant_export.runs.config import TRANSLATION as TRANSLATION_RUN
@@ -59,12 +61,18 @@ class ModelKind:
     can_have_shortlists: bool
     example_output: str
     """Title of the outputs in the model card."""
-    set_languages: Callable[[Manifest, Sequence[str]], None]
-    """Writes the languages of a data card into the manifest; ValueError if they do not fit."""
+    set_languages: Callable[[Manifest, Sequence[str], Manifest | None], None]
+    """Writes the languages of a data card, or of the facts of a run, into the manifest.
+
+    ValueError if they do not fit.
+    """
     describe_use: Callable[[Manifest], str]
     """Returns a sentence on languages and limits, for the model card."""
-    new_export: Callable[[Any, Tokenizer, Draft], ModelExport]
-    """Begins the export of a model of this kind."""
+    new_export: Callable[[Path, Draft, Sequence[ControlOption], int | None], ModelExport]
+    """Begins the export of the model of a run, with additional controls.
+
+    Its weights are the best ones, or the mean of those of a number of last validations.
+    """
     measure_parity: Callable[[Path, Manifest, Mapping[str, Tensor]], list[PrecisionParity]]
     """Compares the graphs of a bundle with the model of given parameters; raises ParityError."""
     check_outputs: Callable[[Path, Manifest, Tokenizer], list[str]]
@@ -84,9 +92,9 @@ TRANSLATION = ModelKind(
     example_output="greedy translation",
     set_languages=translation.set_languages,
     describe_use=translation.describe_use,
-    new_export=translation.TranslationExport,
+    new_export=translation.export_of_run,
     measure_parity=measure_translation_parity,
-    check_outputs=translation.check_translation_outputs,
+    check_outputs=check_translation_outputs,
 )
 EMBEDDING = ModelKind(
     name=BERT_RUN,
@@ -96,7 +104,7 @@ EMBEDDING = ModelKind(
     example_output="best guesses",
     set_languages=embedding.set_languages,
     describe_use=embedding.describe_use,
-    new_export=embedding.EmbeddingExport,
+    new_export=embedding.export_of_run,
     measure_parity=measure_embedding_parity,
     check_outputs=embedding.check_embedding_outputs,
 )

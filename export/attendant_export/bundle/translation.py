@@ -3,14 +3,17 @@
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_TRANSLATION,
     CorpusParity,
     DecodingDefaults,
+    Language,
     Limits,
     Manifest,
     PrecisionGraphs,
@@ -18,42 +21,45 @@ from attendant.v1.bundle_pb2 import (
     QualityFigure,
     SpecialTokens,
 )
+from attendant.v1.text_pb2 import TEXT_NORMALIZATION_STANDARD
+from attendant_manifest.special_tokens import target_tokens
 from tokenizers import Tokenizer
 
-from attendant_export.bundle.controls import describe_control
-from attendant_export.bundle.draft import ROUNDING, Draft, rounded
-from attendant_export.bundle.reference_outputs import (
-    checked_token_ids,
-    log_probability_bounds,
-    read_translation_outputs,
+from attendant_export.bundle.controls import (
+    ControlOption,
+    control_messages,
+    describe_control,
 )
-from attendant_export.data.batches import encode
+from attendant_export.bundle.draft import Draft
+from attendant_export.bundle.translation_outputs import reference_outputs
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.output_limits import max_output_tokens
+from attendant_export.data.pair_tokenizer import PairTokenizer
 from attendant_export.data.shortlists import (
     MAX_PAIRS,
     WITH_SHORTLISTS,
     Shortlists,
+    Vocabulary,
     learn_shortlists,
 )
+from attendant_export.data.text_choice import NO_CHOICE
 from attendant_export.data.text_files import read_pairs
 from attendant_export.data.tokenizer import unknown_token_id
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.runs.models import load_model, load_pair_tokenizer
+from attendant_export.runs.text_facts import have_language_tokens, marks_of, new_facts, read_facts
 from attendant_export.runs.translation import translate
-from attendant_export.verify.agreement import compare, difference, scorer_difference, trace_of
-from attendant_export.verify.bounds import largest
-from attendant_export.verify.graph_search import search_all
-from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.quality import (
     compare_corpora,
     measure_translation,
     translate_by_graphs,
 )
-from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
+from attendant_export.verify.reference_search import ReferenceHypothesis
 from attendant_export.verify.shortlists import check_shortlists
-from attendant_export.verify.translation import SEARCHES, SampleSentences, TranslationVerifier
+from attendant_export.verify.translation import SampleSentences, TranslationVerifier
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +67,42 @@ MAX_BLEU_LOSS = 0.5
 """A larger loss of a precision against fp32 is logged as a warning."""
 
 
-def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
-    """Write the source and the target language of a data card into the manifest."""
-    if len(languages) != 2:
-        raise ValueError("the data card of a translation model needs two languages")
-    source, target = languages
-    manifest.source_languages.add(tag=source)
-    manifest.target_languages.add(tag=target)
+def set_languages(manifest: Manifest, languages: Sequence[str], facts: Manifest | None) -> None:
+    """Write the languages of a model into the manifest.
+
+    They are the source and the target language of a data card. A model that has tokens for
+    languages, by the ``facts`` of its run, keeps them all; its sources may be the other languages
+    of the card. Raises ValueError for other languages in the card.
+    """
+    if facts is None or not have_language_tokens(facts):
+        if len(languages) != 2:
+            raise ValueError("the data card of a translation model needs two languages")
+        source, target = languages
+        manifest.source_languages.add(tag=source)
+        manifest.target_languages.add(tag=target)
+        return
+    targets = [language.tag for language in facts.target_languages]
+    sources = facts.source_languages or [
+        Language(tag=tag) for tag in languages if tag not in targets
+    ]
+    known = {*targets, *(language.tag for language in sources)}
+    if not sources or not set(languages) <= known:
+        stated = ", ".join(languages)
+        raise ValueError(
+            f"the data card has the languages {stated}, want a source language and some of "
+            f"{', '.join(sorted(known))}"
+        )
+    manifest.source_languages.extend(sources)
+    manifest.target_languages.extend(facts.target_languages)
+
+
+def set_facts(manifest: Manifest, facts: Manifest) -> None:
+    """Write the facts of the texts of a run, except languages, into a manifest."""
+    for name in ("special_tokens", "target_special_tokens", "decoding"):
+        if facts.HasField(name):
+            getattr(manifest, name).CopyFrom(getattr(facts, name))
+    manifest.controls.extend(facts.controls)
+    manifest.text_normalization = facts.text_normalization or TEXT_NORMALIZATION_STANDARD
 
 
 def describe_use(manifest: Manifest) -> str:
@@ -89,28 +124,32 @@ class TranslationExport:
     def __init__(
         self,
         model: EncoderDecoder,
-        tokenizer: Tokenizer,
+        tokenizer: PairTokenizer,
         draft: Draft,
-        target_tokenizer: Tokenizer | None = None,
         shortlists: Shortlists | None = None,
         input_scales: Mapping[str, float] = MappingProxyType({}),
         penalizes_repetition: bool = False,
+        facts: Manifest | None = None,
     ) -> None:
         """Complete the draft's manifest.
 
-        ``tokenizer`` is that of the sources, and of the targets unless they have their own. Without
-        ``shortlists``, they are learned from the draft's pairs, if it has any. ``input_scales`` and
-        ``penalizes_repetition`` are those of `write_translation_graphs`. Raises ValueError for
-        pairs that shortlists cannot be learned from.
+        ``facts`` are those of the texts of the run. Without ``shortlists``, they are learned from
+        the draft's pairs, if it has any. ``input_scales`` and ``penalizes_repetition`` are those of
+        `write_translation_graphs`. Raises ValueError for pairs that shortlists cannot be learned
+        from.
         """
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
         self._max_tokens = longest_text(model.architecture, draft.max_tokens)
-        _describe(draft.manifest, model, tokenizer, self._max_tokens)
-        draft.add_tokenizer(tokenizer)
+        source = tokenizer.source.tokenizer
+        _describe(draft.manifest, model, source, self._max_tokens)
+        self._facts = facts
+        if facts is not None:
+            set_facts(draft.manifest, facts)
+        draft.add_tokenizer(source)
         draft.manifest.target_tokenizer = draft.manifest.source_tokenizer
-        if target_tokenizer is not None:
-            draft.add_target_tokenizer(target_tokenizer)
-        self._texts = draft.reference_texts(tokenizer, self._max_tokens)
+        if not tokenizer.is_joint:
+            draft.add_target_tokenizer(tokenizer.target.tokenizer)
+        self._texts = draft.reference_texts(source, self._max_tokens)
         sources = list(self._texts.values())
         limits = [min(max_output_tokens(len(ids)), self._max_tokens) for ids in sources]
         self._sample = SampleSentences(sources, limits)
@@ -147,17 +186,19 @@ class TranslationExport:
     def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
         """BLEU and chrF of one precision on ``corpus``."""
         return measure_translation(
-            written.name, self._open(written), self._tokenizer, corpus, self._max_tokens
+            *(written.name, self._open(written), self._tokenizer, corpus, self._max_tokens),
+            marks_of(self._facts, corpus.choice),
         )
 
     def reference_outputs(self) -> dict[str, Any]:
         """The hypotheses of each precision of the bundle for the reference texts."""
         outputs = {name: self._outputs[name] for name in self._draft.precisions}
-        return _reference_outputs(self._texts, self._sample.max_tokens, outputs)
+        return reference_outputs(self._texts, self._sample.max_tokens, outputs)
 
     def example_outputs(self, texts: Sequence[str]) -> list[str]:
         """The model's greedy translations."""
-        return translate(self._model, self._tokenizer, texts)
+        choice = NO_CHOICE if self._draft.valid is None else self._draft.valid.choice
+        return translate(self._model, self._tokenizer, texts, marks_of(self._facts, choice))
 
     def _open(self, written: PrecisionGraphs) -> TranslationGraphs:
         folder = self._draft.folder_of(written.name)
@@ -172,6 +213,7 @@ class TranslationExport:
             return translate_by_graphs(
                 *(graphs, self._tokenizer, valid.sources, self._max_tokens),
                 uses_shortlists=uses_shortlists,
+                marks=marks_of(self._facts, valid.choice),
             )
 
         texts = translated()
@@ -197,17 +239,69 @@ class TranslationExport:
         return corpus
 
 
-def _learn_shortlists(draft: Draft, tokenizer: Tokenizer) -> Shortlists | None:
+def export_of_run(
+    run_dir: Path, draft: Draft, controls: Sequence[ControlOption], num_averaged: int | None
+) -> TranslationExport:
+    """The export of a run, with the weights of `load_model` and additional ``controls``.
+
+    Raises ValueError for a control with tokens that the model lacks or with the name of another
+    one, for languages and controls of test files that the model lacks, and as `TranslationExport`.
+    """
+    model = load_model(run_dir, num_averaged)[0]
+    assert isinstance(model, EncoderDecoder)
+    tokenizer = load_pair_tokenizer(run_dir, model.architecture)
+    facts = read_facts(run_dir)
+    if controls:
+        facts = facts or new_facts()
+        _add_controls(facts, controls, tokenizer, model.architecture)
+    for corpus in draft.tests:
+        marks_of(facts, corpus.choice)  # A mistake shows before minutes of verification.
+    penalizes_repetition = facts is not None and bool(facts.decoding.repetition_penalty)
+    return TranslationExport(
+        *(model, tokenizer, draft), penalizes_repetition=penalizes_repetition, facts=facts
+    )
+
+
+def _add_controls(
+    facts: Manifest,
+    controls: Sequence[ControlOption],
+    tokenizer: PairTokenizer,
+    network: Architecture,
+) -> None:
+    known = {control.name for control in facts.controls}
+    for control in controls:
+        if control.name in known:
+            raise ValueError(f"--control {control.name}: the run has a control of this name")
+    sides = tokenizer.source.tokenizer, tokenizer.target.tokenizer
+    facts.controls.extend(control_messages(controls, *sides, network))
+
+
+def _learn_shortlists(draft: Draft, tokenizer: PairTokenizer) -> Shortlists | None:
     if draft.shortlist_pairs is None:
         return None
     pairs = read_pairs(draft.shortlist_pairs, draft.swap)
     pairs = pairs[:: len(pairs) // MAX_PAIRS + 1]
-    sources, targets = (encode([pair[i] for pair in pairs], tokenizer) for i in range(2))
-    special_tokens = draft.manifest.special_tokens
-    start = draft.manifest.decoding.start_token_id
-    special_ids = sorted({start, *(token_id for _, token_id in special_tokens.ListFields())})
-    vocab_size = draft.manifest.architecture.target_embeddings.vocab_size
-    return learn_shortlists(zip(sources, targets, strict=True), vocab_size, special_ids)
+    sources, targets = tokenizer.encode(pairs)
+    manifest, network = draft.manifest, draft.manifest.architecture
+    written = Vocabulary(network.target_embeddings.vocab_size, _ids_of_every_target(manifest))
+    read = None
+    if not network.shares_embeddings:
+        read = Vocabulary(network.source_embeddings.vocab_size, _ids(manifest.special_tokens))
+    return learn_shortlists(zip(sources, targets, strict=True), written, read)
+
+
+def _ids(tokens: SpecialTokens) -> list[int]:
+    return [token_id for _, token_id in tokens.ListFields()]
+
+
+def _ids_of_every_target(manifest: Manifest) -> list[int]:
+    """The special tokens and those that a target is made to begin with."""
+    decoding = manifest.decoding
+    values = chain.from_iterable(control.values for control in manifest.controls)
+    forced = [value.forced_target_ids for value in values]
+    forced += [language.forced_target_ids for language in manifest.target_languages]
+    special = {decoding.start_token_id, *_ids(target_tokens(manifest))}
+    return sorted({*special, *decoding.forced_token_ids, *chain(*forced)})
 
 
 def _describe(
@@ -225,96 +319,3 @@ def _describe(
         )
     )
     manifest.limits.CopyFrom(Limits(max_source_tokens=max_tokens, max_target_tokens=max_tokens))
-
-
-def _reference_outputs(
-    texts: Mapping[str, list[int]],
-    limits: list[int],
-    outputs: Mapping[str, Mapping[str, list[ReferenceHypothesis]]],
-) -> dict[str, Any]:
-    return {
-        "beam_sizes": SEARCHES,
-        "texts": [
-            {"text": text, "token_ids": ids, "max_output_tokens": limit}
-            for (text, ids), limit in zip(texts.items(), limits, strict=True)
-        ],
-        "outputs": {
-            precision: {
-                search: [
-                    {
-                        "token_ids": hypothesis.token_ids,
-                        "log_probabilities": rounded(hypothesis.log_probabilities),
-                    }
-                    for hypothesis in hypotheses
-                ]
-                for search, hypotheses in searches.items()
-            }
-            for precision, searches in outputs.items()
-        },
-    }
-
-
-def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Tokenizer) -> list[str]:
-    """Search the reference texts again, with sentences that join and leave at different steps.
-
-    Returns one line per precision and search that describes the comparison. Raises ParityError if
-    token ids differ other than in ties, or if log-probabilities of the search or of the scorer
-    differ from the stored ones by more than the manifest's bound. Raises BundleError or GraphError
-    if the reference outputs or a graph cannot be read.
-    """
-    reference = read_translation_outputs(folder, manifest)
-    token_ids = checked_token_ids(reference["texts"], tokenizer, manifest)
-    sample = SampleSentences(token_ids, [text["max_output_tokens"] for text in reference["texts"]])
-    bounds = log_probability_bounds(manifest)
-    checked = []
-    for precision in manifest.precisions:
-        graphs, bound = TranslationGraphs(folder, precision, manifest), bounds[precision.name]
-        for name, beam_size in reference["beam_sizes"].items():
-            outputs = reference["outputs"][precision.name][name]
-            expected = [_trace(output, beam_size) for output in outputs]
-            try:
-                result = _check_search(graphs, sample, expected, beam_size, bound)
-            except ParityError as error:
-                raise ParityError(f"{precision.name} {name}: {error}") from error
-            checked.append(f"{precision.name} {name}: {result}")
-        if graphs.has_shortlists:
-            check_shortlists(graphs, sample, bound)
-            checked.append(f"{precision.name}{WITH_SHORTLISTS}: batch mates change nothing")
-        graphs.close()
-    return checked
-
-
-def _check_search(
-    graphs: TranslationGraphs,
-    sample: SampleSentences,
-    expected: list[SearchTrace],
-    beam_size: int,
-    bound: float,
-) -> str:
-    sources, limits = sample.sources, sample.max_tokens
-    found = search_all(graphs, sources, limits, beam_size=beam_size, max_running=8, max_joining=1)
-    agreement = compare(sources, expected, found, graphs.score, bound)
-    if agreement.num_parted:
-        raise ParityError(
-            f"{agreement.num_parted} of {len(found)} reference texts get different tokens"
-        )
-    stored = [trace.hypotheses[0] for trace in expected]
-    pairs = zip(stored, (trace.hypotheses[0] for trace in found), strict=True)
-    searched = largest(difference(a, b) for a, b in pairs)
-    scored = scorer_difference(graphs, sources, stored)
-    if not (searched <= bound + ROUNDING and scored <= bound + ROUNDING):
-        raise ParityError(
-            f"log-probabilities differ from the reference outputs by {searched:.2g} in the search "
-            f"and {scored:.2g} by the scorer; the bound is {bound:.2g}"
-        )
-    return (
-        f"{agreement.num_identical} of {len(found)} reference texts get the same tokens, "
-        f"{agreement.num_ties} differ in ties; log-probabilities, searched and scored, "
-        f"within {bound:.2g}"
-    )
-
-
-def _trace(output: dict[str, Any], beam_size: int) -> SearchTrace:
-    hypothesis = ReferenceHypothesis(tuple(output["token_ids"]), tuple(output["log_probabilities"]))
-    # Only the finished hypotheses of a beam search are stored and compared, not its steps.
-    return trace_of(hypothesis) if beam_size == 1 else SearchTrace([hypothesis], [])

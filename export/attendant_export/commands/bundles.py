@@ -14,7 +14,7 @@ from attendant_export.bundle.rebuild import rebuild_bundle
 from attendant_export.bundle.signing import sign_bundle
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
-from attendant_export.commands.data_files import data_file
+from attendant_export.commands.data_files import chosen_file, data_file
 from attendant_export.runs.records import read_run_record
 from attendant_export.training_arguments import TATOEBA_VALID
 
@@ -26,18 +26,20 @@ def run_export(args: argparse.Namespace) -> None:
     record = read_run_record(args.run_dir)
     card = read_data_card(args.data_card)
     check_credits(card, record)
-    valid = args.valid or record.valid_pairs or TATOEBA_VALID
+    valid = chosen_file(args, "--valid", args.valid or record.valid_pairs or TATOEBA_VALID)
     options = ExportOptions(
         name=args.name or args.run_dir.resolve().name,
         version=args.model_version,
         data_card=card,
-        valid_pairs=data_file(args, valid),
-        test_pairs=tuple(data_file(args, name) for name in args.test),
+        valid_pairs=valid.path,
+        valid_choice=valid.choice,
+        test_pairs=tuple(chosen_file(args, "--test", text) for text in args.test),
         swap=args.swap or record.swap,
         precisions=tuple(args.precisions.split(",")),
         max_tokens=args.max_tokens,
         recipe=args.recipe,
         hardware=args.hardware,
+        num_averaged=args.average,
         shortlist_pairs=data_file(args, args.shortlists) if args.shortlists else None,
         controls=tuple(map(read_control, args.control)),
         glossaries=read_glossaries(args.glossary),

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from attendant_export.data.bert_text import TextSource
+from attendant_export.data.text_choice import ChosenFile, TextChoice, split_choice
 from attendant_export.data.translation_data import ExtraPairs, ExtraValidation, PairSource
 
 MAX_REPEATS = 1000
@@ -21,34 +22,59 @@ def data_file(args: argparse.Namespace, name: str, or_folder: bool = False) -> P
     return path
 
 
+def chosen_file(args: argparse.Namespace, option: str, text: str) -> ChosenFile:
+    """Read ``FILE[;NAME=VALUE]...``. Raises ValueError that names what is wrong."""
+    name, choice = _split(option, text)
+    return ChosenFile(data_file(args, name), choice)
+
+
 def pair_source(args: argparse.Namespace, text: str) -> PairSource:
-    """Read ``FILE[:WEIGHT]`` of ``--train``. Raises ValueError that names what is wrong."""
+    """Read ``FILE[:WEIGHT][;NAME=VALUE]...`` of ``--train``.
+
+    Raises ValueError that names what is wrong.
+    """
+    text, choice = _split("--train", text)
     name, colon, number = text.rpartition(":")
     if not colon:
-        return PairSource(data_file(args, text, or_folder=True))
+        return PairSource(data_file(args, text, or_folder=True), choice=choice)
     try:
         weight = float(number)
     except ValueError:
         raise ValueError(f"--train {text}: want FILE[:WEIGHT], a number") from None
-    return PairSource(data_file(args, name, or_folder=True), weight)
+    return PairSource(data_file(args, name, or_folder=True), weight, choice)
 
 
 def extra_pairs(args: argparse.Namespace, text: str) -> ExtraPairs:
-    """Read ``FILE[:REPEATS]`` of ``--extra-pairs``. Raises ValueError that names what is wrong."""
+    """Read ``FILE[:REPEATS][;NAME=VALUE]...`` of ``--extra-pairs``.
+
+    Raises ValueError that names what is wrong.
+    """
+    text, choice = _split("--extra-pairs", text)
     name, colon, number = text.rpartition(":")
     if not colon:
-        return ExtraPairs(data_file(args, text, or_folder=True))
+        return ExtraPairs(data_file(args, text, or_folder=True), choice=choice)
     if not number.isdecimal() or not 1 <= int(number) <= MAX_REPEATS:
         raise ValueError(f"--extra-pairs {text}: want FILE[:REPEATS], repeats 1 to {MAX_REPEATS}")
-    return ExtraPairs(data_file(args, name, or_folder=True), int(number))
+    return ExtraPairs(data_file(args, name, or_folder=True), int(number), choice)
 
 
 def extra_validation(args: argparse.Namespace, text: str) -> ExtraValidation:
-    """Read ``NAME=FILE`` of ``--extra-valid``. Raises ValueError that names what is wrong."""
+    """Read ``NAME=FILE[;NAME=VALUE]...`` of ``--extra-valid``.
+
+    Raises ValueError that names what is wrong.
+    """
+    text, choice = _split("--extra-valid", text)
     name, equals, file = text.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"--extra-valid {text}: want NAME=FILE, letters, digits, - and _ as NAME")
-    return ExtraValidation(name, data_file(args, file))
+    return ExtraValidation(name, data_file(args, file), choice)
+
+
+def _split(option: str, text: str) -> tuple[str, TextChoice]:
+    try:
+        return split_choice(text)
+    except ValueError as error:
+        raise ValueError(f"{option} {error}") from None
 
 
 def text_source(args: argparse.Namespace, text: str) -> TextSource:

@@ -11,6 +11,7 @@ from attendant.v1.architecture_pb2 import Architecture
 
 from attendant_export import __version__
 from attendant_export.commands.data_files import (
+    chosen_file,
     data_file,
     extra_pairs,
     extra_validation,
@@ -22,6 +23,7 @@ from attendant_export.corpora.teacher import Teacher
 from attendant_export.data.augmentation import parse_augmentation
 from attendant_export.data.bert_text import BertData
 from attendant_export.data.pair_filters import LengthFilters, parse_text_filters
+from attendant_export.data.tokenizer import BPE
 from attendant_export.data.translation_data import TranslationData
 from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.shapes import bert, transformer
@@ -41,12 +43,24 @@ from attendant_export.train.recipes import (
     translation_recipe,
 )
 from attendant_export.train.schedule import TrainingOptions
-from attendant_export.train.start import describe_start
+from attendant_export.train.start import describe_start, start_architecture
 from attendant_export.train.translation import train_translation
 from attendant_export.training_arguments import DEFAULT_TEXTS, TATOEBA_TRAIN
 
 DEFAULT_EPOCHS = 5
 """Epochs of a training without any limit."""
+EXPORTED = ("", "contrastive_")
+"""The prefixes of the options of phases whose weights are exported."""
+SIZES = (
+    "d_model",
+    "num_heads",
+    "d_feed_forward",
+    "num_encoder_layers",
+    "num_decoder_layers",
+    "post_norm",
+    "separate_vocabularies",
+)
+"""The options that describe the network of a translation model."""
 
 
 def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOptions:
@@ -64,7 +78,8 @@ def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOpt
     values = {name: getattr(args, prefix + name) for name in names}
     if values["max_minutes"] is values["max_epochs"] is values["max_steps"] is None:
         values["max_epochs"] = DEFAULT_EPOCHS
-    return TrainingOptions(**values, seed=args.seed)
+    kept = args.keep_checkpoints if prefix in EXPORTED else 0
+    return TrainingOptions(**values, keep_checkpoints=kept, seed=args.seed)
 
 
 def _optional_phase(args: argparse.Namespace, prefix: str) -> TrainingOptions | None:
@@ -127,10 +142,13 @@ def _naming_widths(args: argparse.Namespace) -> Iterator[None]:
         raise ValueError(f"{widths}: {error}") from error
 
 
-def _translation_data(args: argparse.Namespace) -> TranslationData:
+def _translation_data(args: argparse.Namespace, separate_vocabularies: bool) -> TranslationData:
+    train = tuple(pair_source(args, text) for text in args.train or [TATOEBA_TRAIN])
+    valid, valid_choice = chosen_file(args, "--valid", args.valid)
     return TranslationData(
-        tuple(pair_source(args, text) for text in args.train or [TATOEBA_TRAIN]),
-        data_file(args, args.valid),
+        train,
+        valid,
+        valid_choice,
         swap=args.swap,
         extra=tuple(extra_pairs(args, text) for text in args.extra_pairs),
         extra_valid=tuple(extra_validation(args, text) for text in args.extra_valid),
@@ -139,14 +157,19 @@ def _translation_data(args: argparse.Namespace) -> TranslationData:
         length_filters=LengthFilters(max_ratio=args.max_length_ratio),
         augmentation=parse_augmentation(args.augment),
         vocab_size=args.vocab_size,
+        tokenizer_kind=args.tokenizer,
+        separate_vocabularies=separate_vocabularies,
         max_batch_tokens=args.max_batch_tokens,
         skip_bad_lines=args.skip_bad_lines,
         cache_dir=args.cache_dir,
     )
 
 
-def run_train_translation(args: argparse.Namespace) -> None:
-    """Train a translation model, or resume its training."""
+def _translation_network(args: argparse.Namespace) -> Architecture:
+    """The network of the options, or of the initial weights if all options have their defaults."""
+    are_default = all(getattr(args, name) == args.parser.get_default(name) for name in SIZES)
+    if args.init_from is not None and are_default:
+        return start_architecture(args.init_from)
     with _naming_widths(args):
         architecture = transformer(
             vocab_size=args.vocab_size,
@@ -156,10 +179,23 @@ def run_train_translation(args: argparse.Namespace) -> None:
             num_encoder_layers=args.num_encoder_layers,
             num_decoder_layers=args.num_decoder_layers,
             norm_first=not args.post_norm,
+            shares_embeddings=not args.separate_vocabularies,
         )
         check_decoder_heads(architecture)
-    data, options = _translation_data(args), _training_options(args)
-    recipe = translation_recipe(architecture, args.dropout, data, options, args.label_smoothing)
+    return architecture
+
+
+def run_train_translation(args: argparse.Namespace) -> None:
+    """Train a translation model, or resume its training."""
+    architecture = _translation_network(args)
+    data = _translation_data(args, separate_vocabularies=not architecture.shares_embeddings)
+    options = _training_options(args)
+    has_new_tokenizer = args.init_from is None or args.new_tokenizer
+    if args.tokenizer != BPE and not has_new_tokenizer:
+        raise ValueError("--tokenizer: is for a new tokenizer; --init-from has one")
+    recipe = translation_recipe(
+        *(architecture, args.dropout, data, options, args.label_smoothing), has_new_tokenizer
+    )
     with _recorded(args, recipe) as processes:
         progress = train_translation(
             architecture,

@@ -1,6 +1,7 @@
 """Text as batches of token ids. Depends on files and tokenizers, not on models."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -67,10 +68,26 @@ def split_ascending(lengths: np.ndarray, max_batch_tokens: int) -> list[tuple[in
     return ranges[1:]
 
 
+@contextmanager
+def special_tokens_as_text(tokenizer: Tokenizer) -> Iterator[None]:
+    """Let the tokenizer read the name of a special token in a text as text, as the server does."""
+    before = tokenizer.encode_special_tokens
+    tokenizer.encode_special_tokens = True
+    try:
+        yield
+    finally:
+        tokenizer.encode_special_tokens = before
+
+
 def encode(texts: Sequence[str], tokenizer: Tokenizer, chunk: int = 10_000) -> Iterator[list[int]]:
-    """Token ids of each text. Encodes ``chunk`` texts at a time to limit memory."""
+    """Token ids of each text. Encodes ``chunk`` texts at a time to limit memory.
+
+    The name of a special token, such as ``</s>``, is read as text.
+    """
     for begin in range(0, len(texts), chunk):
-        for encoding in tokenizer.encode_batch_fast(texts[begin : begin + chunk]):
+        with special_tokens_as_text(tokenizer):
+            encodings = tokenizer.encode_batch_fast(texts[begin : begin + chunk])
+        for encoding in encodings:
             yield encoding.ids
 
 

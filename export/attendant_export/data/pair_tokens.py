@@ -1,8 +1,7 @@
 """The token ids of sentence pairs in mapped files. Depends on tokenizers, not on models."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,15 @@ from typing import Any
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from attendant_export.data.array_folders import FolderWriter, open_or_build
 from attendant_export.data.bad_lines import MAX_SHOWN, BadLine, BadLines
-from attendant_export.data.batches import encode
 from attendant_export.data.pair_filters import RATIO, LengthFilters
 from attendant_export.data.pair_texts import BLOCK_PAIRS, PairTexts, key_of
+from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
 from attendant_export.data.sequences import Sequences
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files; others are not read."""
 
 
@@ -49,6 +47,8 @@ class EncodedPairs:
     """How many lines are left out, by reason: by their text and by their lengths."""
     too_long: BadLines
     """The lines of which a side has more tokens than the longest that is trained on."""
+    marks: Marks = NO_MARKS
+    """The tokens next to each text, which ``tokens`` have."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,9 +59,13 @@ class EncodedPairs:
 
 
 def open_tokens(
-    texts: PairTexts, tokenizer: Tokenizer, cache_dir: Path, filters: LengthFilters
+    texts: PairTexts,
+    tokenizer: PairTokenizer,
+    cache_dir: Path,
+    filters: LengthFilters,
+    marks: Marks = NO_MARKS,
 ) -> EncodedPairs:
-    """The encoded pairs of ``texts``, from ``cache_dir`` if they are there.
+    """The encoded pairs of ``texts``, with ``marks``, from ``cache_dir`` if they are there.
 
     Otherwise encodes them to a new folder there.
     """
@@ -69,44 +73,37 @@ def open_tokens(
         {
             "format": FORMAT,
             "texts": texts.key,
-            "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
+            "tokenizer": tokenizer.key(),
             "tokenizers": tokenizers.__version__,
             "filters": asdict(filters),
+            **({"marks": marks} if marks else {}),
         }
     )
     folder = open_or_build(
-        cache_dir / f"tokens-{key}", lambda writer: _write(writer, texts, tokenizer, filters)
+        cache_dir / f"tokens-{key}", lambda writer: _write(writer, texts, tokenizer, filters, marks)
     )
     tokens = TokenPairs(folder.sequences("source"), folder.sequences("target"))
     too_long, num_too_long = filters.too_long, folder.facts["num_too_long"]
     listed = [BadLine(*texts.place(row), too_long) for row in folder.facts["too_long"]]
     bad_lines = BadLines(Counter({too_long: num_too_long} if num_too_long else {}), listed)
     left_out = {**texts.left_out, **bad_lines.counts, **folder.facts["left_out"]}
-    return EncodedPairs(tokens, texts, folder.arrays["rows"], left_out, bad_lines)
-
-
-def encode_pairs(
-    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer
-) -> tuple[list[list[int]], list[list[int]]]:
-    """The token ids of the sources and of the targets of ``pairs``."""
-    sources, targets = (list(encode([pair[side] for pair in pairs], tokenizer)) for side in (0, 1))
-    return sources, targets
-
-
-def token_type(tokenizer: Tokenizer) -> Any:
-    """The smallest type of integers that holds the token ids of a tokenizer."""
-    return np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
+    return EncodedPairs(tokens, texts, folder.arrays["rows"], left_out, bad_lines, marks)
 
 
 def _write(
-    writer: FolderWriter, texts: PairTexts, tokenizer: Tokenizer, filters: LengthFilters
+    writer: FolderWriter,
+    texts: PairTexts,
+    tokenizer: PairTokenizer,
+    filters: LengthFilters,
+    marks: Marks,
 ) -> dict[str, Any]:
-    dtype = token_type(tokenizer)
+    dtype = tokenizer.token_type
     num_exceeding = num_too_long = 0
     too_long: list[int] = []
     for start in range(0, max(1, len(texts)), BLOCK_PAIRS):
         numbers = np.arange(start, min(start + BLOCK_PAIRS, len(texts)), dtype=np.uint32)
-        sides = encode_pairs([texts[i] for i in numbers.tolist()], tokenizer)
+        pairs = [texts[i] for i in numbers.tolist()]
+        sides = tokenizer.encode(pairs, [marks] * len(pairs))
         lengths = [np.fromiter(map(len, side), np.int64) for side in sides]
         are_too_long = filters.are_too_long(*lengths)
         exceed_ratio = filters.exceed_ratio(*lengths) & ~are_too_long

@@ -16,7 +16,10 @@ TokenIds = Sequence[int]
 WITH_SHORTLISTS = " with shortlists"
 """Suffix of the name of a search or a precision that uses shortlists."""
 NUM_TRANSLATIONS = 32
-"""Target tokens per source token. One of them is the source token itself, to copy names."""
+"""Target tokens per source token.
+
+In a vocabulary of both sides, one of them is the source token itself, to copy names.
+"""
 NUM_FREQUENT = 256
 """Frequent target tokens in every shortlist, including the special tokens."""
 LEAST_SAVING = 8
@@ -38,18 +41,31 @@ class Shortlists:
 
     frequent: NDArray[np.int32]  # (frequent)
     """Target tokens that every translation may use."""
-    translations: NDArray[np.int32]  # (vocab, translations)
+    translations: NDArray[np.int32]  # (source vocab, translations)
     """Target tokens that each source token adds. Short rows are filled with a frequent token."""
 
 
-def learn_shortlists(
-    pairs: Iterable[tuple[TokenIds, TokenIds]], vocab_size: int, special_ids: Iterable[int]
-) -> Shortlists:
-    """Learn shortlists from pairs of source and target token ids of one shared vocabulary.
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The number of tokens of a vocabulary, and those that are no part of texts."""
 
-    Raises ValueError if no pair is short enough, or if the vocabulary is too small.
+    size: int
+    special_ids: TokenIds
+
+
+def learn_shortlists(
+    pairs: Iterable[tuple[TokenIds, TokenIds]],
+    targets: Vocabulary,
+    own_sources: Vocabulary | None = None,
+) -> Shortlists:
+    """Learn shortlists from pairs of source and target token ids.
+
+    Every shortlist has the special tokens of targets. Sources have the vocabulary of the targets
+    unless they have their own. Raises ValueError if no pair is short enough, or if the vocabulary
+    is too small.
     """
-    special = list(special_ids)
+    vocab_size = targets.size
+    special = list(targets.special_ids)
     most = vocab_size // LEAST_SAVING
     if most < 2 * len(special):
         raise ValueError(f"a vocabulary of {vocab_size} tokens is too small for shortlists")
@@ -57,21 +73,25 @@ def learn_shortlists(
     if not chosen:
         raise ValueError(f"shortlists need pairs of texts of at most {MAX_TOKENS} tokens")
     chosen = chosen[:: sum(len(s) * len(t) for s, t in chosen) // MAX_LINKS + 1]
-    targets = np.concatenate([np.asarray(target) for _, target in chosen])
-    counts = np.bincount(targets, minlength=vocab_size)
+    occurring = np.concatenate([np.asarray(target) for _, target in chosen])
+    counts = np.bincount(occurring, minlength=vocab_size)
     counts[special] = counts.max() + 1
     frequent = np.argsort(-counts, kind="stable")[: min(NUM_FREQUENT, most)]
     sources, translated, probabilities = _lexical_probabilities(chosen, vocab_size)
     num_translations = min(NUM_TRANSLATIONS, most)
-    translations = np.full((vocab_size, num_translations), frequent[0], np.int32)
-    translations[:, 0] = np.arange(vocab_size)
+    read = own_sources or targets
+    translations = np.full((read.size, num_translations), frequent[0], np.int32)
+    if own_sources is None:
+        translations[:, 0] = np.arange(vocab_size)
     order = np.lexsort((translated, -probabilities, sources))
     sources, translated = sources[order], translated[order]
     _, first, num = np.unique(sources, return_index=True, return_counts=True)
     rank = np.arange(len(sources)) - np.repeat(first, num)  # within the same source token
     best = rank < num_translations - 1
     translations[sources[best], rank[best] + 1] = translated[best]
-    translations[special] = frequent[0]  # Padding of a source must not change its shortlist.
+    translations[list(read.special_ids)] = frequent[
+        0
+    ]  # Padding of a source must not change its shortlist.
     return Shortlists(frequent.astype(np.int32), translations)
 
 

@@ -1,10 +1,10 @@
-"""Tokenizers that the exporter trains: joint BPE for translation, WordPiece for BERT.
+"""Tokenizers that the exporter trains: BPE and unigram for translation, WordPiece for BERT.
 
 Depends on the ``tokenizers`` library, not on models.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import (
@@ -18,10 +18,21 @@ from tokenizers import (
     trainers,
 )
 
+from attendant_export.data.byte_fallback import train_with_bytes
+
 TOKENIZER = "tokenizer.json"
 """Name of the tokenizer's file in run folders and bundles."""
+TARGET_TOKENIZER = "target_tokenizer.json"
+"""Name of the file of the tokenizer of targets, if it is another one."""
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
+BPE, BPE_BYTES, UNIGRAM_BYTES = "bpe", "bpe-bytes", "unigram-bytes"
+KINDS = {
+    BPE: "BPE",
+    BPE_BYTES: "BPE with byte fallback",
+    UNIGRAM_BYTES: "unigram vocabulary with byte fallback",
+}
+"""The kinds of tokenizers of translation models, with their names in descriptions."""
 BERT_PAD, BERT_UNK, BERT_CLS, BERT_SEP, BERT_MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
 
@@ -49,28 +60,48 @@ def unknown_token_id(tokenizer: Tokenizer) -> int | None:
     return unk_id
 
 
-def train_translation_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train one BPE vocabulary for source and target (Sennrich et al., 2016).
+def train_translation_tokenizer(
+    texts: Iterable[str], vocab_size: int, kind: str = BPE, others: Sequence[str] = ()
+) -> Tokenizer:
+    """Train a vocabulary of one of `KINDS`: BPE (Sennrich et al., 2016) or unigram (Kudo, 2018).
 
-    Ids 0 to 3 are padding, begin, end and unknown. An encoding ends with ``</s>``. Runs of white
-    space count as one space. Offsets refer to the original text.
+    Ids 0 to 3 are padding, begin, end and unknown, then come ``others``, further special tokens. An
+    encoding ends with ``</s>``. Runs of white space count as one space. Offsets refer to the
+    original text. Kinds with byte fallback read ``texts`` twice, and write a character that the
+    vocabulary lacks as its bytes in UTF-8; without it, such a character is unknown. Raises
+    ValueError for a vocabulary that is too small for bytes and characters.
     """
-    tokenizer = Tokenizer(models.BPE(unk_token=UNK))
-    tokenizer.normalizer = normalizers.Sequence(
+    normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
-    )
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[PAD, BOS, EOS, UNK], show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    pre_tokenizer = _pre_tokenizer(kind)
+    special = [PAD, BOS, EOS, UNK, *others]
+    if kind == BPE:
+        tokenizer = Tokenizer(models.BPE(unk_token=UNK))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+        tokenizer.decoder = decoders.Metaspace()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=special, show_progress=False
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+    else:
+        is_unigram = kind == UNIGRAM_BYTES
+        tokenizer = train_with_bytes(
+            texts, vocab_size, special, UNK, is_unigram, normalizer, pre_tokenizer
+        )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {EOS}", special_tokens=[(EOS, tokenizer.token_to_id(EOS))]
     )
     return tokenizer
+
+
+def _pre_tokenizer(kind: str) -> pre_tokenizers.PreTokenizer:
+    """Splits texts into words, which no token extends beyond."""
+    steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Metaspace()]
+    if kind != UNIGRAM_BYTES:
+        # A unigram trainer finds a word only within several others, such as those with commas.
+        steps.append(pre_tokenizers.Punctuation("isolated"))
+    return pre_tokenizers.Sequence(steps)
 
 
 def train_bert_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

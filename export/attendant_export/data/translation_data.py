@@ -17,14 +17,17 @@ from attendant_export.data.pair_filters import (
     TextFilters,
 )
 from attendant_export.data.pair_texts import PairTexts, open_texts
+from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
 from attendant_export.data.pair_tokens import EncodedPairs, open_tokens
-from attendant_export.data.tokenizer import train_translation_tokenizer
+from attendant_export.data.text_choice import NO_CHOICE, TextChoice
+from attendant_export.data.tokenizer import BPE, train_translation_tokenizer
 from attendant_export.data.translation_pairs import PairDataset
 
 logger = logging.getLogger(__name__)
 
 TOKENIZER_PAIRS = 1_000_000
 """Limit of the pairs that a tokenizer is trained on. More hardly change its vocabulary."""
+BOTH_SIDES = slice(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class PairSource:
 
     path: Path
     weight: float | None = None
+    choice: TextChoice = NO_CHOICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class ExtraPairs:
 
     path: Path
     repeats: int = 1
+    choice: TextChoice = NO_CHOICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class ExtraValidation:
 
     name: str
     path: Path
+    choice: TextChoice = NO_CHOICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class TranslationData:
     train: tuple[PairSource, ...]
     valid: Path
     """Pairs whose quality chooses the best checkpoint."""
+    valid_choice: TextChoice = NO_CHOICE
     swap: bool = False
     """Translate the second column to the first."""
     extra: tuple[ExtraPairs, ...] = ()
@@ -75,6 +82,10 @@ class TranslationData:
     augmentation: Augmentation = NO_AUGMENTATION
     """Changes of the training pairs, drawn anew in each epoch."""
     vocab_size: int = 8000
+    tokenizer_kind: str = BPE
+    """The kind of a new tokenizer, one of `KINDS`."""
+    separate_vocabularies: bool = False
+    """Whether a new vocabulary is one of the sources, beside another one of the targets."""
     max_batch_tokens: int = 4096
     num_valid_sources: int = 500
     """Number of sentences of each validation file that are translated, sampled once."""
@@ -96,6 +107,16 @@ class TranslationData:
             raise ValueError("--temperature: is for files without weights")
         if len({extra.name for extra in self.extra_valid}) < len(self.extra_valid):
             raise ValueError("--extra-valid: want a name of its own for every file")
+
+    @property
+    def parts(self) -> list[PairSource | ExtraPairs]:
+        """The sources, then the extra pairs."""
+        return [*self.train, *self.extra]
+
+    @property
+    def choices(self) -> list[TextChoice]:
+        """The languages and controls of each part."""
+        return [part.choice for part in self.parts]
 
     def nums_in_epoch(self, parts: Sequence[PairTexts | EncodedPairs]) -> list[int]:
         """The number of pairs of each of ``parts`` in an epoch: the sources, then the extra ones.
@@ -120,30 +141,50 @@ class TranslationTexts:
         """
         self._data, self._cache_dir = data, cache_dir
         self.parts = [
-            open_texts(path, cache_dir, data.swap, data.text_filters)
-            for path in [*(s.path for s in data.train), *(e.path for e in data.extra)]
+            open_texts(part.path, cache_dir, data.swap, data.text_filters) for part in data.parts
         ]
         self._refuse(part.bad_lines for part in self.parts)
 
-    def sample(self, max_pairs: int = TOKENIZER_PAIRS) -> Iterator[str]:
+    def sample(self, max_pairs: int = TOKENIZER_PAIRS, sides: slice = BOTH_SIDES) -> Iterator[str]:
         """The texts of at most about ``max_pairs`` pairs, evenly spread over an epoch."""
         nums = self._data.nums_in_epoch(self.parts)
         share = min(1.0, max_pairs / max(1, sum(nums)))
         for part, num in zip(self.parts, nums, strict=True):
             for row in spread_rows(len(part), round(num * share)):
-                yield from part[int(row)]
+                yield from part[int(row)][sides]
 
-    def train_tokenizer(self) -> Tokenizer:
-        """Train a tokenizer on a sample of the texts."""
-        return train_translation_tokenizer(self.sample(), self._data.vocab_size)
+    def train_tokenizer(self, others: Sequence[str] = ()) -> PairTokenizer:
+        """Train one tokenizer, or one for each side, on a sample of the texts.
 
-    def dataset(self, tokenizer: Tokenizer) -> PairDataset:
+        That of the sources has the special tokens ``others`` as well. Raises ValueError as
+        `train_translation_tokenizer`.
+        """
+        if not self._data.separate_vocabularies:
+            return PairTokenizer.of_run(self._train_tokenizer(BOTH_SIDES, others))
+        source, target = slice(0, 1), slice(1, 2)
+        return PairTokenizer.of_run(
+            self._train_tokenizer(source, others), self._train_tokenizer(target)
+        )
+
+    def _train_tokenizer(self, sides: slice, others: Sequence[str] = ()) -> Tokenizer:
+        data = self._data
+        return train_translation_tokenizer(
+            _Sample(self, sides), data.vocab_size, data.tokenizer_kind, others
+        )
+
+    def dataset(self, tokenizer: PairTokenizer, marks: Sequence[Marks] = ()) -> PairDataset:
         """The encoded pairs, in mapped files; logs the pairs of each file, and what is left out.
 
-        Raises ValueError that lists the lines that are too long, unless the data skip bad lines.
+        ``marks`` are the tokens next to the texts of each part. Raises ValueError that lists
+        the lines that are too long, unless the data skip bad lines.
         """
         filters = self._data.length_filters
-        parts = [open_tokens(each, tokenizer, self._cache_dir, filters) for each in self.parts]
+        parts = [
+            open_tokens(each, tokenizer, self._cache_dir, filters, part_marks)
+            for each, part_marks in zip(
+                self.parts, marks or [NO_MARKS] * len(self.parts), strict=True
+            )
+        ]
         self._refuse(part.too_long for part in parts)
         for part in parts:
             logger.info("%s: %s", part.texts.name, describe_pairs(part, filters))
@@ -156,6 +197,17 @@ class TranslationTexts:
             for each in found:
                 bad_lines.extend(each)
             bad_lines.refuse(SKIP)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """The texts of some sides of a sample of pairs, which may be read several times."""
+
+    texts: TranslationTexts
+    sides: slice
+
+    def __iter__(self) -> Iterator[str]:
+        return self.texts.sample(sides=self.sides)
 
 
 def describe_pairs(part: EncodedPairs, filters: LengthFilters) -> str:

@@ -7,16 +7,15 @@ from itertools import islice
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.data.augmentation import NO_AUGMENTATION, Augmentation
 from attendant_export.data.batches import group_by_tokens, pad, shuffled_batches, split_ascending
 from attendant_export.data.mixtures import draw_rows
 from attendant_export.data.pair_texts import BLOCK_PAIRS
-from attendant_export.data.pair_tokens import EncodedPairs, TokenPairs, encode_pairs, token_type
+from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
+from attendant_export.data.pair_tokens import EncodedPairs, TokenPairs
 from attendant_export.data.sequences import Sequences, join_sequences
-from attendant_export.data.tokenizer import BOS, PAD, special_token_id
 
 CHUNK_PAIRS = 1 << 19
 """The most pairs that are sorted by length at once."""
@@ -71,7 +70,7 @@ class PairDataset:
         self,
         parts: Sequence[EncodedPairs],
         nums_in_epoch: Sequence[int],
-        tokenizer: Tokenizer,
+        tokenizer: PairTokenizer,
         max_tokens: int = 128,
         chunk_pairs: int = CHUNK_PAIRS,
     ) -> None:
@@ -82,8 +81,6 @@ class PairDataset:
         self.parts, self._nums_in_epoch = parts, nums_in_epoch
         self._tokenizer, self._max_tokens, self._chunk_pairs = tokenizer, max_tokens, chunk_pairs
         self._first_rows = np.cumsum([0, *map(len, parts)])[:-1]  # of each part, among all pairs
-        self._pad_id = special_token_id(tokenizer, PAD)
-        self._bos_id = special_token_id(tokenizer, BOS)
 
     def __len__(self) -> int:
         """The number of pairs of an epoch."""
@@ -141,9 +138,10 @@ class PairDataset:
         changes = augmentation.changed(_ChunkTexts(self.parts, chunk), rng)
         collections = list(chunk.collections)
         collection, row = chunk.collection.copy(), chunk.row.copy()
-        dtype = token_type(self._tokenizer)
+        dtype = self._tokenizer.token_type
         while block := list(islice(changes, BLOCK_PAIRS)):
-            sides = encode_pairs([pair for _, pair in block], self._tokenizer)
+            marks = [self.parts[int(chunk.collection[index])].marks for index, _ in block]
+            sides = self._tokenizer.encode([pair for _, pair in block], marks)
             tokens = TokenPairs(*(join_sequences(side, dtype) for side in sides))
             fitting = np.flatnonzero(tokens.lengths(np.arange(len(block))) <= self._max_tokens)
             at = np.array([index for index, _ in block])[fitting]
@@ -153,14 +151,15 @@ class PairDataset:
 
     def _batch(self, pairs: _Chunk, share: slice) -> PairBatch:
         used = np.unique(pairs.collection).tolist()
-        source, _ = self._padded(pairs, [(i, pairs.collections[i].source) for i in used], share)
-        target_out, num_targets = self._padded(
-            pairs, [(i, pairs.collections[i].target) for i in used], share
-        )
-        return PairBatch(source, _shifted(target_out, self._bos_id), target_out, num_targets)
+        sources = [(i, pairs.collections[i].source) for i in used]
+        source, _ = self._padded(pairs, sources, share, self._tokenizer.source.pad_id)
+        targets = [(i, pairs.collections[i].target) for i in used]
+        target_out, num_targets = self._padded(pairs, targets, share, self._tokenizer.target.pad_id)
+        target_in = _shifted(target_out, self._tokenizer.start_id)
+        return PairBatch(source, target_in, target_out, num_targets)
 
     def _padded(
-        self, pairs: _Chunk, sides: list[tuple[int, Sequences]], share: slice
+        self, pairs: _Chunk, sides: list[tuple[int, Sequences]], share: slice, pad_id: int
     ) -> tuple[Tensor, int]:
         """The rows ``share`` of one side, as wide as the whole batch, and all its real tokens."""
         lengths = np.empty(len(pairs.row), np.int64)
@@ -168,10 +167,10 @@ class PairDataset:
             at = np.flatnonzero(pairs.collection == number)
             lengths[at] = sequences.lengths(pairs.row[at])
         own = pairs.select(np.arange(len(lengths))[share])
-        padded = np.full((len(own.row), lengths.max()), self._pad_id, np.int64)
+        padded = np.full((len(own.row), lengths.max()), pad_id, np.int64)
         for number, sequences in sides:
             at = np.flatnonzero(own.collection == number)
-            padded[at] = sequences.padded(own.row[at], padded.shape[1], self._pad_id)
+            padded[at] = sequences.padded(own.row[at], padded.shape[1], pad_id)
         return torch.from_numpy(padded), int(lengths.sum())
 
 
@@ -191,21 +190,25 @@ class _ChunkTexts:
 
 
 def batches_of(
-    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_batch_tokens: int
+    pairs: Sequence[tuple[str, str]],
+    tokenizer: PairTokenizer,
+    max_batch_tokens: int,
+    marks: Marks = NO_MARKS,
 ) -> Iterator[PairBatch]:
-    """All of ``pairs`` in memory, in batches of similar length."""
-    pad_id, bos_id = special_token_id(tokenizer, PAD), special_token_id(tokenizer, BOS)
-    sources, targets = encode_pairs(pairs, tokenizer)
+    """All of ``pairs`` in memory, with ``marks``, in batches of similar length."""
+    sources, targets = tokenizer.encode(pairs, [marks] * len(pairs))
     lengths = [
         max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)
     ]
     for rows in group_by_tokens(lengths, max_batch_tokens, np.argsort(lengths)):
-        source, target_out = (pad([side[i] for i in rows], pad_id) for side in (sources, targets))
+        source = pad([sources[i] for i in rows], tokenizer.source.pad_id)
+        target_out = pad([targets[i] for i in rows], tokenizer.target.pad_id)
         num_targets = sum(len(targets[i]) for i in rows)
-        yield PairBatch(source, _shifted(target_out, bos_id), target_out, num_targets)
+        target_in = _shifted(target_out, tokenizer.start_id)
+        yield PairBatch(source, target_in, target_out, num_targets)
 
 
-def _shifted(target_out: Tensor, bos_id: int) -> Tensor:
+def _shifted(target_out: Tensor, start_id: int) -> Tensor:
     """What the decoder reads to predict ``target_out`` (batch, target)."""
-    begin = torch.full((len(target_out), 1), bos_id)
+    begin = torch.full((len(target_out), 1), start_id)
     return torch.cat([begin, target_out[:, :-1]], dim=1)

@@ -15,6 +15,7 @@ from attendant.v1.bundle_pb2 import EmbeddingDefaults, LateInteraction
 from attendant.v1.embedding_pb2 import POOLING_MEAN
 from tokenizers import AddedToken, Tokenizer
 
+from attendant_export.data.batches import special_tokens_as_text
 from attendant_export.data.tokenizer import unknown_token_id
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 from attendant_export.importers.colbert import HF_PROJECTION, has_projection
@@ -217,9 +218,8 @@ def _add_marker(tokenizer: Tokenizer, marker: str, checkpoint: Checkpoint) -> No
     if marker_id not in added:
         tokenizer.add_tokens([AddedToken(marker, normalized=False, special=False)])
     first, *rest = tokenizer.encode(SAMPLE).ids
-    tokenizer.encode_special_tokens = True
-    found = tokenizer.encode(marker + SAMPLE).ids
-    tokenizer.encode_special_tokens = False
+    with special_tokens_as_text(tokenizer):
+        found = tokenizer.encode(marker + SAMPLE).ids
     if found != [first, marker_id, *rest]:
         raise CheckpointError(
             f"{checkpoint.folder}: tokenizer.json does not read the marker {marker!r} before a "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from attendant.v1.bundle_pb2 import EmbeddingDefaults
 from tokenizers import Tokenizer
 
+from attendant_export.data.batches import special_tokens_as_text
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 
 SETTINGS = "config_sentence_transformers.json"
@@ -61,9 +62,8 @@ def check_room(tokenizer: Tokenizer, defaults: EmbeddingDefaults, max_tokens: in
 def _check_plain(config: Config, texts: Mapping[str, str], tokenizer: Tokenizer) -> None:
     """Raise CheckpointError if a prompt spells a special token, which the server reads as text."""
     ids = {name: tokenizer.encode(text).ids for name, text in texts.items()}
-    tokenizer.encode_special_tokens = True
-    plain_ids = {name: tokenizer.encode(text).ids for name, text in texts.items()}
-    tokenizer.encode_special_tokens = False
+    with special_tokens_as_text(tokenizer):
+        plain_ids = {name: tokenizer.encode(text).ids for name, text in texts.items()}
     for name, text in texts.items():
         if ids[name] != plain_ids[name]:
             raise CheckpointError(

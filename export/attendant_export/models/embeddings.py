@@ -114,10 +114,16 @@ def max_text_tokens(part: architecture_pb2.Positions) -> int | None:
     return part.num_positions - part.offset if part.kind == POSITION_KIND_LEARNED else None
 
 
+def position_limit(architecture: Architecture) -> int | None:
+    """Limit of tokens of a text that all positions of a network allow. None: no limit."""
+    sides = (architecture.source_embeddings, architecture.target_embeddings)
+    limits = (max_text_tokens(side.positions) for side in sides)
+    return min(filter(None, limits), default=None)
+
+
 def longest_text(architecture: Architecture, limit: int) -> int:
     """Limit of tokens of a text that all positions of a network allow, at most ``limit``."""
-    sides = (architecture.source_embeddings, architecture.target_embeddings)
-    return min([limit, *filter(None, (max_text_tokens(side.positions) for side in sides))])
+    return min(limit, position_limit(architecture) or limit)
 
 
 def embedding_width(part: architecture_pb2.Embeddings, d_model: int) -> int:

@@ -31,8 +31,11 @@ def transformer(
     num_encoder_layers: int = 6,
     num_decoder_layers: int = 2,
     norm_first: bool = True,
+    shares_embeddings: bool = True,
 ) -> Architecture:
     """An encoder-decoder with one embedding for source, target and output.
+
+    Without ``shares_embeddings``, the source has an embedding of its own.
 
     A deep encoder with a shallow decoder is the fastest to decode. ``norm_first`` selects pre-norm;
     "Attention Is All You Need" is post-norm. Raises ValueError if ``d_model`` is not a multiple of
@@ -52,7 +55,7 @@ def transformer(
         d_model=d_model,
         source_embeddings=embeddings,
         target_embeddings=embeddings,
-        shares_embeddings=True,
+        shares_embeddings=shares_embeddings,
         encoder=_stack(layers, num_encoder_layers, norm_first),
         decoder=decoder,
         head=Head(is_tied=True),
@@ -89,13 +92,15 @@ def bert(
     )
 
 
-def with_vocab_size(architecture: Architecture, vocab_size: int) -> Architecture:
-    """The same network with another vocabulary size."""
+def with_vocab_size(
+    architecture: Architecture, vocab_size: int, target_vocab_size: int | None = None
+) -> Architecture:
+    """The same network with another vocabulary size; by default, both sides have the same."""
     changed = Architecture()
     changed.CopyFrom(architecture)
     changed.source_embeddings.vocab_size = vocab_size
     if changed.HasField("target_embeddings"):
-        changed.target_embeddings.vocab_size = vocab_size
+        changed.target_embeddings.vocab_size = target_vocab_size or vocab_size
     return changed
 
 

@@ -10,6 +10,8 @@ class TranslationTokens:
     pad_id: int = 0
     bos_id: int = 1
     eos_id: int = 2
+    target_pad_id: int = 0
+    """Padding of targets, which no target has as a token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,18 +20,23 @@ WEIGHTS, AVERAGE, OPTIMIZER, STATE, CONFIG = (
     "config.json",
 )
 LAST, BEST = "last", "best"
+KEPT = "checkpoints"
+"""Folder of the weights of the latest validations, which an export can average."""
 COPIES = 9
 """The largest size of the checkpoints in a run folder, as a multiple of the size of the weights.
 
 ``last`` and its successor have four copies each: the weights, their average, and two values of the
-optimizer for each weight. ``best`` has one.
+optimizer for each weight. ``best`` has one. The kept weights of validations come in addition.
 """
 
 
-def check_space(model: nn.Module, run_dir: Path) -> None:
-    """Raise OSError if the disk of ``run_dir`` has no space for the checkpoints of ``model``."""
+def check_space(model: nn.Module, run_dir: Path, num_kept: int = 0) -> None:
+    """Raise OSError if the disk of ``run_dir`` has no space for the checkpoints of ``model``.
+
+    ``num_kept`` is the number of validations whose weights are kept.
+    """
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    needed, free = COPIES * size, shutil.disk_usage(run_dir).free
+    needed, free = (COPIES + num_kept) * size, shutil.disk_usage(run_dir).free
     if free < needed:
         raise OSError(
             f"{run_dir}: checkpoints need {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB "
@@ -160,6 +165,44 @@ def keep_last_as_best(run_dir: Path) -> None:
     temporary = best.with_suffix(".tmp")
     shutil.copyfile(_average_or_weights(run_dir / LAST), temporary)
     temporary.replace(best)
+
+
+def keep_last(run_dir: Path, step: int, num_kept: int) -> None:
+    """Keep a copy of the weights of ``last/`` of this step, their average if there is one.
+
+    Only the latest ``num_kept`` copies are kept.
+    """
+    kept = run_dir / KEPT / f"{step:010}.safetensors"
+    kept.parent.mkdir(exist_ok=True)
+    temporary = kept.with_suffix(".tmp")
+    shutil.copyfile(_average_or_weights(run_dir / LAST), temporary)
+    temporary.replace(kept)
+    for path in kept_weights(run_dir)[:-num_kept]:
+        path.unlink()
+
+
+def kept_weights(run_dir: Path) -> list[Path]:
+    """The files of `keep_last`, in the order of their steps."""
+    return sorted((run_dir / KEPT).glob("*.safetensors"))
+
+
+def read_mean(run_dir: Path, num_averaged: int) -> dict[str, Tensor]:
+    """The mean of the weights of the last ``num_averaged`` validations.
+
+    Raises ValueError if a run has not kept as many.
+    """
+    found = kept_weights(run_dir)
+    if len(found) < num_averaged:
+        raise ValueError(
+            f"--average {num_averaged}: {run_dir} has kept the weights of {len(found)} "
+            "validations; --keep-checkpoints of a training keeps more"
+        )
+    parts = map(read_weights, found[-num_averaged:])
+    total = {name: tensor.double() for name, tensor in next(parts).items()}
+    for part in parts:
+        for name, tensor in part.items():
+            total[name] += tensor
+    return {name: (tensor / num_averaged).float() for name, tensor in total.items()}
 
 
 def read_average(last: Path) -> dict[str, Tensor]:

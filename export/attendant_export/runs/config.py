@@ -13,7 +13,10 @@ from attendant_export.models.special_tokens import EncoderTokens, TranslationTok
 from attendant_export.runs import checkpoint
 
 TRANSLATION, BERT = "translation", "bert"
-_TOKENS = {TRANSLATION: TranslationTokens, BERT: EncoderTokens}
+_TOKENS: dict[str, type[TranslationTokens] | type[EncoderTokens]] = {
+    TRANSLATION: TranslationTokens,
+    BERT: EncoderTokens,
+}
 _SHAPES: dict[str, Callable[..., Architecture]] = {TRANSLATION: transformer, BERT: bert}
 
 
@@ -65,7 +68,7 @@ def upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
     if "architecture" in sizes:
         return sizes
     kind, dropout = sizes.pop("kind"), sizes.pop("dropout")
-    ids = {name: sizes.pop(name) for name in asdict(_TOKENS[kind]())}
+    ids = {name: sizes.pop(name) for name in asdict(_TOKENS[kind]()) if name in sizes}
     sizes["d_feed_forward"] = sizes.pop("d_ff")
     architecture = _SHAPES[kind](**sizes)
     return RunConfig(kind, architecture, _TOKENS[kind](**ids), dropout).as_json()

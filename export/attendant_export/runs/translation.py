@@ -3,29 +3,40 @@
 from collections.abc import Sequence
 
 import torch
-from tokenizers import Tokenizer
 
-from attendant_export.data.batches import encode, pad
+from attendant_export.data.batches import pad
 from attendant_export.data.output_limits import max_output_tokens
+from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
+from attendant_export.models.embeddings import longest_text, position_limit
 from attendant_export.models.encoder_decoder import DecoderPast, EncoderDecoder
 
 BATCH_SIZES = {"cpu": 64, "cuda": 1024}
 """Texts that are translated together on each device. Steps of few texts leave a GPU idle."""
 
 
-def translate(model: EncoderDecoder, tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
-    """Greedy translations in the order of ``texts``.
+def translate(
+    model: EncoderDecoder,
+    tokenizer: PairTokenizer,
+    texts: Sequence[str],
+    marks: Marks = NO_MARKS,
+) -> list[str]:
+    """Greedy translations in the order of ``texts``, with ``marks`` next to each text.
 
-    Texts of similar length share a batch. Each output ends at its `max_output_tokens`.
+    Texts of similar length share a batch. Each output ends at its `max_output_tokens`. Learned
+    positions of the model limit texts and outputs.
     """
-    sources = list(encode(texts, tokenizer))
+    network = model.architecture
+    sources = tokenizer.encode_sources(texts, marks, position_limit(network))
     size = BATCH_SIZES[model.embedding.weight.device.type]
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     translations = [""] * len(sources)
     for start in range(0, len(order), size):
         indices = order[start : start + size]
-        limits = [max_output_tokens(len(sources[i])) for i in indices]
-        outputs = greedy(model, [sources[i] for i in indices], max(limits))
+        limits = [longest_text(network, max_output_tokens(len(sources[i]))) for i in indices]
+        outputs = greedy(
+            *(model, [sources[i] for i in indices], max(limits)),
+            *(marks.before_target, tokenizer.suppressed_ids),
+        )
         for i, token_ids, limit in zip(indices, outputs, limits, strict=True):
             translations[i] = tokenizer.decode(token_ids[:limit])
     return translations
@@ -33,22 +44,33 @@ def translate(model: EncoderDecoder, tokenizer: Tokenizer, texts: Sequence[str])
 
 @torch.inference_mode()
 def greedy(
-    model: EncoderDecoder, sources: Sequence[Sequence[int]], max_tokens: int
+    model: EncoderDecoder,
+    sources: Sequence[Sequence[int]],
+    max_tokens: int,
+    forced_ids: Sequence[int] = (),
+    suppressed_ids: Sequence[int] = (),
 ) -> list[list[int]]:
     """Greedy search over a padded batch of source token ids, with cached states.
 
-    Returns output token ids, including the end token if it occurred within ``max_tokens``.
+    Each output begins with ``forced_ids`` and has no ``suppressed_ids``. Returns output token ids,
+    including the end token if it occurred within ``max_tokens``.
     """
     special, device = model.tokens, model.embedding.weight.device
     memory, mask = model.encode(pad(sources, special.pad_id).to(device))
     target = torch.full((len(sources), 1), special.bos_id, device=device)
     finished = torch.zeros(len(sources), dtype=torch.bool, device=device)
     past: DecoderPast | None = None
-    for _ in range(max_tokens):
+    for step in range(max_tokens):
         hidden, past = model.decode(target[:, -1:], memory, mask, past)
-        token = model.logits(hidden[:, -1]).argmax(-1)  # (batch)
+        if step < len(forced_ids):
+            token = torch.full_like(target[:, 0], forced_ids[step])
+        else:
+            scores = model.logits(hidden[:, -1])  # (batch, vocab)
+            if suppressed_ids:
+                scores[:, list(suppressed_ids)] = -torch.inf
+            token = scores.argmax(-1)  # (batch)
+            finished |= token == special.eos_id
         target = torch.cat([target, token[:, None]], dim=1)
-        finished |= token == special.eos_id
         if finished.all():
             break
     return [_up_to_end(ids, special.eos_id) for ids in target[:, 1:].tolist()]

@@ -106,7 +106,7 @@ class Trainer(Generic[Batch]):
             raise ValueError("there is no text to train on")
         keep_freed_memory()
         run_dir.mkdir(parents=True, exist_ok=True)
-        checkpoint.check_space(model, run_dir)
+        checkpoint.check_space(model, run_dir, options.keep_checkpoints)
         self.model, self.task, self.options, self.run_dir = model, task, options, run_dir
         self.show_progress, self.processes = show_progress and processes.is_first, processes
         self.device, self.dtype = next(model.parameters()).device, dtype
@@ -283,6 +283,8 @@ class Trainer(Generic[Batch]):
         else:
             progress.num_worse += 1
         self._save()
+        if self.processes.is_first and (num_kept := self.options.keep_checkpoints):
+            checkpoint.keep_last(self.run_dir, progress.step, num_kept)
 
     def _write_history(self, values: dict[str, float]) -> None:
         row = {"step": self.progress.step, "minutes": self.progress.elapsed_seconds / 60}

@@ -7,6 +7,7 @@ from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, Architecture
 
 from attendant_export.data.bert_text import BertData
 from attendant_export.data.pair_filters import COPIES, DUPLICATES, LANGUAGES, RATIO
+from attendant_export.data.tokenizer import KINDS
 from attendant_export.data.translation_data import TranslationData
 from attendant_export.train.contrastive import ContrastiveOptions
 from attendant_export.train.distillation import DistillationOptions
@@ -38,12 +39,14 @@ def translation_recipe(
     data: TranslationData,
     options: TrainingOptions,
     label_smoothing: float,
+    has_new_tokenizer: bool = True,
 ) -> str:
     """How a translation model is trained, for the manifest and the model card."""
     norm = "pre" if architecture.encoder.norm_position == NORM_POSITION_PRE else "post"
     return (
-        f"Transformer with {norm}-norm, dropout {dropout:g} and one embedding for source, "
-        f"target and output; joint BPE. {describe_schedule(options)}; batches of "
+        f"Transformer with {norm}-norm, dropout {dropout:g} and "
+        f"{_describe_vocabulary(architecture, data, has_new_tokenizer)}. "
+        f"{describe_schedule(options)}; batches of "
         f"{data.max_batch_tokens:,} padded tokens, label smoothing {label_smoothing:g}. "
         f"{_describe_additions(data)}The checkpoint with the best {_describe_metric(data)} on "
         f"{data.num_valid_sources} sentences of {data.valid.name}, measured every "
@@ -51,9 +54,26 @@ def translation_recipe(
     )
 
 
+def _describe_vocabulary(
+    architecture: Architecture, data: TranslationData, has_new_tokenizer: bool
+) -> str:
+    """The embeddings and the tokenizers in one clause."""
+    if architecture.shares_embeddings:
+        embeddings, number = "one embedding for source, target and output", "joint"
+    else:
+        embeddings, number = "an embedding for the source and one for target and output", "separate"
+    kind = KINDS[data.tokenizer_kind] if has_new_tokenizer else "vocabulary of the initial weights"
+    return f"{embeddings}; {number} {kind}"
+
+
 def _describe_additions(data: TranslationData) -> str:
     """How training pairs are mixed, what is added, changed and left out, in whole sentences."""
     sentences = _describe_mixture(data)
+    sentences += [
+        f"The pairs of {part.path.name} are marked with {part.choice}. "
+        for part in data.parts
+        if part.choice
+    ]
     sentences += [
         f"Each pair of {extra.path.name} occurs {extra.repeats:,} times in an epoch. "
         for extra in data.extra

@@ -15,6 +15,7 @@ RANGES = {
     "validate_every_steps": whole(1),
     "patience": whole(1),
     "average_decay": share_below_one,
+    "keep_checkpoints": whole(0, 100),
     "seed": whole(0, 2**32 - 1),
 }
 """The range of each of the `TrainingOptions`, for the command line as well."""
@@ -42,6 +43,8 @@ class TrainingOptions:
     """Validations without improvement before the run stops early."""
     average_decay: float = 0.0
     """Decay of the moving average of the weights that validations use; 0: the last weights."""
+    keep_checkpoints: int = 0
+    """The number of latest validations whose weights are kept, to be averaged by an export."""
     seed: int = 1
 
     def __post_init__(self) -> None:

@@ -1,16 +1,25 @@
 """Prepares a run for its first step: tokenizer, configuration and initial weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from attendant.v1.bundle_pb2 import Manifest
 from tokenizers import Tokenizer
 from torch import nn
 
+from attendant_export.data.pair_tokenizer import (
+    PairTokenizer,
+    load_tokenizers,
+    save_tokenizers,
+)
+from attendant_export.data.text_choice import TextChoice
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
 from attendant_export.runs.config import RunConfig
 from attendant_export.runs.config_checks import check_run, has_started
+from attendant_export.runs.text_facts import TEXTS, read_facts, write_facts
+from attendant_export.train.choices import choice_tokens, facts_of_choices
 from attendant_export.train.distributed import ProcessGroup
-from attendant_export.train.start import FREE, check_start, load_start
+from attendant_export.train.start import FREE, check_start, load_start, start_facts
 
 
 def prepare_tokenizer(
@@ -31,12 +40,39 @@ def prepare_tokenizer(
     return load_tokenizer(path)
 
 
+def prepare_texts(
+    run_dir: Path,
+    init_from: Path | None,
+    choices: Sequence[TextChoice],
+    train: Callable[[Sequence[str]], PairTokenizer],
+    processes: ProcessGroup,
+) -> Manifest | None:
+    """Write the tokenizers of a run and the facts of its texts; returns the facts.
+
+    Both are copies of those in ``init_from``, or come from ``train``, which takes the special
+    tokens of the ``choices`` of training files. Raises ValueError as `choice_tokens`.
+    """
+    if processes.is_first and not has_started(run_dir):
+        (run_dir / TEXTS).unlink(missing_ok=True)
+        if init_from is None:
+            tokenizer = train(choice_tokens(choices))
+            tokenizer.save(run_dir)
+            facts = facts_of_choices(choices, tokenizer.source.tokenizer)
+        else:
+            save_tokenizers(run_dir, *load_tokenizers(init_from))
+            facts = start_facts(init_from)
+        if facts is not None:
+            write_facts(run_dir, facts)
+    processes.wait()
+    return read_facts(run_dir)
+
+
 def prepare_model(
     model: nn.Module,
     config: RunConfig,
     run_dir: Path,
     init_from: Path | None,
-    new_tokenizer: Tokenizer | None = None,
+    new_tokenizer: PairTokenizer | None = None,
 ) -> None:
     """Check ``config`` against the run, and load the weights in ``init_from`` into ``model``.
 

@@ -1,28 +1,36 @@
 """Trains a translation model: its data, loss and validation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from attendant.v1.architecture_pb2 import Architecture
-from tokenizers import Tokenizer
 from torch import Tensor
 
+from attendant_export.data.pair_tokenizer import Marks, PairTokenizer
 from attendant_export.data.translation_data import TranslationData, TranslationTexts
 from attendant_export.data.translation_pairs import PairBatch
 from attendant_export.graphs.attention import check_decoder_heads
+from attendant_export.models.embeddings import longest_text, position_limit
 from attendant_export.models.encoder_decoder import EncoderDecoder
-from attendant_export.models.shapes import with_vocab_size
-from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.runs.config import TRANSLATION, RunConfig, write_config
-from attendant_export.runs.inputs import check_inputs, write_inputs
+from attendant_export.runs.inputs import Inputs, check_inputs, write_inputs
+from attendant_export.runs.models import load_pair_tokenizer, network_of_run
+from attendant_export.runs.text_facts import marks_of, special_tokens
 from attendant_export.train.device import pick_device, pick_precision
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer
 from attendant_export.train.schedule import TrainingOptions
-from attendant_export.train.setup import prepare_model, prepare_tokenizer
-from attendant_export.train.validation import ValidationSet, read_validation
+from attendant_export.train.setup import prepare_model, prepare_texts
+from attendant_export.train.start import check_new_tokenizer
+from attendant_export.train.validation import (
+    ValidationSet,
+    read_validation,
+    with_marks,
+    without_long_sentences,
+)
 from attendant_export.train.vocabulary_loss import summed_cross_entropy
 
 CACHE = "data"
@@ -36,7 +44,7 @@ def label_smoothed_loss(model: EncoderDecoder, batch: PairBatch, label_smoothing
     """
     hidden = model(batch.source, batch.target_in)  # (batch, target, d_model)
     # Drop padding before the projection to the vocabulary, the largest product of the model.
-    real = batch.target_out != model.tokens.pad_id
+    real = batch.target_out != model.tokens.target_pad_id
     hidden, targets = hidden[real], batch.target_out[real]  # (tokens, d_model), (tokens)
     return summed_cross_entropy(model.logits, hidden, targets, label_smoothing) / batch.num_targets
 
@@ -47,18 +55,20 @@ class TranslationTask:
     def __init__(
         self,
         model: EncoderDecoder,
-        tokenizer: Tokenizer,
+        tokenizer: PairTokenizer,
         data: TranslationData,
         valid: Mapping[str, ValidationSet],
         cache_dir: Path,
         label_smoothing: float,
         seed: int,
         processes: ProcessGroup = SINGLE_PROCESS,
+        marks: Sequence[Marks] = (),
     ) -> None:
+        """``marks`` are the tokens next to the texts of each part of ``data``."""
         self.model, self.tokenizer, self.data, self.valid = model, tokenizer, data, valid
         self.label_smoothing, self.seed, self.processes = label_smoothing, seed, processes
         with processes.first_alone():  # It may write files that the others read.
-            self.dataset = TranslationTexts(data, cache_dir).dataset(tokenizer)
+            self.dataset = TranslationTexts(data, cache_dir).dataset(tokenizer, marks)
 
     def as_task(self) -> Task[PairBatch]:
         """The interface of this task for `Trainer`."""
@@ -66,6 +76,12 @@ class TranslationTask:
         return Task(
             self.batches, num_batches, self.loss, self.validate, lambda batch: batch.num_targets
         )
+
+    @property
+    def inputs(self) -> Inputs:
+        """Name and hash of each file or folder of training text, with its choice."""
+        parts = zip(self.dataset.parts, self.data.choices, strict=True)
+        return [(part.texts.name, f"{part.texts.key}{choice}") for part, choice in parts]
 
     def batches(self, epoch: int) -> Iterator[PairBatch]:
         """This process's share of the batches of an epoch, on the model's device."""
@@ -122,37 +138,47 @@ def train_translation(
     """Train a translation model in ``run_dir``, or resume it. Returns the progress.
 
     The vocabulary size is that of the tokenizer. ``init_from`` is a run folder or a bundle that
-    gives the initial weights and the tokenizer; with ``new_tokenizer``, a tokenizer is trained on
-    the training text instead. Writes ``config.json``, ``tokenizer.json``, ``last/``, ``best/``, the
-    history and the encoded pairs. Every one of the ``processes`` must make the same call. Raises
-    ValueError if sizes or text differ from those of the run, or sizes from the initial weights, for
-    bad lines (see `TranslationData`), for ``new_tokenizer`` without initial weights, and for a
-    width of heads that decoder steps do not support. Also raises as `Trainer` and `Trainer.train`.
+    gives the initial weights, the tokenizer, and the languages and controls that files of ``data``
+    can choose; with ``new_tokenizer``, a tokenizer is trained on the training text instead. Writes
+    ``config.json``, ``tokenizer.json``, ``last/``, ``best/``, the history and the encoded pairs.
+    Every one of the ``processes`` must make the same call.
+
+    Raises ValueError if sizes or text differ from those of the run, or sizes from the initial
+    weights, for bad lines (see `TranslationData`), for ``new_tokenizer`` without initial weights or
+    with those of an imported model, for languages and controls that the model lacks, and for a
+    width of heads that decoder steps do not support. Lines with more tokens than the learned
+    positions of the network are bad lines, too; such sentences of validation files are left out,
+    and a file without others is refused. Also raises as `Trainer` and `Trainer.train`.
     """
     check_decoder_heads(architecture)
-    if new_tokenizer and init_from is None:
-        raise ValueError("new_tokenizer: is for a training that starts from other weights")
+    if new_tokenizer:
+        if init_from is None:
+            raise ValueError("new_tokenizer: is for a training that starts from other weights")
+        check_new_tokenizer(init_from)
     valid = read_validation(data, options.seed)  # First: it is small, so mistakes show at once.
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     taken_from = None if new_tokenizer else init_from
     cache_dir = run_dir / CACHE if data.cache_dir is None else data.cache_dir
-    tokenizer = prepare_tokenizer(
-        run_dir,
-        taken_from,
-        lambda: TranslationTexts(data, cache_dir).train_tokenizer(),
+    facts = prepare_texts(
+        *(run_dir, taken_from, data.choices),
+        lambda others: TranslationTexts(data, cache_dir).train_tokenizer(others),
         processes,
     )
-    network = with_vocab_size(architecture, tokenizer.get_vocab_size())
-    config = RunConfig(TRANSLATION, network, TranslationTokens(), dropout)
-    model = EncoderDecoder(network, TranslationTokens(), dropout).to(pick_device(device))
+    network, tokens = network_of_run(architecture, facts, run_dir), special_tokens(facts)
+    tokenizer = load_pair_tokenizer(run_dir, network)
+    config = RunConfig(TRANSLATION, network, tokens, dropout)
+    model = EncoderDecoder(network, tokens, dropout).to(pick_device(device))
     dtype = pick_precision(precision, model.embedding.weight.device, processes)
     prepare_model(model, config, run_dir, init_from, tokenizer if new_tokenizer else None)
+    marks = [marks_of(facts, choice) for choice in data.choices]
+    valid = with_marks(valid, data, facts)
+    valid = without_long_sentences(valid, tokenizer, position_limit(network))
+    data = _within_positions(data, network)
     task = TranslationTask(
-        model, tokenizer, data, valid, cache_dir, label_smoothing, options.seed, processes
+        model, tokenizer, data, valid, cache_dir, label_smoothing, options.seed, processes, marks
     )
-    inputs = [(part.texts.name, part.texts.key) for part in task.dataset.parts]
-    check_inputs(run_dir, inputs)
+    check_inputs(run_dir, task.inputs)
     trainer = Trainer(
         model,
         task.as_task(),
@@ -163,6 +189,13 @@ def train_translation(
         tensorboard=tensorboard,
     )
     if processes.is_first:
-        write_inputs(run_dir, inputs)
+        write_inputs(run_dir, task.inputs)
         write_config(run_dir, config)
     return trainer.train()
+
+
+def _within_positions(data: TranslationData, network: Architecture) -> TranslationData:
+    """``data`` with texts that are no longer than the learned positions of a network."""
+    filters = data.length_filters
+    limit = longest_text(network, filters.max_tokens)
+    return replace(data, length_filters=replace(filters, max_tokens=limit))

@@ -11,9 +11,10 @@ from tokenizers import Tokenizer
 from attendant_export.data.batches import encode_whole
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.output_limits import max_output_tokens
+from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
 from attendant_export.data.shortlists import WITH_SHORTLISTS
 from attendant_export.verify.embedding import EmbeddingGraphs
-from attendant_export.verify.graph_search import search_all
+from attendant_export.verify.graph_search import SearchRules, search_all
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.metrics import retrieval_accuracy, score_translations
 from attendant_export.verify.translation import SEARCHES
@@ -21,17 +22,19 @@ from attendant_export.verify.translation import SEARCHES
 
 def translate_by_graphs(
     graphs: TranslationGraphs,
-    tokenizer: Tokenizer,
+    tokenizer: PairTokenizer,
     texts: Sequence[str],
     limit: int,
     beam_size: int = 1,
     uses_shortlists: bool = False,
+    marks: Marks = NO_MARKS,
 ) -> list[str]:
     """Best translations in the order of ``texts``, with the default output limits of the server.
 
-    Sources are truncated to ``limit`` tokens, which is also the limit of the model's outputs.
+    Sources have ``marks`` next to them and are truncated to ``limit`` tokens, which is also the
+    limit of the model's outputs.
     """
-    sources = [ids.tolist() for ids in encode_whole(texts, tokenizer, limit)]
+    sources = tokenizer.encode_sources(texts, marks, limit)
     # Encoding sources of similar length together minimizes padding.
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     ordered = [sources[i] for i in order]
@@ -39,11 +42,11 @@ def translate_by_graphs(
         *(graphs, ordered, [min(max_output_tokens(len(ids)), limit) for ids in ordered]),
         beam_size=beam_size,
         uses_shortlists=uses_shortlists,
+        forced_token_ids=[marks.before_target] * len(ordered),
+        rules=SearchRules(suppressed_token_ids=tokenizer.suppressed_ids),
     )
     translations = dict(zip(order, traces, strict=True))
-    return [
-        tokenizer.decode(list(translations[i].hypotheses[0].token_ids)) for i in range(len(texts))
-    ]
+    return [tokenizer.decode(translations[i].hypotheses[0].token_ids) for i in range(len(texts))]
 
 
 def compare_corpora(
@@ -62,15 +65,23 @@ def compare_corpora(
 
 
 def measure_translation(
-    precision: str, graphs: TranslationGraphs, tokenizer: Tokenizer, corpus: Corpus, limit: int
+    precision: str,
+    graphs: TranslationGraphs,
+    tokenizer: PairTokenizer,
+    corpus: Corpus,
+    limit: int,
+    marks: Marks = NO_MARKS,
 ) -> list[QualityFigure]:
-    """sacreBLEU and chrF of each search, and of each search with shortlists if there are any."""
+    """sacreBLEU and chrF of each search, and of each search with shortlists if there are any.
+
+    ``marks`` are the tokens next to the texts of ``corpus``.
+    """
     figures = []
     choices = (False, True) if graphs.has_shortlists else (False,)
     for (name, beam_size), uses_shortlists in product(SEARCHES.items(), choices):
         search = name + WITH_SHORTLISTS if uses_shortlists else name
         texts = translate_by_graphs(
-            graphs, tokenizer, corpus.sources, limit, beam_size, uses_shortlists
+            graphs, tokenizer, corpus.sources, limit, beam_size, uses_shortlists, marks
         )
         values = score_translations(texts, corpus.references)
         figures += [

@@ -1,0 +1,67 @@
+"""Languages and controls that a new vocabulary has tokens for, from the choices of files."""
+
+from collections.abc import Sequence
+
+from attendant.v1.bundle_pb2 import Control, ControlValue, Language, Manifest
+from tokenizers import Tokenizer
+
+from attendant_export.data.text_choice import (
+    SOURCE_LANGUAGE,
+    TARGET_LANGUAGE,
+    TextChoice,
+    chosen_controls,
+)
+from attendant_export.data.tokenizer import special_token_id
+from attendant_export.runs.text_facts import new_facts
+
+Choices = Sequence[TextChoice]
+
+
+def choice_tokens(choices: Choices) -> list[str]:
+    """The special tokens of the languages and controls of training files.
+
+    Only target languages have tokens, and only if there are several. Raises ValueError if some
+    files have a language and others have none.
+    """
+    _tags(SOURCE_LANGUAGE, [choice.source_language for choice in choices])
+    targets = _tags(TARGET_LANGUAGE, [choice.target_language for choice in choices])
+    tokens = [_token(TARGET_LANGUAGE, tag) for tag in targets] if len(targets) > 1 else []
+    return tokens + [
+        _token(name, value) for name, values in chosen_controls(choices).items() for value in values
+    ]
+
+
+def facts_of_choices(choices: Choices, source: Tokenizer) -> Manifest | None:
+    """The facts of a model that is trained on files with these choices; None without any.
+
+    ``source`` has the `choice_tokens`, which stand before a source. The default of a control is the
+    value of the first file, unless some file has none: then texts without it were trained on, too.
+    """
+    if not any(choices):
+        return None
+    facts = new_facts()
+    for tag in _tags(SOURCE_LANGUAGE, [choice.source_language for choice in choices]):
+        facts.source_languages.append(Language(tag=tag))
+    targets = _tags(TARGET_LANGUAGE, [choice.target_language for choice in choices])
+    for tag in targets:
+        ids = [special_token_id(source, _token(TARGET_LANGUAGE, tag))] if len(targets) > 1 else []
+        facts.target_languages.append(Language(tag=tag, source_prefix_ids=ids))
+    for name, values in chosen_controls(choices).items():
+        is_everywhere = all(name in dict(choice.controls) for choice in choices)
+        control = Control(name=name, default_value=values[0] if is_everywhere else "")
+        for value in values:
+            token_id = special_token_id(source, _token(name, value))
+            control.values.append(ControlValue(name=value, source_prefix_ids=[token_id]))
+        facts.controls.append(control)
+    return facts
+
+
+def _token(name: str, value: str) -> str:
+    return f"<{name}={value}>"
+
+
+def _tags(name: str, tags: Sequence[str]) -> list[str]:
+    """The distinct tags. Raises ValueError if only some files have one."""
+    if any(tags) and not all(tags):
+        raise ValueError(f"{name}: want it for every file of training pairs or for none")
+    return list(dict.fromkeys(filter(None, tags)))
