@@ -155,6 +155,27 @@ def _bert(has_head: bool) -> Family:
     return train_bert_tokenizer(sample_texts(), 400), BERT_TOKENS, config, shapes
 
 
+def _electra(has_head: bool) -> Family:
+    """Has embeddings as narrow as those of ALBERT, and a head with GELU."""
+    tokenizer, tokens, config, _ = _bert(has_head)
+
+    def shapes(vocab_size: int) -> tuple[Shapes, Shapes]:
+        encoder = _bert_encoder(vocab_size, num_token_types=2)
+        del encoder["pooler.dense.weight"], encoder["pooler.dense.bias"]
+        for name, (rows, *_) in encoder.items():
+            if name.startswith("embeddings."):
+                is_table = not name.startswith("embeddings.LayerNorm")
+                encoder[name] = (rows, ALBERT_EMBEDDING) if is_table else (ALBERT_EMBEDDING,)
+        head = {
+            **linear("generator_predictions.dense", WIDTH, ALBERT_EMBEDDING),
+            **norm("generator_predictions.LayerNorm", ALBERT_EMBEDDING),
+            "generator_lm_head.bias": (vocab_size,),
+        }
+        return encoder | linear("embeddings_project", ALBERT_EMBEDDING, WIDTH), head
+
+    return tokenizer, tokens, config | {"embedding_size": ALBERT_EMBEDDING}, shapes
+
+
 def _roberta(has_head: bool) -> Family:
     return tokenizer_of.roberta(), ROBERTA_TOKENS, *_roberta_network(has_head)
 
@@ -309,6 +330,7 @@ _FAMILIES: dict[str, Callable[[bool], Family]] = {
     "bert": _bert,
     "camembert": _xlm_roberta,
     "distilbert": _distilbert,
+    "electra": _electra,
     "modernbert": _modernbert,
     "mpnet": _mpnet,
     "roberta": _roberta,

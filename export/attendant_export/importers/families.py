@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from attendant_export.importers.albert import read_albert
 from attendant_export.importers.bart import read_bart
 from attendant_export.importers.bert import read_bert
-from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.cross_encoder import with_cross_encoder_defaults
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_ctranslate2
 from attendant_export.importers.distilbert import read_distilbert
+from attendant_export.importers.electra import read_electra
 from attendant_export.importers.gemma3 import read_gemma3
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.late_interaction import is_late_interaction, with_token_vectors
@@ -37,6 +38,7 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "bert": read_bert,
     "camembert": read_roberta,
     "distilbert": read_distilbert,
+    "electra": read_electra,
     "gemma3_text": read_gemma3,
     "m2m_100": read_m2m_100,
     "marian": read_marian,
@@ -55,6 +57,7 @@ ENCODERS = (
     read_albert,
     read_bert,
     read_distilbert,
+    read_electra,
     read_gemma3,
     read_modernbert,
     read_mpnet,
@@ -109,4 +112,9 @@ def _importer(checkpoint: Checkpoint) -> Callable[[Checkpoint], Imported]:
     if is_static(checkpoint):
         return read_static
     check_form(checkpoint)
+    if "model_type" not in checkpoint.config:
+        raise CheckpointError(
+            f"{checkpoint.config.path} has no model_type, which names the family of a model; "
+            f"supported: {', '.join(FAMILIES)}"
+        )
     return checkpoint.config.choice("model_type", FAMILIES)  # type: ignore[no-any-return]
