@@ -79,6 +79,17 @@ def write_sentence_transformer(
     ``dense`` are configurations of dense layers, without their ``in_features``.
     """
     write_checkpoint(folder, "bert", has_head=False)
+    return add_modules(folder, pooling, normalizes, max_tokens, dense)
+
+
+def add_modules(
+    folder: Path,
+    pooling: Mapping[str, Any],
+    normalizes: bool = False,
+    max_tokens: int = 64,
+    dense: Sequence[Mapping[str, Any]] = (),
+) -> Path:
+    """Add the files of `write_sentence_transformer` to a checkpoint and return ``folder``."""
     names = ["Transformer", "Pooling", *["Dense"] * len(dense), *["Normalize"] * normalizes]
     paths = ["", *(f"{i}_{name}" for i, name in enumerate(names) if i)]
     write_json(

@@ -128,7 +128,8 @@ def _compare_vectors(
     texts: Mapping[str, Sequence[int]],
     graphs: Mapping[str, EmbeddingGraphs],
 ) -> OriginalParity:
-    encoder, network = OriginalEncoder(checkpoint.folder), manifest.architecture
+    family, network = manifest.provenance.imported_from.family, manifest.architecture
+    encoder = OriginalEncoder(checkpoint.folder, family)
     has_token_vectors = network.HasField("token_vectors")
     has_head = manifest.HasField("classification") or network.HasField("sparse_vectors")
     is_pooled = not has_head and not has_token_vectors

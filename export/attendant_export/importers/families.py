@@ -28,6 +28,7 @@ from attendant_export.importers.sentence_transformers import is_sentence_transfo
 from attendant_export.importers.sparse_encoder import is_splade, with_sparse_vectors
 from attendant_export.importers.static_embedding import is_static, read_static
 from attendant_export.importers.t5 import read_t5
+from attendant_export.importers.t5_encoder import is_t5_encoder, read_t5_encoder
 from attendant_export.importers.task_heads import leave_out_task_head
 
 Imported = ImportedEncoder | ImportedTranslator
@@ -63,6 +64,7 @@ ENCODERS = (
     read_mpnet,
     read_qwen3,
     read_roberta,
+    read_t5_encoder,
 )
 
 
@@ -117,4 +119,5 @@ def _importer(checkpoint: Checkpoint) -> Callable[[Checkpoint], Imported]:
             f"{checkpoint.config.path} has no model_type, which names the family of a model; "
             f"supported: {', '.join(FAMILIES)}"
         )
-    return checkpoint.config.choice("model_type", FAMILIES)  # type: ignore[no-any-return]
+    read: Callable[[Checkpoint], Imported] = checkpoint.config.choice("model_type", FAMILIES)
+    return read_t5_encoder if read is read_t5 and is_t5_encoder(checkpoint) else read
