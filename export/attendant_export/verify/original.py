@@ -90,14 +90,15 @@ class Original:
         try:
             with _without_bars(transformers.utils.logging):
                 self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
+                # In the type of the weights, fp16 would also round the positions that it computes.
                 model, info = getattr(transformers, model_class).from_pretrained(
-                    folder, output_loading_info=True, **options
+                    folder, output_loading_info=True, dtype=torch.float32, **options
                 )
         except Exception as error:  # The library raises no narrower class.
             raise OriginalError(
                 f"{IMPLEMENTATION} {self.version} cannot load {folder}: {error}"
             ) from error
-        self._model: Any = model.float().eval()
+        self._model: Any = model.eval()
         self._missing = sorted(info["missing_keys"])
         """The weights that the checkpoint lacks, in the names of the original: random ones."""
 
