@@ -41,6 +41,7 @@ from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+from attendant_export.importers.languages import single_languages
 from attendant_export.importers.prompts import check_room
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.trained_dimensions import (
@@ -207,6 +208,10 @@ def _languages(
         for i, (side, tags, found) in enumerate(
             zip(("source", "target"), sides, stated, strict=True)
         )
+    ]
+    chosen = [
+        single_languages(side, found, other, card.languages)
+        for side, found, other in zip(("source", "target"), chosen, reversed(chosen), strict=True)
     ]
     if not all(chosen):
         raise CheckpointError(
