@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from attendant_export.importers.albert import read_albert
 from attendant_export.importers.bart import read_bart
 from attendant_export.importers.bert import read_bert
+from attendant_export.importers.bge_m3 import is_bge_m3, with_bge_m3_vectors
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.cross_encoder import with_cross_encoder_defaults
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_ctranslate2
@@ -107,7 +108,8 @@ def read_model(
         return imported
     if imported.classification is not None:
         return with_cross_encoder_defaults(imported, checkpoint)
-    return with_defaults(imported, checkpoint)
+    imported = with_defaults(imported, checkpoint)
+    return with_bge_m3_vectors(imported, checkpoint) if is_bge_m3(checkpoint) else imported
 
 
 def _importer(checkpoint: Checkpoint) -> Callable[[Checkpoint], Imported]:
