@@ -13,7 +13,7 @@ from attendant_export.importers.weight_names import WeightTable
 from attendant_export.models.text_vectors import DenseLayers
 
 FAMILY = "xlm-roberta"
-COLBERT = "colbert_linear.pt"
+COLBERT, SPARSE = "colbert_linear.pt", "sparse_linear.pt"
 LAYER = WeightTable(names={}, whole_names={f"0.linear.{each}": each for each in ("weight", "bias")})
 
 
@@ -24,6 +24,7 @@ def is_bge_m3(checkpoint: Checkpoint) -> bool:
 
 def with_bge_m3_vectors(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedEncoder:
     """``encoder`` with vectors of tokens beside those of texts; raises CheckpointError."""
+    checkpoint.has(SPARSE)  # Asks a hub for it, so that it is named as left out.
     model = encoder.model
     model.token_dense = read_bge_m3_dense(checkpoint, model.architecture.d_model)
     model.architecture.token_vectors.dense_layers.extend(model.token_dense.part.dense_layers)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Container
 
-from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError
+from attendant_export.importers.checkpoint import CONFIG, Checkpoint
 
 HAS_WEIGHTS = re.compile(r".+\.(pt|pth|bin|safetensors|npz|npy)|idf\.json|query_token_weights\.txt")
 OTHER_COPIES = re.compile(
@@ -16,16 +16,12 @@ OTHER_COPIES = re.compile(
 def left_out_files(checkpoint: Checkpoint, read: Container[str]) -> list[str]:
     """The names of files with weights of their own that are not in ``read``, such as heads.
 
-    None for formats without ``config.json``, and if a hub cannot list the files.
+    None for formats without ``config.json``. Of a model on a hub, only files that were asked for.
     """
     if not checkpoint.has(CONFIG):
         return []
-    try:
-        names = checkpoint.names()
-    except CheckpointError:
-        return []
     return [
         name
-        for name in names
+        for name in sorted(path.name for path in checkpoint.folder.iterdir() if path.is_file())
         if HAS_WEIGHTS.fullmatch(name) and not OTHER_COPIES.fullmatch(name) and name not in read
     ]
