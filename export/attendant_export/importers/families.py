@@ -26,7 +26,11 @@ from attendant_export.importers.other_forms import check_form
 from attendant_export.importers.qwen3 import read_qwen3
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
-from attendant_export.importers.sparse_encoder import is_splade, with_sparse_vectors
+from attendant_export.importers.sparse_encoder import (
+    is_splade,
+    warn_of_splade,
+    with_sparse_vectors,
+)
 from attendant_export.importers.static_embedding import is_static, read_static
 from attendant_export.importers.t5 import read_t5
 from attendant_export.importers.t5_encoder import is_t5_encoder, read_t5_encoder
@@ -105,6 +109,7 @@ def read_model(
     if is_splade(checkpoint):
         return with_sparse_vectors(imported, checkpoint)
     if not is_sentence_transformer(checkpoint):
+        warn_of_splade(checkpoint)
         return imported
     if imported.classification is not None:
         return with_cross_encoder_defaults(imported, checkpoint)
