@@ -88,7 +88,7 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
             raise CheckpointError(
                 f"{config.path}: {name} is {config.get(name)!r}, which is not supported"
             )
-    _warn_of_pipelines(stated)
+    _warn_of_pipelines(stated, config)
     start = config if "decoder_start_token_id" in config else stated
     min_name, min_output_tokens = _min_output_tokens(config)
     forced = "forced_bos_token_id"
@@ -110,8 +110,8 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
     return found
 
 
-def _warn_of_pipelines(config: Config) -> None:
-    """Warn of options that only the pipelines of the original apply."""
+def _warn_of_pipelines(config: Config, options: Config) -> None:
+    """Warn of fields that only the pipelines of the original apply, beside its ``options``."""
     if prefix := config.get("prefix"):
         logger.warning(
             "%s: prefix is %r, which pipelines of transformers put before texts: it is not "
@@ -119,8 +119,10 @@ def _warn_of_pipelines(config: Config) -> None:
             *(config.path, prefix),
         )
     tasks = config.get("task_specific_params", {})
-    listed = list(tasks.values()) if isinstance(tasks, dict) else []
-    if names := sorted({n for task in listed if isinstance(task, dict) for n in task} - {"prefix"}):
+    found = tasks.values() if isinstance(tasks, dict) else ()
+    listed = [task for task in found if isinstance(task, dict)]
+    others = {name for task in listed for name in task if task[name] != options.get(name)}
+    if names := sorted(others - {"prefix"}):
         logger.warning(
             "%s: %s of task_specific_params, which pipelines of transformers apply, are not "
             "applied: callers set them",
