@@ -173,10 +173,9 @@ def _electra(has_head: bool) -> Family:
     def shapes(vocab_size: int) -> tuple[Shapes, Shapes]:
         encoder = _bert_encoder(vocab_size, num_token_types=2)
         del encoder["pooler.dense.weight"], encoder["pooler.dense.bias"]
-        for name, (rows, *_) in encoder.items():
+        for name, shape in encoder.items():
             if name.startswith("embeddings."):
-                is_table = not name.startswith("embeddings.LayerNorm")
-                encoder[name] = (rows, ALBERT_EMBEDDING) if is_table else (ALBERT_EMBEDDING,)
+                encoder[name] = (*shape[:-1], ALBERT_EMBEDDING)
         head = {
             **linear("generator_predictions.dense", WIDTH, ALBERT_EMBEDDING),
             **norm("generator_predictions.LayerNorm", ALBERT_EMBEDDING),
