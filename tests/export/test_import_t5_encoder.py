@@ -26,7 +26,7 @@ DENSE = {
 
 def write_encoder(folder, has_decoder=False, **fields):
     """Write a checkpoint of T5, by default without its decoder, and with a tokenizer.json."""
-    source = write_t5(folder, **fields)
+    source = write_t5(folder, architectures=["T5EncoderModel"], **fields)
     tokenizer = read_t5_tokenizers(Checkpoint(source), 10**6).source
     tokenizer.save(str(source / "tokenizer.json"))
     path = source / "model.safetensors"
@@ -50,6 +50,7 @@ def test_an_encoder_follows_the_original(feed_forward, tmp_path):
 
 def test_the_decoder_of_a_sentence_transformer_is_left_out(tmp_path):
     sources = [write_encoder(tmp_path / str(has), has_decoder=has) for has in (False, True)]
+    change_json(sources[1] / "config.json", architectures=["T5ForConditionalGeneration"])
     encoders = [read_encoder(add_modules(each, MEAN, True, 40, [DENSE])) for each in sources]
     states = [encoder.model.state_dict() for encoder in encoders]
     assert states[0].keys() == states[1].keys()
@@ -62,7 +63,6 @@ def test_vectors_are_those_of_sentence_transformers(tmp_path):
     package = pytest.importorskip("sentence_transformers")
     source = add_modules(write_encoder(tmp_path / "source"), MEAN, True, 40, [DENSE])
     change_json(source / "tokenizer_config.json", tokenizer_class="T5Tokenizer")
-    change_json(source / "config.json", architectures=["T5EncoderModel"])
     imported, text = read_encoder(source), "The train leaves at nine."
     ids = torch.tensor([imported.tokenizer.encode(text).ids])
     with torch.inference_mode():

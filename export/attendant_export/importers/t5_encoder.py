@@ -17,15 +17,17 @@ from attendant_export.importers.t5 import (
 )
 from attendant_export.importers.weight_names import WeightTable
 
+CLASS_SUFFIX = "EncoderModel"
 DECODER = (r"decoder\..+", r"lm_head\.weight")
-"""Tensors of the decoder, which sentence-transformers leaves out."""
+"""Tensors of the decoder, which is left out."""
 
 
 def is_t5_encoder(checkpoint: Checkpoint) -> bool:
-    """Whether a T5 checkpoint is an embedding model: a sentence-transformer, or has no decoder."""
-    return is_sentence_transformer(checkpoint) or not any(
-        name.startswith("decoder.") for name in checkpoint.weights.shapes
-    )
+    """Whether a T5 checkpoint is an embedding model: a sentence-transformer, or an encoder."""
+    stated = checkpoint.config.get("architectures", [])
+    classes = stated if isinstance(stated, list) else []
+    is_encoder = any(str(name).endswith(CLASS_SUFFIX) for name in classes)
+    return is_encoder or is_sentence_transformer(checkpoint)
 
 
 def read_t5_encoder(checkpoint: Checkpoint) -> ImportedEncoder:
