@@ -18,7 +18,7 @@ from tests.support.checkpoints import FAMILIES, write_checkpoint, write_sentence
 from tests.support.serving import running_server
 
 TEXTS = ["The train leaves at nine.", "Où est la gare ?", "图书馆每天早上八点开门。", "No."]
-MASKS = dict.fromkeys(("albert", "bert", "distilbert", "modernbert"), "[MASK]")
+MASKS = dict.fromkeys(("albert", "bert", "distilbert", "electra", "modernbert"), "[MASK]")
 POOLINGS = {
     "mean": "pooling_mode_mean_tokens",
     "cls": "pooling_mode_cls_token",

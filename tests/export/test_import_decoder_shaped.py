@@ -30,9 +30,9 @@ def gemma3(tmp_path):
     return write_gemma3(tmp_path / "gemma3")
 
 
-def read(source, **fields):
+def read(source, without_head=False, **fields):
     change_json(source / "config.json", **fields)
-    return read_encoder(source)
+    return read_encoder(source, without_head)
 
 
 def attentions_of(encoder):
@@ -132,14 +132,14 @@ def test_newer_configurations_state_the_rotary_positions_in_one_field(qwen3, gem
 
 def test_the_longest_text_is_that_of_the_settings_or_of_the_positions(qwen3, gemma3):
     assert read(qwen3).max_tokens == 64
-    assert read(without_modules(qwen3)).max_tokens == NUM_POSITIONS
+    assert read(without_modules(qwen3), without_head=True).max_tokens == NUM_POSITIONS
     change_json(gemma3 / "tokenizer_config.json", model_max_length=10**30)
     longest = read(without_modules(gemma3), max_position_embeddings=10 * MAX_TOKENS).max_tokens
     assert longest == MAX_TOKENS
 
 
-def test_a_language_model_without_settings_pools_its_last_token(qwen3, gemma3):
-    assert read(without_modules(qwen3)).defaults.pooling == POOLING_LAST
+def test_a_language_model_without_its_head_pools_its_last_token(qwen3, gemma3):
+    assert read(without_modules(qwen3), without_head=True).defaults.pooling == POOLING_LAST
     assert read(qwen3, architectures=["Qwen3Model"]).defaults.pooling == POOLING_MEAN
     assert read(without_modules(gemma3), architectures=None).defaults.pooling == POOLING_MEAN
 
@@ -187,6 +187,12 @@ def test_the_head_of_a_reranker_is_named_and_can_be_left_out(qwen3, tmp_path, re
     change_json(qwen3 / "config.json", architectures=["Qwen3ForSequenceClassification"])
     assert "architectures is Qwen3ForSequenceClassification, whose head is not" in refusal(qwen3)
     import_(qwen3, tmp_path / "bundles", "--without-head")
+
+
+def test_a_reranker_that_answers_yes_or_no_is_refused_by_name(qwen3, refusal):
+    message = refusal(without_modules(qwen3))
+    assert "architectures is Qwen3ForCausalLM, and there is no modules.json: language" in message
+    assert "such as Qwen3-Reranker, are not supported; supported: embedding models" in message
 
 
 def test_a_checkpoint_without_a_padding_token_is_refused(qwen3):

@@ -20,7 +20,7 @@ from tests.support.checkpoints import (
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
 
-PREFIXES = {each: f"{each}." for each in ("albert", "bert", "distilbert", "mpnet")} | {
+PREFIXES = {each: f"{each}." for each in ("albert", "bert", "distilbert", "electra", "mpnet")} | {
     "modernbert": "model."
 }
 
@@ -64,6 +64,7 @@ def test_a_checkpoint_without_a_head_becomes_a_bundle_without_a_head(family, tmp
         ("albert", 0, 2),
         ("bert", 0, 2),
         ("distilbert", 0, 0),
+        ("electra", 0, 2),
         ("modernbert", 0, 0),
         ("mpnet", 2, 0),
         ("roberta", 2, 1),

@@ -1,8 +1,9 @@
 """Codes such as ``>>fra<<`` in the vocabulary of a MarianMT checkpoint are its target languages."""
 
 import pytest
+from attendant.v1.bundle_pb2 import Language
 from attendant_export.bundle.manifest import read_manifest
-from attendant_export.importers.languages import language_tags
+from attendant_export.importers.languages import language_tags, single_languages
 
 from tests.support.bundles import one_thread
 from tests.support.checkpoints import change_json
@@ -53,9 +54,29 @@ def test_a_bundle_may_have_some_of_the_languages(tmp_path, capsys):
         ("pt_BR", "pt"),
         ("fra fr", "fra fr"),
         ("ROMANCE >x", "ROMANCE >x"),
+        ("por pob", "pt pt-BR"),
     ],
 )
 def test_tags_distinguish_all_codes(codes, tags):
     found = language_tags(codes.split())
     assert found == dict(zip(codes.split(), tags.split(), strict=True))
     assert len({tag.lower() for tag in found.values()}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("stated", "other", "card", "expected"),
+    [
+        (["de"], ["en"], ["fr", "en"], ["de"]),
+        (["mul"], ["en"], ["ca", "es", "mul", "en"], ["ca", "es"]),
+        (["zle"], ["be", "ru"], ["be", "ru", "zle"], ["be", "ru"]),
+        (["ROMANCE"], ["en"], [], ["ROMANCE"]),
+    ],
+)
+def test_the_card_names_the_languages_of_a_group(stated, other, card, expected, caplog):
+    ours, others = ([Language(tag=tag) for tag in tags] for tags in (stated, other))
+    found = single_languages("source", ours, others, card)
+    assert [each.tag for each in found] == expected
+    warned = "the source languages are the group 'ROMANCE', and the card does not list" in (
+        caplog.text
+    )
+    assert warned == (expected == ["ROMANCE"])

@@ -1,11 +1,9 @@
 """Forms of checkpoints that are recognized in order to be refused by their names."""
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from tests.support.checkpoints import change_json, write_checkpoint, write_json
 from tests.support.marian_checkpoints import write_marian
-from tests.support.t5_checkpoints import write_t5
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq"])
@@ -32,12 +30,3 @@ def test_a_network_in_code_of_the_checkpoint_is_refused(tmp_path, refusal):
     message = refusal(source)
     assert "config.json: auto_map.AutoModel is 'own.Model': networks in code" in message
     assert "if it is the network of model_type 'bert', remove auto_map" in message
-
-
-def test_a_t5_encoder_is_refused(tmp_path, refusal):
-    source = write_t5(tmp_path / "source", architectures=["T5EncoderModel"])
-    path = source / "model.safetensors"
-    tensors = load_file(path)
-    save_file({k: v for k, v in tensors.items() if not k.startswith("decoder.")}, path)
-    message = "architectures is ['T5EncoderModel'], and the weights have no decoder"
-    assert message in refusal(source)

@@ -205,6 +205,12 @@ def test_missing_files_are_named(source, refusal, tmp_path):
     assert f"{source}: config.json is missing" in refusal(source)
 
 
+def test_a_configuration_without_a_family_names_the_field(source, refusal):
+    change_json(source / "config.json", model_type=None)
+    message = f"{source}/config.json has no model_type, which names the family of a model; "
+    assert message + "supported: albert, bart, bert, " in refusal(source)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[1]", b""])
 def test_damaged_files_are_named(name, content, source, refusal):

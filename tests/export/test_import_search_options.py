@@ -74,3 +74,12 @@ def test_an_option_without_support_is_named(field, value, tmp_path):
     source = write_generation(write_marian(tmp_path / "source"), **{field: value})
     with pytest.raises(CheckpointError, match=f"{field} is .*, which is not supported"):
         read_translator(source)
+
+
+def test_options_that_only_pipelines_apply_are_named(tmp_path, caplog):
+    tasks = {"summarization": {"num_beams": 4, "early_stopping": True, "prefix": "in short: "}}
+    folder = tmp_path / "source"
+    read_translator(write_marian(folder, num_beams=4, prefix=" ", task_specific_params=tasks))
+    prefix, options = (record.getMessage() for record in caplog.records)
+    assert "config.json: prefix is ' ', which pipelines of transformers put before" in prefix
+    assert "config.json: early_stopping of task_specific_params, which pipelines" in options

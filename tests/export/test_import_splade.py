@@ -234,3 +234,8 @@ def test_a_masked_language_model_alone_has_no_sparse_vectors(tmp_path):
     source = write_checkpoint(tmp_path / "source", "bert")
     change_json(source / "config.json", architectures=["BertForMaskedLM"])
     assert not read_encoder(source).model.architecture.HasField("sparse_vectors")
+
+
+def test_a_name_of_sparse_vectors_without_modules_gets_a_warning(tmp_path, caplog):
+    read_encoder(write_checkpoint(tmp_path / "Splade_PP_en", "bert"))
+    assert "Splade_PP_en has no modules.json, so that it is imported without sparse" in caplog.text

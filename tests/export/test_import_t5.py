@@ -287,7 +287,7 @@ def test_stacks_with_embeddings_of_their_own_are_refused(tmp_path, refusal):
     [
         ({"sp_model_kwargs": {"alpha": 1}}, "sp_model_kwargs is {'alpha': 1}, want {}"),
         ({"add_prefix_space": False}, "add_prefix_space is False"),
-        ({"tokenizer_class": "ByT5Tokenizer"}, "tokenizer_class is 'ByT5Tokenizer', which is not"),
+        ({"tokenizer_class": "BertTokenizer"}, "tokenizer_class is 'BertTokenizer', which is not"),
         ({"extra_ids": -1}, "extra_ids is -1, want an integer from 0"),
         ({"extra_ids": 100}, "exceeds the vocab_size"),
         ({"unk_token": "[UNK]"}, "spiece.model: the special token [UNK] is missing"),

@@ -20,6 +20,7 @@ REPEATING = {
     "albert": "predictions.decoder",
     "bert": "cls.predictions.decoder",
     "distilbert": "vocab_projector",
+    "electra": "generator_lm_head",
     "modernbert": "decoder",
 }
 

@@ -4,10 +4,12 @@ import logging
 
 import pytest
 import torch
+from attendant.v1.architecture_pb2 import POSITION_KIND_SINUSOIDAL_HALVED, Positions
 from attendant_export.bundle.description import describe_original
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.original import compare_model
 from attendant_export.bundle.reference_outputs import read_translation_outputs
+from attendant_export.models.embeddings import sinusoids
 from attendant_export.verify import original, original_translation, original_translator
 from attendant_export.verify.agreement import trace_of
 from attendant_export.verify.graph_search import SearchRules, search_all
@@ -19,11 +21,12 @@ from attendant_export.verify.reference_search import (
     greedy,
     score,
 )
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import imports_compare_one_of
 from tests.support.bundles import one_thread
 from tests.support.imports import import_, read_translator
-from tests.support.marian_checkpoints import write_marian
+from tests.support.marian_checkpoints import WIDTH, write_marian
 
 NUM_TEXTS = 10
 BATCHES = original_translation.BATCHINGS
@@ -239,3 +242,22 @@ def test_the_original_needs_transformers(monkeypatch, tmp_path):
     monkeypatch.setattr(original, "find_spec", lambda name: None)
     with pytest.raises(original.OriginalError, match="needs transformers"):
         original_translator.OriginalTranslator(tmp_path)
+
+
+@pytest.mark.parametrize("has_table", [False, True])
+def test_positions_are_exact_although_weights_are_in_half_precision(has_table, tmp_path):
+    pytest.importorskip("transformers")
+    source = write_marian(tmp_path / "source", varies=True, dtype="float16", torch_dtype="float16")
+    path = source / "model.safetensors"
+    tensors = {name: tensor.half() for name, tensor in load_file(path).items()}
+    part = Positions(kind=POSITION_KIND_SINUSOIDAL_HALVED)
+    if has_table:
+        for side in ("encoder", "decoder"):
+            tensors[f"model.{side}.embed_positions.weight"] = sinusoids(part, 130, WIDTH).half()
+    save_file(tensors, path)
+    texts = [10, 11, 12, 13, 0], [7, 8, 9, 0]
+    states, log_p = ModelAsOriginal(source).run(*texts)
+    found, found_log_p = original_translator.OriginalTranslator(source).run(*texts)
+    assert log_p == pytest.approx(found_log_p, abs=1e-4)
+    for ours, theirs in zip(states, found, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)

@@ -79,6 +79,17 @@ def write_sentence_transformer(
     ``dense`` are configurations of dense layers, without their ``in_features``.
     """
     write_checkpoint(folder, "bert", has_head=False)
+    return add_modules(folder, pooling, normalizes, max_tokens, dense)
+
+
+def add_modules(
+    folder: Path,
+    pooling: Mapping[str, Any],
+    normalizes: bool = False,
+    max_tokens: int = 64,
+    dense: Sequence[Mapping[str, Any]] = (),
+) -> Path:
+    """Add the files of `write_sentence_transformer` to a checkpoint and return ``folder``."""
     names = ["Transformer", "Pooling", *["Dense"] * len(dense), *["Normalize"] * normalizes]
     paths = ["", *(f"{i}_{name}" for i, name in enumerate(names) if i)]
     write_json(
@@ -153,6 +164,26 @@ def _bert(has_head: bool) -> Family:
 
     config = BERT_FIELDS | {"hidden_act": "gelu_new" if has_head else "gelu"}
     return train_bert_tokenizer(sample_texts(), 400), BERT_TOKENS, config, shapes
+
+
+def _electra(has_head: bool) -> Family:
+    """Has embeddings as narrow as those of ALBERT, and a head with GELU."""
+    tokenizer, tokens, config, _ = _bert(has_head)
+
+    def shapes(vocab_size: int) -> tuple[Shapes, Shapes]:
+        encoder = _bert_encoder(vocab_size, num_token_types=2)
+        del encoder["pooler.dense.weight"], encoder["pooler.dense.bias"]
+        for name, shape in encoder.items():
+            if name.startswith("embeddings."):
+                encoder[name] = (*shape[:-1], ALBERT_EMBEDDING)
+        head = {
+            **linear("generator_predictions.dense", WIDTH, ALBERT_EMBEDDING),
+            **norm("generator_predictions.LayerNorm", ALBERT_EMBEDDING),
+            "generator_lm_head.bias": (vocab_size,),
+        }
+        return encoder | linear("embeddings_project", ALBERT_EMBEDDING, WIDTH), head
+
+    return tokenizer, tokens, config | {"embedding_size": ALBERT_EMBEDDING}, shapes
 
 
 def _roberta(has_head: bool) -> Family:
@@ -309,6 +340,7 @@ _FAMILIES: dict[str, Callable[[bool], Family]] = {
     "bert": _bert,
     "camembert": _xlm_roberta,
     "distilbert": _distilbert,
+    "electra": _electra,
     "modernbert": _modernbert,
     "mpnet": _mpnet,
     "roberta": _roberta,

@@ -11,9 +11,9 @@ from attendant_export.importers.imported import ImportedEncoder, ImportedTransla
 from tests.support.bundles import one_thread
 
 
-def read_encoder(folder: Path) -> ImportedEncoder:
+def read_encoder(folder: Path, without_head: bool = False) -> ImportedEncoder:
     """The embedding model of a checkpoint."""
-    imported = read_model(Checkpoint(folder))
+    imported = read_model(Checkpoint(folder), without_head=without_head)
     assert isinstance(imported, ImportedEncoder)
     return imported
 

@@ -85,10 +85,12 @@ def describe_use(manifest: Manifest) -> str:
     languages = ", ".join(manifest.languages) or "languages that its source does not state"
     use = f"Reads {languages}, texts of at most {manifest.limits.max_tokens} tokens."
     if manifest.architecture.HasField("token_vectors"):
-        use += (
-            " `EmbedTokens` returns vectors of tokens for late interaction; its roles are queries, "
-            f"of at most {manifest.late_interaction.max_query_tokens} tokens, and documents."
+        use += " `EmbedTokens` returns vectors of tokens for late interaction"
+        roles = (
+            "; its roles are queries, of at most "
+            f"{manifest.late_interaction.max_query_tokens} tokens, and documents"
         )
+        use += f"{roles if manifest.HasField('late_interaction') else ''}."
     if manifest.architecture.HasField("sparse_vectors"):
         use += " `EmbedSparse` returns weights of the tokens of the vocabulary."
     return use

@@ -42,6 +42,8 @@ from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+from attendant_export.importers.languages import single_languages
+from attendant_export.importers.left_out import left_out_files
 from attendant_export.importers.prompts import check_room
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.trained_dimensions import (
@@ -209,6 +211,10 @@ def _languages(
             zip(("source", "target"), sides, stated, strict=True)
         )
     ]
+    chosen = [
+        single_languages(side, found, other, card.languages)
+        for side, found, other in zip(("source", "target"), chosen, reversed(chosen), strict=True)
+    ]
     if not all(chosen):
         raise CheckpointError(
             f"{checkpoint.title} does not state the languages: give --source-languages and "
@@ -246,11 +252,16 @@ def _new_manifest(
         family=family,
         files=checkpoint.used_files(),
     )
+    left_out = left_out_files(checkpoint, {file.path for file in origin.files})
+    description = f"Imported from {checkpoint.source}, family {family}."
+    if left_out:
+        logger.warning("not supported, and left out: %s", ", ".join(left_out))
+        description += f" Without its files {', '.join(left_out)}, which are not supported."
     return Manifest(
         manifest_version=MANIFEST_VERSION,
         name=name,
         version=version,
-        description=f"Imported from {checkpoint.source}, family {family}.",
+        description=description,
         license=license_,
         credits=checkpoint.statements.credits,
         provenance=Provenance(created=date.today().isoformat(), imported_from=origin),

@@ -23,6 +23,7 @@ from attendant_export.bundle.reference_outputs import (
     read_embedding_outputs,
     read_translation_outputs,
 )
+from attendant_export.importers.bge_m3 import is_bge_m3
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_folder_tokens
 from attendant_export.importers.ctranslate2_vocabulary import Vocabularies
@@ -128,10 +129,11 @@ def _compare_vectors(
     texts: Mapping[str, Sequence[int]],
     graphs: Mapping[str, EmbeddingGraphs],
 ) -> OriginalParity:
-    encoder, network = OriginalEncoder(checkpoint.folder), manifest.architecture
+    family, network = manifest.provenance.imported_from.family, manifest.architecture
+    encoder = OriginalEncoder(checkpoint.folder, family)
     has_token_vectors = network.HasField("token_vectors")
     has_head = manifest.HasField("classification") or network.HasField("sparse_vectors")
-    is_pooled = not has_head and not has_token_vectors
+    is_pooled = not has_head and (not has_token_vectors or is_bge_m3(checkpoint))
     if is_pooled and lowers_case(encoder_settings(checkpoint)):
         encoder.change_tokenizer(add_lower_case)
     parity = compare_with_original(

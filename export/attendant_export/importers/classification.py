@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from attendant.v1 import embedding_pb2
 from attendant.v1.architecture_pb2 import (
+    ACTIVATION_GELU,
     ACTIVATION_RELU,
     ACTIVATION_TANH,
     ClassificationHead,
@@ -63,6 +64,7 @@ _HEADS: Mapping[str, _Names] = {
     "bert": _Names("pooler.dense", "classifier"),
     "camembert": _ROBERTA,
     "distilbert": _Names("pre_classifier", "classifier", ACTIVATION_RELU),
+    "electra": _Names("classifier.dense", "classifier.out_proj", ACTIVATION_GELU),
     MODERNBERT: _Names("head.dense", "classifier", norm="head.norm"),
     "mpnet": _ROBERTA,
     "roberta": _ROBERTA,

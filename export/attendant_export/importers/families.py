@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from attendant_export.importers.albert import read_albert
 from attendant_export.importers.bart import read_bart
 from attendant_export.importers.bert import read_bert
-from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.bge_m3 import is_bge_m3, with_bge_m3_vectors
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.cross_encoder import with_cross_encoder_defaults
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_ctranslate2
 from attendant_export.importers.distilbert import read_distilbert
+from attendant_export.importers.electra import read_electra
 from attendant_export.importers.gemma3 import read_gemma3
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.late_interaction import is_late_interaction, with_token_vectors
@@ -24,9 +26,14 @@ from attendant_export.importers.other_forms import check_form
 from attendant_export.importers.qwen3 import read_qwen3
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
-from attendant_export.importers.sparse_encoder import is_splade, with_sparse_vectors
+from attendant_export.importers.sparse_encoder import (
+    is_splade,
+    warn_of_splade,
+    with_sparse_vectors,
+)
 from attendant_export.importers.static_embedding import is_static, read_static
 from attendant_export.importers.t5 import read_t5
+from attendant_export.importers.t5_encoder import is_t5_encoder, read_t5_encoder
 from attendant_export.importers.task_heads import leave_out_task_head
 
 Imported = ImportedEncoder | ImportedTranslator
@@ -37,6 +44,7 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "bert": read_bert,
     "camembert": read_roberta,
     "distilbert": read_distilbert,
+    "electra": read_electra,
     "gemma3_text": read_gemma3,
     "m2m_100": read_m2m_100,
     "marian": read_marian,
@@ -55,11 +63,13 @@ ENCODERS = (
     read_albert,
     read_bert,
     read_distilbert,
+    read_electra,
     read_gemma3,
     read_modernbert,
     read_mpnet,
     read_qwen3,
     read_roberta,
+    read_t5_encoder,
 )
 
 
@@ -99,14 +109,22 @@ def read_model(
     if is_splade(checkpoint):
         return with_sparse_vectors(imported, checkpoint)
     if not is_sentence_transformer(checkpoint):
+        warn_of_splade(checkpoint)
         return imported
     if imported.classification is not None:
         return with_cross_encoder_defaults(imported, checkpoint)
-    return with_defaults(imported, checkpoint)
+    imported = with_defaults(imported, checkpoint)
+    return with_bge_m3_vectors(imported, checkpoint) if is_bge_m3(checkpoint) else imported
 
 
 def _importer(checkpoint: Checkpoint) -> Callable[[Checkpoint], Imported]:
     if is_static(checkpoint):
         return read_static
     check_form(checkpoint)
-    return checkpoint.config.choice("model_type", FAMILIES)  # type: ignore[no-any-return]
+    if "model_type" not in checkpoint.config:
+        raise CheckpointError(
+            f"{checkpoint.config.path} has no model_type, which names the family of a model; "
+            f"supported: {', '.join(FAMILIES)}"
+        )
+    read: Callable[[Checkpoint], Imported] = checkpoint.config.choice("model_type", FAMILIES)
+    return read_t5_encoder if read is read_t5 and is_t5_encoder(checkpoint) else read

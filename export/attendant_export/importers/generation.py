@@ -1,11 +1,14 @@
 """Search options of a checkpoint: ``generation_config.json``, or those in ``config.json``."""
 
+import logging
 from dataclasses import dataclass
 
 from attendant.v1.bundle_pb2 import DecodingDefaults
 from attendant_manifest.translation_rules import REPETITION_PENALTIES
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+
+logger = logging.getLogger(__name__)
 
 GENERATION_CONFIG = "generation_config.json"
 DEFAULTS = {
@@ -85,6 +88,7 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
             raise CheckpointError(
                 f"{config.path}: {name} is {config.get(name)!r}, which is not supported"
             )
+    _warn_of_pipelines(stated, config)
     start = config if "decoder_start_token_id" in config else stated
     min_name, min_output_tokens = _min_output_tokens(config)
     forced = "forced_bos_token_id"
@@ -104,6 +108,26 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
     if found.renormalizes:
         _check_renormalized(found, min_name)
     return found
+
+
+def _warn_of_pipelines(config: Config, options: Config) -> None:
+    """Warn of fields that only the pipelines of the original apply, beside its ``options``."""
+    if prefix := config.get("prefix"):
+        logger.warning(
+            "%s: prefix is %r, which pipelines of transformers put before texts: it is not "
+            "applied, and callers write it",
+            *(config.path, prefix),
+        )
+    tasks = config.get("task_specific_params", {})
+    found = tasks.values() if isinstance(tasks, dict) else ()
+    listed = [task for task in found if isinstance(task, dict)]
+    others = {name for task in listed for name in task if task[name] != options.get(name)}
+    if names := sorted(others - {"prefix"}):
+        logger.warning(
+            "%s: %s of task_specific_params, which pipelines of transformers apply, are not "
+            "applied: callers set them",
+            *(config.path, ", ".join(names)),
+        )
 
 
 def check_special_tokens(config: Config, pad_id: int, eos_id: int) -> None:

@@ -1,6 +1,8 @@
 """Languages of checkpoints: their codes as BCP 47 tags, with the tokens that select them."""
 
 import json
+import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -13,6 +15,16 @@ from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.importers.generation import Generation
 
 CODES = "language_codes.json"
+GROUPS = re.compile(
+    "aav|afa|alv|art|bat|ber|bnt|cau|ccs|cel|cpf|cpp|crp|cus|dra|euq|fiu|gem|gmq|gmw|iir|inc|ine|"
+    "itc|map|mkh|mul|nic|phi|poz|pqe|pqw|roa|sal|sem|sit|sla|taw|trk|tut|urj|wen|zhx|zle|zls|zlw"
+)
+"""Codes of groups of languages in the names of OPUS-MT models (ISO 639-5, and ``mul``)."""
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_].+)?")
+OWN_CODES = {"pob": "pt_BR"}
+"""Standard codes of languages that OPUS-MT gives codes of its own."""
+
+logger = logging.getLogger(__name__)
 
 
 def known_codes(name: str) -> list[str]:
@@ -44,7 +56,7 @@ def language_tags(codes: Sequence[str]) -> dict[str, str]:
 
 def _standard_tag(code: str, macro: bool) -> str:
     try:
-        return langcodes.standardize_tag(code, macro=macro)
+        return langcodes.standardize_tag(OWN_CODES.get(code, code), macro=macro)
     except ValueError:  # not a tag
         return code
 
@@ -80,3 +92,31 @@ def forced_languages(ids: Mapping[str, int], generation: Generation) -> list[Lan
                 "language"
             )
     return found
+
+
+def is_group(tag: str) -> bool:
+    """Whether a tag names a group of languages, such as ``mul``, ``gmq`` or ``ROMANCE``."""
+    return bool(GROUPS.fullmatch(tag)) or not LANGUAGE.fullmatch(tag)
+
+
+def single_languages(
+    side: str, stated: Sequence[Language], others: Sequence[Language], card: Sequence[str]
+) -> list[Language]:
+    """``stated``, or if that is a group of languages, those of the card in its place.
+
+    ``others`` are the languages of the other side, which are left out of the card's. Without
+    languages of the card, the group stays, with a warning.
+    """
+    if len(stated) != 1 or not is_group(stated[0].tag):
+        return list(stated)
+    single = [tag for tag in dict.fromkeys(card) if not is_group(tag)]
+    other_tags = {each.tag for each in others}
+    members = [tag for tag in single if tag not in other_tags] or single
+    if members:
+        return [Language(tag=tag) for tag in members]
+    logger.warning(
+        "the %s languages are the group %r, and the card does not list them: give "
+        "--%s-languages, so that callers can name them",
+        *(side, stated[0].tag, side),
+    )
+    return list(stated)

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from attendant_export.data.batches import special_tokens_as_text
 from attendant_export.data.tokenizer import unknown_token_id
+from attendant_export.importers.bge_m3 import is_bge_m3, read_bge_m3_dense
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 from attendant_export.importers.colbert import HF_PROJECTION, has_projection
 from attendant_export.importers.imported import ImportedEncoder
@@ -136,6 +137,8 @@ def _query_problem(encoder: ImportedEncoder, settings: RoleSettings) -> str:
 
 def read_token_dense(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
     """The dense layers of tokens with their weights; raises CheckpointError."""
+    if is_bge_m3(checkpoint):
+        return read_bge_m3_dense(checkpoint, d_model)
     if is_multi_vector(checkpoint):
         modules = multi_vector_modules(checkpoint)
         return load_dense_layers(checkpoint, modules, d_model, TOKENS, TANH)

@@ -4,6 +4,8 @@ The modules are a masked language model and ``SpladePooling``, which makes one v
 vocabulary from its scores.
 """
 
+import logging
+import re
 from dataclasses import replace
 
 from attendant.v1.architecture_pb2 import SparseVectors
@@ -25,8 +27,11 @@ from attendant_export.importers.sentence_transformers import (
 )
 
 POOLING = "SpladePooling"
+NAMES = re.compile("splade|neural-sparse")
 TASKS = {"MLMTransformer": "fill-mask", "Transformer": "feature-extraction"}
 """The supported first modules with the tasks that they have by default."""
+logger = logging.getLogger(__name__)
+
 MODALITIES = {"text": {"method": "forward", "method_output_name": "logits"}}
 
 
@@ -35,6 +40,16 @@ def is_splade(checkpoint: Checkpoint) -> bool:
     return is_sentence_transformer(checkpoint) and any(
         module.name == POOLING for module in listed_modules(checkpoint)
     )
+
+
+def warn_of_splade(checkpoint: Checkpoint) -> None:
+    """Warn if the name of a checkpoint without modules says that it makes sparse vectors."""
+    if NAMES.search(checkpoint.name.lower()):
+        logger.warning(
+            "%s has no %s, so that it is imported without sparse vectors: save it by SparseEncoder "
+            "of sentence-transformers first",
+            *(checkpoint.title, MODULES),
+        )
 
 
 def with_sparse_vectors(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedEncoder:

@@ -20,8 +20,9 @@ _BERT = {"pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _ROBERTA = {"pad": "<pad>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
 DEFAULT_TOKENS = {
     "albert": _BERT | {"pad": "<pad>"},
-    **dict.fromkeys(("bert", "distilbert"), _BERT),
+    **dict.fromkeys(("bert", "distilbert", "electra"), _BERT),
     **dict.fromkeys(("camembert", "mpnet", "roberta", "xlm-roberta"), _ROBERTA),
+    **dict.fromkeys(("mt5", "t5"), {"pad": "<pad>"}),
 }
 """Tokens by ``model_type`` that a checkpoint need not state, as in the original."""
 

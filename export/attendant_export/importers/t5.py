@@ -56,12 +56,7 @@ def read_t5(checkpoint: Checkpoint) -> ImportedTranslator:
     """The model of a checkpoint with its tokenizers; raises CheckpointError."""
     config, generation = checkpoint.config, read_generation(checkpoint)
     check_translates(config)
-    if not any(name.startswith("decoder.") for name in checkpoint.weights.shapes):
-        raise CheckpointError(
-            f"{config.path}: architectures is {config.get('architectures')!r}, and the weights "
-            "have no decoder; supported: T5 for translation, with encoder and decoder"
-        )
-    table = _embedding_table(checkpoint.weights)
+    table = embedding_table(checkpoint.weights)
     architecture = _architecture(config, checkpoint.weights, table)
     tokenizers = read_t5_tokenizers(checkpoint, architecture.source_embeddings.vocab_size)
     special = tokenizers.source_tokens
@@ -107,8 +102,8 @@ def _architecture(config: Config, weights: Weights, table: str) -> Architecture:
     architecture = Architecture(
         d_model=config.integer("d_model"),
         shares_embeddings=True,
-        encoder=_stack(config, num_layers),
-        decoder=_stack(config, config.integer("num_decoder_layers", default=num_layers)),
+        encoder=read_stack(config, num_layers),
+        decoder=read_stack(config, config.integer("num_decoder_layers", default=num_layers)),
         head=_head(config, weights, table),
     )
     for side in (architecture.source_embeddings, architecture.target_embeddings):
@@ -120,7 +115,8 @@ def _architecture(config: Config, weights: Weights, table: str) -> Architecture:
     return architecture
 
 
-def _stack(config: Config, num_layers: int) -> Stack:
+def read_stack(config: Config, num_layers: int) -> Stack:
+    """The layers of the encoder, or those of the decoder without cross-attention."""
     default = "gated-gelu" if config.get("model_type") == "mt5" else "relu"
     activation, is_gated = config.choice("feed_forward_proj", FEED_FORWARDS, default)
     config.require(is_gated_act=is_gated)
@@ -149,7 +145,7 @@ def _stack(config: Config, num_layers: int) -> Stack:
     )
 
 
-def _embedding_table(weights: Weights) -> str:
+def embedding_table(weights: Weights) -> str:
     """The name of the table of embeddings. Raises CheckpointError for different tables."""
     first, *others = [name for name in TABLES if name in weights.shapes] or TABLES[:1]
     for name in others:
@@ -185,26 +181,35 @@ def _weight_table(architecture: Architecture, table: str) -> WeightTable:
         "embedding": table.removesuffix(".weight"),
         "head.projection": HEAD.removesuffix(".weight"),
     }
-    for stack, attentions in ATTENTIONS.items():
-        ours, theirs = f"{stack}.{{layer}}", f"{stack}.block.{{layer}}.layer"
-        names[f"{stack}_norm"] = f"{stack}.final_layer_norm"
-        names[f"{stack}_relative_positions"] = (
-            f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
-        )
-        for i, (part, name) in enumerate(attentions.items()):
-            projections = [f"{theirs}.{i}.{name}.{each}" for each in "qkv"]
-            names[f"{ours}.{part}.query_key_value"] = projections
-            names[f"{ours}.{part}.output"] = f"{theirs}.{i}.{name}.o"
-            names[f"{ours}.{part}_residual.norm"] = f"{theirs}.{i}.layer_norm"
-        last = f"{theirs}.{len(attentions)}"
-        is_gated = getattr(architecture, stack).groups[0].feed_forward.is_gated
-        expand = [f"{last}.DenseReluDense.{each}" for each in ("wi_0", "wi_1")]
-        names[f"{ours}.feed_forward.0"] = expand if is_gated else f"{last}.DenseReluDense.wi"
-        names[f"{ours}.feed_forward.2"] = f"{last}.DenseReluDense.wo"
-        names[f"{ours}.feed_forward_residual.norm"] = f"{last}.layer_norm"
+    for name in ATTENTIONS:
+        part = getattr(architecture, name)
+        names |= stack_names(name, part) | {f"{name}_relative_positions": relative_bias_name(name)}
     repeated = [name for name in TABLES if name != table]
     if architecture.head.is_tied:
         repeated.append(HEAD)
     # Old checkpoints have a bias that the original does not use.
     unused = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
     return WeightTable(names=names, ignored=[re.escape(name) for name in (*repeated, unused)])
+
+
+def stack_names(stack: str, part: Stack) -> dict[str, str | list[str]]:
+    """The checkpoint's names of a stack's weights by ours, without its relative positions."""
+    ours, theirs = f"{stack}.{{layer}}", f"{stack}.block.{{layer}}.layer"
+    names: dict[str, str | list[str]] = {f"{stack}_norm": f"{stack}.final_layer_norm"}
+    for i, (mixer, name) in enumerate(ATTENTIONS[stack].items()):
+        projections = [f"{theirs}.{i}.{name}.{each}" for each in "qkv"]
+        names[f"{ours}.{mixer}.query_key_value"] = projections
+        names[f"{ours}.{mixer}.output"] = f"{theirs}.{i}.{name}.o"
+        names[f"{ours}.{mixer}_residual.norm"] = f"{theirs}.{i}.layer_norm"
+    last = f"{theirs}.{len(ATTENTIONS[stack])}"
+    expand = [f"{last}.DenseReluDense.{each}" for each in ("wi_0", "wi_1")]
+    is_gated = part.groups[0].feed_forward.is_gated
+    names[f"{ours}.feed_forward.0"] = expand if is_gated else f"{last}.DenseReluDense.wi"
+    names[f"{ours}.feed_forward.2"] = f"{last}.DenseReluDense.wo"
+    names[f"{ours}.feed_forward_residual.norm"] = f"{last}.layer_norm"
+    return names
+
+
+def relative_bias_name(stack: str) -> str:
+    """The checkpoint's name of the biases of relative positions, which the first layer has."""
+    return f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"

@@ -7,6 +7,7 @@ from attendant.v1.bundle_pb2 import Language, SpecialTokens
 from tokenizers import Tokenizer
 
 from attendant_export.data.tokenizer import TOKENIZER, unknown_token_id
+from attendant_export.importers.byte_tokenizer import byte_tokenizer, reads_bytes
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 from attendant_export.importers.languages import language_tags
 from attendant_export.importers.sentencepiece_model import read_sentencepiece
@@ -39,6 +40,8 @@ def read_t5_tokenizers(checkpoint: Checkpoint, vocab_size: int) -> TranslationTo
         logger.warning("clean_up_tokenization_spaces is not applied: translations keep all spaces")
     if checkpoint.has(TOKENIZER):
         tokenizer = read_tokenizer(checkpoint)
+    elif reads_bytes(checkpoint):
+        tokenizer = byte_tokenizer(checkpoint)
     else:
         tokenizer = _from_sentencepiece(checkpoint, config)
     tokens = _special_tokens(checkpoint, tokenizer, vocab_size)

@@ -5,10 +5,12 @@ import re
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 from attendant_export.importers.classification import FAMILIES_WITH_HEADS, has_classification_head
 from attendant_export.importers.colbert import has_projection
+from attendant_export.importers.sentence_transformers import MODULES, is_sentence_transformer
 
 TASKS = re.compile(
     r".+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)|HF_ColBERT"
 )
+LANGUAGE_MODEL = "ForCausalLM"
 HEAD_WEIGHTS = re.compile(r"((pre_)?classifier|qa_outputs|head|linear|score)\..+")
 """The tensors of such heads in all families of embedding models."""
 
@@ -37,6 +39,9 @@ def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
     """
     config = checkpoint.config
     classes = _classes(config)
+    if _writes_text(checkpoint):
+        _check_left_out(config, is_wanted)
+        return
     names: set[str] = set()
     # The weights are downloaded only if they may have such a head.
     if any(map(TASKS.fullmatch, classes)):
@@ -54,4 +59,23 @@ def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
             f"supported: heads of ColBERT, and for sequence classification of {families}; the "
             "embedding part alone "
             "can be imported with --without-head"
+        )
+
+
+def _writes_text(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint is of a language model that no settings make an embedding model."""
+    classes = _classes(checkpoint.config)
+    is_language_model = any(name.endswith(LANGUAGE_MODEL) for name in classes)
+    return is_language_model and not is_sentence_transformer(checkpoint)
+
+
+def _check_left_out(config: Config, is_wanted: bool) -> None:
+    """Raise CheckpointError unless the head of a language model is to be left out."""
+    if not is_wanted:
+        raise CheckpointError(
+            f"{config.path}: architectures is {', '.join(_classes(config))}, and there is no "
+            f"{MODULES}: language models, and rerankers that answer yes or no such as "
+            "Qwen3-Reranker, are not supported; supported: embedding models with settings of "
+            "sentence-transformers; with --without-head, the layers alone are imported as an "
+            "embedding model that pools the last token"
         )

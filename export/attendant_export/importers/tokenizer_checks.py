@@ -24,8 +24,13 @@ NORMALIZER_DEFAULTS = {
     "tokenize_chinese_chars": True,
 }
 """The values by which the original builds that normalizer if its configuration states none."""
-CLASSES_WITH_DEFAULTS = ("BertTokenizer", "DistilBertTokenizer", "MPNetTokenizer")
-FAMILIES_WITH_DEFAULTS = ("bert", "distilbert", "mpnet")
+CLASSES_WITH_DEFAULTS = (
+    "BertTokenizer",
+    "DistilBertTokenizer",
+    "ElectraTokenizer",
+    "MPNetTokenizer",
+)
+FAMILIES_WITH_DEFAULTS = ("bert", "distilbert", "electra", "mpnet")
 """Tokenizers with these values, and families whose tokenizer is one of them unless stated."""
 OWN_TOKENIZERS = ("BertJapaneseTokenizer", "BertweetTokenizer", "PhobertTokenizer")
 """Tokenizers that the original has in Python only, whatever is in ``tokenizer.json``."""

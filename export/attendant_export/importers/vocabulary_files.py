@@ -33,6 +33,7 @@ SURROUND = ("cls", "sep")
 TOKENIZER_CLASSES = {
     "bert": ("BertTokenizer",),
     "distilbert": ("DistilBertTokenizer", "BertTokenizer"),
+    "electra": ("ElectraTokenizer", "BertTokenizer"),
     "mpnet": ("MPNetTokenizer",),
     "roberta": ("RobertaTokenizer",),
     "xlm-roberta": ("XLMRobertaTokenizer",),
@@ -140,6 +141,7 @@ _Reader = Callable[[Checkpoint, Mapping[str, str]], _Read]
 _FAMILIES: Mapping[str, tuple[str, _Reader, Mapping[str, str], str]] = {
     "bert": (WORDPIECE, _wordpiece, BERT, BERT_PAIR),
     "distilbert": (WORDPIECE, _wordpiece, BERT, BERT_PAIR),
+    "electra": (WORDPIECE, _wordpiece, BERT, BERT_PAIR),
     "mpnet": (WORDPIECE, _wordpiece, {**ROBERTA, "unk": "[UNK]"}, ROBERTA_PAIR),
     "roberta": (byte_level_bpe.MERGES, _byte_level_bpe, ROBERTA, ROBERTA_PAIR),
     "xlm-roberta": (fairseq_pieces.SENTENCEPIECE, _sentencepiece, ROBERTA, ROBERTA_PAIR),

@@ -29,6 +29,8 @@ from attendant_export.verify.graph_sessions import ParityError
 logger = logging.getLogger(__name__)
 
 IMPLEMENTATION = "transformers"
+FAMILIES_WITH_DECODERS = "mt5", "t5"
+"""Families whose models are an encoder and a decoder, unless the encoder alone is asked for."""
 MIN_SAME_MODEL_COSINE = 0.9
 """Lower bound of the mean cosine of vectors in a bundle without fp32, to notice another model."""
 
@@ -88,14 +90,15 @@ class Original:
         try:
             with _without_bars(transformers.utils.logging):
                 self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
+                # In the type of the weights, fp16 would also round the positions that it computes.
                 model, info = getattr(transformers, model_class).from_pretrained(
-                    folder, output_loading_info=True, **options
+                    folder, output_loading_info=True, dtype=torch.float32, **options
                 )
         except Exception as error:  # The library raises no narrower class.
             raise OriginalError(
                 f"{IMPLEMENTATION} {self.version} cannot load {folder}: {error}"
             ) from error
-        self._model: Any = model.float().eval()
+        self._model: Any = model.eval()
         self._missing = sorted(info["missing_keys"])
         """The weights that the checkpoint lacks, in the names of the original: random ones."""
 
@@ -125,9 +128,10 @@ class Original:
 class OriginalEncoder(Original):
     """An embedding model in the original implementation."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises OriginalError."""
-        super().__init__(folder, "AutoModel")
+    def __init__(self, folder: Path, family: str = "") -> None:
+        """``family`` is the name in the manifest of the bundle. Raises OriginalError."""
+        is_t5 = family in FAMILIES_WITH_DECODERS
+        super().__init__(folder, "AutoModelForTextEncoding" if is_t5 else "AutoModel")
 
     def hidden_states(
         self, token_ids: Sequence[int], num_attended: int | None = None

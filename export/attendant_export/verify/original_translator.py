@@ -14,6 +14,9 @@ from attendant_export.verify.original import IMPLEMENTATION, Original, OriginalE
 from attendant_export.verify.recorded_search import BeamRecorder
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
 
+SPACE = "\u2581"
+"""The character of a space in pieces of SentencePiece."""
+
 
 class OriginalTranslator(Original):
     """A translation model in the original implementation, with the options of its checkpoint."""
@@ -26,6 +29,7 @@ class OriginalTranslator(Original):
                 f"{IMPLEMENTATION} {self.version} finds no weights for {self._missing[0]} in "
                 f"{folder}"
             )
+        _compute_positions(self._model)
         options = self._model.generation_config
         # The server reports such a translation as truncated instead.
         options.forced_eos_token_id = None
@@ -64,14 +68,14 @@ class OriginalTranslator(Original):
         return self.token_ids(prefix + sample.text)
 
     def _prefix(self, token_ids: TokenIds) -> str:
-        """The text of these tokens: the prefix of a task, or else the code that they begin with."""
+        """The text of these tokens: the prefix of a task, or else a code, after a space or none."""
         tasks = getattr(self._model.config, "task_specific_params", None) or {}
         for task in tasks.values():
             prefix = task.get("prefix") if isinstance(task, dict) else None
             if prefix and (*token_ids, self._eos_id) == tuple(self.token_ids(prefix)):
                 return str(prefix)
         texts = {token_id: text for text, token_id in self._tokenizer.get_vocab().items()}
-        return f"{texts[token_ids[0]]} "
+        return "".join(texts[each] for each in token_ids).strip(SPACE) + " "
 
     def translate(
         self,
@@ -153,3 +157,11 @@ class OriginalTranslator(Original):
 def _chosen(scores: torch.Tensor, target: Sequence[int]) -> torch.Tensor:
     """The scores of the tokens of ``target``, one of each row."""
     return scores.gather(1, torch.tensor([list(target)]).T)[:, 0]
+
+
+@torch.no_grad()
+def _compute_positions(model: Any) -> None:
+    """Replace tables of sinusoids in a checkpoint, which may be rounded to fp16, by exact ones."""
+    for module in model.modules():
+        if hasattr(module, "create_weight"):
+            module.weight.copy_(module.create_weight())
