@@ -63,7 +63,9 @@ def test_words_are_linked_to_their_translations(running: Running):
 
 def test_places_are_those_of_the_text_as_sent_over_all_sentences_and_copies(running: Running):
     found = best(running, LONG)
-    assert {("tickets", "Fahrkarten"), ("Where", "Wo"), ("station", "Bahnhof")} <= linked(LONG, found)
+    assert {("tickets", "Fahrkarten"), ("Where", "Wo"), ("station", "Bahnhof")} <= linked(
+        LONG, found
+    )
     for source, target in linked(LONG, found):
         assert source == source.strip() != ""
         assert target == target.strip() != ""
