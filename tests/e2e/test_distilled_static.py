@@ -81,7 +81,7 @@ def test_frequent_tokens_weigh_less_in_the_mean_as_their_counts_say(server, embe
     words = ("The", "old", "dog")
     expected = sum(weights[word] * rows[word] for word in words) / len(words)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-    assert weights["dog"] < weights["old"] < weights["man"] * 1.001
+    assert weights["dog"] < weights["old"]
 
 
 def test_the_model_has_no_layers_and_reads_longer_texts_than_its_teacher(server):

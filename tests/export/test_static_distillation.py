@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from attendant_export.__main__ import main
+from attendant_export.bundle import token_teacher
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.parameters import read_parameters
 from attendant_export.bundle.token_teacher import TokenTeacher
@@ -65,11 +66,13 @@ def test_zipf_frequencies_are_in_proportion_to_one_by_rank():
     np.testing.assert_allclose(zipf_frequencies(3), np.array([6, 3, 2]) / 11)
 
 
-def test_tokens_of_files_and_folders_are_counted_without_special_tokens(tmp_path):
+def test_tokens_are_counted_in_files_folders_and_both_sides_of_pairs(tmp_path):
+    tokenizer = words()
+    tokenizer.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "one.txt").write_text("the a\nthe\n")
     (tmp_path / "two.tsv").write_text("of the\tthe is\n")
-    counts = count_tokens([tmp_path / "texts", tmp_path / "two.tsv"], words(), 20)
+    counts = count_tokens([tmp_path / "texts", tmp_path / "two.tsv"], tokenizer, 20)
     assert {WORDS[i]: counts[i] for i in np.flatnonzero(counts)} == {
         "the": 4,
         "a": 1,
@@ -114,9 +117,10 @@ def test_rows_are_those_of_the_teacher_without_tokens_that_no_text_has(tmp_path,
 
 
 def test_a_teacher_embeds_tokens_with_its_special_tokens_and_without_its_prompt(
-    tmp_path, no_original
+    tmp_path, no_original, monkeypatch
 ):
-    config = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+    monkeypatch.setattr(token_teacher, "NUM_TOKENS", 2)
+    config = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
     source = write_sentence_transformer(
         tmp_path / "source", config | {"include_prompt": False}, dense=[{"out_features": 5}]
     )
@@ -124,14 +128,14 @@ def test_a_teacher_embeds_tokens_with_its_special_tokens_and_without_its_prompt(
     write_json(source / "config_sentence_transformers.json", prompts)
 
     teacher = TokenTeacher(import_(source, tmp_path / "bundles"))
-    found = teacher.embed([7, 8])
+    found = teacher.embed([7, 8, 9])
 
     model = read_encoder(source).model
-    surrounded = [[model.tokens.cls_id, each, model.tokens.sep_id] for each in (7, 8)]
+    surrounded = [[model.tokens.cls_id, each, model.tokens.sep_id] for each in (7, 8, 9)]
     with torch.inference_mode():
-        expected = model.pooled(torch.tensor(surrounded)).numpy()
+        expected = model.pooled(torch.tensor(surrounded), "cls").numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert (teacher.dimension, found.shape) == (5, (2, 5))
+    assert (teacher.dimension, found.shape) == (5, (3, 5))
 
 
 def test_a_bundle_states_its_teacher_with_licence_data_and_credits(tmp_path):

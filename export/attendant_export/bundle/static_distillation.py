@@ -86,10 +86,6 @@ def distill_static(teacher_dir: Path, bundles_dir: Path, options: StaticOptions)
         )
     tokenizer = _tokenizer(teacher_dir / teacher.manifest.source_tokenizer)
     with new_bundle(bundles_dir, options.name, options.version) as (folder, scratch):
-        table = torch.from_numpy(_table(teacher, tokenizer, options))
-        model = static_encoder(
-            table, teacher.manifest.special_tokens.pad_id, unknown_token_id(tokenizer)
-        )
         card = _card(teacher)
         draft = Draft(
             folder=folder,
@@ -100,6 +96,9 @@ def distill_static(teacher_dir: Path, bundles_dir: Path, options: StaticOptions)
             tests=[Corpus(path, swap=False) for path in options.test_pairs],
             max_tokens=options.max_tokens,
         )
+        table = torch.from_numpy(_table(teacher, tokenizer, options))
+        pad_id = teacher.manifest.special_tokens.pad_id
+        model = static_encoder(table, pad_id, unknown_token_id(tokenizer))
         export = EmbeddingExport(model, tokenizer, draft)
         draft.manifest.provenance.training_seconds = time.monotonic() - begun
         write_model(export, draft, card)

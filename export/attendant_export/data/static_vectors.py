@@ -21,15 +21,16 @@ CHUNK_LINES = 10_000
 def count_tokens(paths: Sequence[Path], tokenizer: Tokenizer, vocab_size: int) -> NDArray[np.int64]:
     """How often each token (vocab_size) occurs in the lines of files and of folders of files.
 
-    A tab ends a text, so all sides of pairs count. Raises ValueError that lists lines that are not
-    UTF-8, and for files without text; and as `numbered_lines`.
+    ``tokenizer`` adds no special tokens. A tab ends a text, so all sides of pairs count. Raises
+    ValueError that lists lines that are not UTF-8, and for files without text; and as
+    `numbered_lines`.
     """
     counts, bad_lines = np.zeros(vocab_size, np.int64), BadLines()
     for file in (file for path in paths for file in files_of(path)):
         lines = (line for _, line in numbered_lines(file, bad_lines))
         while chunk := list(islice(lines, CHUNK_LINES)):
             texts = [text for line in chunk for text in line.split("\t")]
-            encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            encoded = tokenizer.encode_batch_fast(texts)
             ids = np.fromiter(chain.from_iterable(each.ids for each in encoded), np.int64)
             counts += np.bincount(ids, minlength=vocab_size)
     bad_lines.refuse()
