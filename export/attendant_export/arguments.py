@@ -9,9 +9,15 @@ from attendant_manifest.rules import PRECISIONS
 
 from attendant_export import __version__
 from attendant_export.bundle.rebuild import OPTIONAL_GRAPHS
+from attendant_export.bundle.static_distillation import (
+    COUNTED_COEFFICIENT,
+    DIMENSIONS,
+    MAX_TOKENS,
+    ZIPF_COEFFICIENT,
+)
 from attendant_export.configuration import with_config
 from attendant_export.corpus_arguments import add_translate_corpus
-from attendant_export.ranges import whole
+from attendant_export.ranges import positive, whole
 from attendant_export.training_arguments import (
     TATOEBA_VALID,
     add_data_dir,
@@ -73,6 +79,13 @@ def build_parser() -> argparse.ArgumentParser:
         )
     )
     _add_export(_command(commands, "export", "write a trained model as a verified bundle"))
+    _add_distill_static(
+        _command(
+            commands,
+            "distill-static",
+            "write static embeddings, means of vectors of tokens, that an embedding bundle teaches",
+        )
+    )
     _add_import(
         _command(commands, "import", "write a checkpoint of another project as a verified bundle")
     )
@@ -120,14 +133,34 @@ def _command(
     )
 
 
-def _add_export(parser: argparse.ArgumentParser) -> None:
-    add_data_dir(parser)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder of the training run")
+def _add_bundle(parser: argparse.ArgumentParser, precisions: str) -> None:
+    """Add the place, the version and the precisions of a new bundle."""
     parser.add_argument(
         "--bundles-dir", type=Path, default=Path("bundles"), help="parent folder of the new bundle"
     )
-    parser.add_argument("--name", help="name of the model; default: name of the run folder")
     parser.add_argument("--model-version", default="1", help="version of the model")
+    parser.add_argument(
+        "--precisions",
+        default=precisions,
+        help=f"precisions, separated by commas: {', '.join(PRECISIONS)}",
+    )
+
+
+def _add_test(parser: argparse.ArgumentParser, metavar: str | None = None, more: str = "") -> None:
+    parser.add_argument(
+        "--test",
+        action="append",
+        default=[],
+        metavar=metavar,
+        help=f"pairs to measure quality on{more}; may be repeated",
+    )
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    add_data_dir(parser)
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder of the training run")
+    _add_bundle(parser, "int8,fp16")
+    parser.add_argument("--name", help="name of the model; default: name of the run folder")
     parser.add_argument(
         "--data-card",
         type=Path,
@@ -135,23 +168,12 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         help="JSON file with description, licence, languages, data and credits, weaknesses",
     )
     parser.add_argument(
-        "--precisions",
-        default="int8,fp16",
-        help=f"precisions, separated by commas: {', '.join(PRECISIONS)}",
-    )
-    parser.add_argument(
         "--valid",
         metavar="FILE[;NAME=VALUE]...",
         help="pairs for verification, with languages and controls as for --train of "
         "train-translation; default: those of the run, or " + TATOEBA_VALID,
     )
-    parser.add_argument(
-        "--test",
-        action="append",
-        default=[],
-        metavar="FILE[;NAME=VALUE]...",
-        help="pairs to measure quality on, like --valid; may be repeated",
-    )
+    _add_test(parser, metavar="FILE[;NAME=VALUE]...", more=", like --valid")
     parser.add_argument(
         "--shortlists",
         help="pairs to learn vocabulary shortlists from, such as the training pairs; shortlists "
@@ -181,6 +203,46 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--hardware",
         help="hardware of the training; default: that in the run folder",
         default="",
+    )
+
+
+def _add_distill_static(parser: argparse.ArgumentParser) -> None:
+    add_data_dir(parser)
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        required=True,
+        metavar="BUNDLE_DIR",
+        help="bundle of an embedding model, NAME/VERSION, whose vectors of single tokens become "
+        "those of the new model; its licence is that of the new model",
+    )
+    _add_bundle(parser, "int8,fp16")
+    parser.add_argument("--name", required=True, help="name of the model")
+    parser.add_argument(
+        "--dimensions",
+        type=whole(1),
+        help="dimension of the vectors, at most the teacher's; default: "
+        f"{DIMENSIONS}, or the teacher's if that is less",
+    )
+    parser.add_argument(
+        "--text",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="text in which the tokens are counted, because frequent tokens weigh less: a file, "
+        "plain or .gz, .xz or .bz2, or a folder of such files; may be repeated; default: "
+        "frequencies by Zipf's law for the order of the vocabulary",
+    )
+    parser.add_argument(
+        "--sif-coefficient",
+        type=positive,
+        metavar="FREQUENCY",
+        help="frequency of a token with half the weight of a very rare one; larger: weights are "
+        f"more equal; default: {COUNTED_COEFFICIENT:g} with --text, {ZIPF_COEFFICIENT:g} without",
+    )
+    _add_test(parser)
+    parser.add_argument(
+        "--max-tokens", type=int, default=MAX_TOKENS, help="limit of tokens of a text"
     )
 
 
@@ -225,14 +287,8 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         "of Firefox, its architecture, such as tiny, or the SHA-256 of its model file, default: "
         "the released model",
     )
-    parser.add_argument(
-        "--bundles-dir", type=Path, default=Path("bundles"), help="parent folder of the new bundle"
-    )
+    _add_bundle(parser, "fp32")
     parser.add_argument("--name", help="name of the model; default: made of the source's name")
-    parser.add_argument("--model-version", default="1", help="version of the model")
-    parser.add_argument(
-        "--precisions", default="fp32", help=f"comma-separated, of {', '.join(PRECISIONS)}"
-    )
     parser.add_argument(
         "--license",
         help="SPDX identifier of the licence of the weights; default: that of the source's card",

@@ -115,7 +115,7 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
     with new_bundle(bundles_dir, options.name, options.version) as (folder, scratch):
         draft = _new_draft(kind, run_dir, folder, scratch, options)
         export = kind.new_export(run_dir, draft, options.controls, options.num_averaged)
-        _write_model(export, draft, options)
+        write_model(export, draft, options.data_card, options.glossaries)
     return bundles_dir / options.name / options.version
 
 
@@ -164,9 +164,14 @@ def _new_draft(
     )
 
 
-def _write_model(export: ModelExport, draft: Draft, options: ExportOptions) -> None:
-    """Write, then verify, then measure all precisions. Write model card and manifest last."""
-    manifest, data_card = draft.manifest, options.data_card
+def write_model(
+    export: ModelExport, draft: Draft, data_card: DataCard, glossaries: Sequence[GlossaryFile] = ()
+) -> None:
+    """Write, then verify, then measure all precisions. Write model card and manifest last.
+
+    Raises ParityError and BundleError.
+    """
+    manifest = draft.manifest
     # Run the examples first, so that a bad example fails before minutes of verification.
     examples = list(
         zip(data_card.examples, export.example_outputs(data_card.examples), strict=True)
@@ -179,7 +184,7 @@ def _write_model(export: ModelExport, draft: Draft, options: ExportOptions) -> N
     draft.add_reference_outputs(export.reference_outputs())
     card = write_model_card(manifest, data_card, examples)
     (draft.folder / MODEL_CARD).write_text(card, encoding="utf-8")
-    add_glossaries(draft.folder, manifest, options.glossaries)
+    add_glossaries(draft.folder, manifest, glossaries)
     write_manifest(draft.folder, manifest)
 
 

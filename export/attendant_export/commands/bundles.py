@@ -2,6 +2,8 @@
 
 import argparse
 
+import torch
+
 from attendant_export.bundle.controls import read_control
 from attendant_export.bundle.data_card import check_credits, read_data_card
 from attendant_export.bundle.description import describe_manifest
@@ -12,10 +14,12 @@ from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.original import verify_against
 from attendant_export.bundle.rebuild import rebuild_bundle
 from attendant_export.bundle.signing import sign_bundle
+from attendant_export.bundle.static_distillation import StaticOptions, distill_static
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
 from attendant_export.commands.data_files import chosen_file, data_file
 from attendant_export.runs.records import read_run_record
+from attendant_export.train.recipes import describe_hardware
 from attendant_export.training_arguments import TATOEBA_VALID
 
 
@@ -45,6 +49,22 @@ def run_export(args: argparse.Namespace) -> None:
         glossaries=read_glossaries(args.glossary),
     )
     print(export_bundle(args.run_dir, args.bundles_dir, options))
+
+
+def run_distill_static(args: argparse.Namespace) -> None:
+    """Write the bundle of static embeddings that a bundle teaches."""
+    options = StaticOptions(
+        name=args.name,
+        version=args.model_version,
+        precisions=tuple(args.precisions.split(",")),
+        dimensions=args.dimensions,
+        texts=tuple(data_file(args, name, or_folder=True) for name in args.text),
+        coefficient=args.sif_coefficient,
+        test_pairs=tuple(data_file(args, name) for name in args.test),
+        max_tokens=args.max_tokens,
+        hardware=describe_hardware(torch.device("cpu")),
+    )
+    print(distill_static(args.teacher, args.bundles_dir, options))
 
 
 def run_import(args: argparse.Namespace) -> None:

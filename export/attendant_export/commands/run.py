@@ -18,6 +18,7 @@ COMMANDS = {
     "train-bert": training.run_train_bert,
     "translate-corpus": corpora.run_translate_corpus,
     "export": bundles.run_export,
+    "distill-static": bundles.run_distill_static,
     "import": bundles.run_import,
     "verify": bundles.run_verify,
     "inspect": bundles.run_inspect,

@@ -109,6 +109,6 @@ def encode_in_pieces(
 def encode_whole(texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> list[np.ndarray]:
     """Token ids of each text, truncated to ``max_tokens``; the final special token is kept."""
     return [
-        np.array([*ids[:-1][: max_tokens - 1], ids[-1]], dtype=np.int32)
+        np.array([*ids[:-1][: max_tokens - 1], *ids[-1:]], dtype=np.int32)
         for ids in encode(texts, tokenizer)
     ]

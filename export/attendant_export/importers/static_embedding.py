@@ -6,8 +6,6 @@ for each token and the row of each token (vocabulary quantization). Folders of s
 have a list of modules, and ``embedding.weight`` in the folder of the first module.
 """
 
-import torch
-from attendant.v1.architecture_pb2 import Architecture, Embeddings, Stack, TextVectors
 from attendant.v1.bundle_pb2 import EmbeddingDefaults
 from attendant.v1.embedding_pb2 import POOLING_MEAN
 from attendant_manifest.rules import MAX_TOKENS
@@ -27,7 +25,7 @@ from attendant_export.importers.sentence_transformers import (
 from attendant_export.importers.special_tokens import read_tokenizer
 from attendant_export.importers.tokenizer_checks import largest_id
 from attendant_export.models.encoder import Encoder
-from attendant_export.models.special_tokens import EncoderTokens
+from attendant_export.models.static_embedding import TABLE, static_encoder
 
 MODEL2VEC = "model2vec"
 """The ``model_type`` of Model2Vec, which its configurations may lack."""
@@ -35,8 +33,6 @@ SENTENCE_TRANSFORMERS = "static-embedding"
 """Name of the family of models of sentence-transformers."""
 EMBEDDINGS, ROWS, TOKEN_WEIGHTS = "embeddings", "mapping", "weights"
 """Tensors of Model2Vec: the table, the row of each token, and the weight of each token."""
-TABLE = "embedding.weight"
-"""The tensor of sentence-transformers."""
 DEFAULT_MAX_TOKENS = 512
 """Limit of Model2Vec for a text, if the configuration states none."""
 PADS = ("[PAD]", "<pad>")
@@ -109,16 +105,7 @@ def _read_model(checkpoint: Checkpoint, folder: str) -> tuple[Encoder, Tokenizer
         )
     pads = (tokenizer.token_to_id(pad) for pad in PADS)
     pad_id = next((pad_id for pad_id in pads if pad_id is not None and pad_id < len(table)), 0)
-    architecture = Architecture(
-        d_model=table.shape[1],
-        source_embeddings=Embeddings(vocab_size=len(table)),
-        encoder=Stack(),
-        text_vectors=TextVectors(),
-    )
-    with torch.device("meta"):
-        model = Encoder(architecture, EncoderTokens(pad_id, None, None, None)).eval()
-    model.load_state_dict({TABLE: table}, assign=True)
-    return model, tokenizer
+    return static_encoder(table, pad_id), tokenizer
 
 
 def _tokenizer_file(folder: str) -> str:
