@@ -19,8 +19,10 @@ from attendant_export.verify.embedding import EmbeddingGraphs, FloatArray
 
 NUM_TOKENS = 256
 """Tokens of a batch."""
-NO_DERIVATIVES = re.compile(r"\bND\b")
-"""A part of names of licences that forbid derived works, such as CC-BY-NC-ND-4.0."""
+NO_DERIVATIVES = re.compile(r"\bND\b|\bNo ?Deriv", re.IGNORECASE)
+"""A part of names of licences that forbid derived works, such as CC-BY-NC-ND-4.0.
+
+Cards of model hubs write these names in lower case."""
 
 
 class TokenTeacher:
