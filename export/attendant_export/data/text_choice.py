@@ -9,6 +9,8 @@ from typing import NamedTuple
 SOURCE_LANGUAGE, TARGET_LANGUAGE = "source-language", "target-language"
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
 """Names of controls and of their values, as in manifests."""
+TAG = re.compile(r"(?=.{1,100}$)[a-z0-9]{1,8}([-_][a-z0-9]{1,8})*", re.ASCII | re.IGNORECASE)
+"""Tags of languages that requests can have."""
 WANTED = "FILE[;NAME=VALUE]..."
 
 
@@ -52,7 +54,7 @@ def split_choice(text: str) -> tuple[str, TextChoice]:
     file, *settings = text.split(";")
     pairs = [setting.partition("=")[::2] for setting in settings]
     values = dict(pairs)
-    source, target = values.pop(SOURCE_LANGUAGE, ""), values.pop(TARGET_LANGUAGE, "")
+    tags = values.pop(SOURCE_LANGUAGE, ""), values.pop(TARGET_LANGUAGE, "")
     are_complete = all(value for _, value in pairs) and len({*dict(pairs)}) == len(pairs)
     if not are_complete or not all(map(NAME.fullmatch, (*values, *values.values()))):
         raise ValueError(
@@ -60,7 +62,12 @@ def split_choice(text: str) -> tuple[str, TextChoice]:
             f"{TARGET_LANGUAGE} or that of a control; names and values of controls match "
             f"{NAME.pattern}"
         )
-    return file, TextChoice(source, target, tuple(values.items()))
+    if not all(TAG.fullmatch(tag) for tag in tags if tag):
+        raise ValueError(f"{text}: want language tags such as de or pt-BR")
+    for name in values:
+        if (meant := name.replace("_", "-")) in (SOURCE_LANGUAGE, TARGET_LANGUAGE):
+            raise ValueError(f"{text}: {name} is no name of a control; {meant} is a language")
+    return file, TextChoice(*tags, tuple(values.items()))
 
 
 def chosen_controls(choices: Iterable[TextChoice]) -> dict[str, list[str]]:

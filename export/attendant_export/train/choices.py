@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from attendant.v1.bundle_pb2 import Control, ControlValue, Language, Manifest
+from attendant_manifest.translation_rules import MAX_CONTROL_VALUES, MAX_CONTROLS
 from tokenizers import Tokenizer
 
 from attendant_export.data.text_choice import (
@@ -21,14 +22,17 @@ def choice_tokens(choices: Choices) -> list[str]:
     """The special tokens of the languages and controls of training files.
 
     Only target languages have tokens, and only if there are several. Raises ValueError if some
-    files have a language and others have none.
+    files have a language and others have none, for a language in two spellings, and for more
+    controls or values than a bundle may have.
     """
     _tags(SOURCE_LANGUAGE, [choice.source_language for choice in choices])
     targets = _tags(TARGET_LANGUAGE, [choice.target_language for choice in choices])
     tokens = [_token(TARGET_LANGUAGE, tag) for tag in targets] if len(targets) > 1 else []
-    return tokens + [
-        _token(name, value) for name, values in chosen_controls(choices).items() for value in values
-    ]
+    controls = chosen_controls(choices)
+    _check_number("controls", len(controls), MAX_CONTROLS)
+    for name, values in controls.items():
+        _check_number(f"values of {name}", len(values), MAX_CONTROL_VALUES)
+    return tokens + [_token(name, value) for name, values in controls.items() for value in values]
 
 
 def facts_of_choices(choices: Choices, source: Tokenizer) -> Manifest | None:
@@ -61,7 +65,17 @@ def _token(name: str, value: str) -> str:
 
 
 def _tags(name: str, tags: Sequence[str]) -> list[str]:
-    """The distinct tags. Raises ValueError if only some files have one."""
+    """The distinct tags. Raises ValueError if only some files have one, or for two spellings."""
     if any(tags) and not all(tags):
         raise ValueError(f"{name}: want it for every file of training pairs or for none")
-    return list(dict.fromkeys(filter(None, tags)))
+    distinct = list(dict.fromkeys(filter(None, tags)))
+    first: dict[str, str] = {}
+    for tag in distinct:
+        if (other := first.setdefault(tag.lower(), tag)) != tag:
+            raise ValueError(f"{name}: {other} and {tag} are the same language: want one spelling")
+    return distinct
+
+
+def _check_number(what: str, number: int, most: int) -> None:
+    if number > most:
+        raise ValueError(f"the files of training pairs have {number} {what}, at most {most}")
