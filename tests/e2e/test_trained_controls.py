@@ -162,6 +162,20 @@ def test_a_choice_that_cannot_be_measured_or_added_ends_an_export_at_once(
     [
         ("--train formal.tsv;formality", "--train formal.tsv;formality: want FILE[;NAME=VALUE]..."),
         ("--train formal.tsv;Tone=x", "names and values of controls match"),
+        ("--train ;formality=formal", "a data file has an empty name"),
+        ("--train formal.tsv;target-language=../x", "want language tags such as de or pt-BR"),
+        (
+            "--train formal.tsv;source_language=en",
+            "source_language is no name of a control; source-language is a language",
+        ),
+        (
+            "--train formal.tsv;target-language=de --train french.tsv;target-language=DE",
+            "target-language: de and DE are the same language: want one spelling",
+        ),
+        (
+            " ".join(f"--train formal.tsv;c{i}=x" for i in range(33)),
+            "the files of training pairs have 33 controls, at most 32",
+        ),
         (
             "--train formal.tsv;target-language=de --train french.tsv",
             "target-language: want it for every file of training pairs or for none",

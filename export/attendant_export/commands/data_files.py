@@ -13,7 +13,13 @@ MAX_REPEATS = 1000
 
 
 def data_file(args: argparse.Namespace, name: str, or_folder: bool = False) -> Path:
-    """The path of a data file. Raises ValueError if it does not exist or has no base folder."""
+    """The path of a data file.
+
+    Raises ValueError if it does not exist or has no base folder, and for an empty name, which would
+    be that folder.
+    """
+    if not name:
+        raise ValueError("a data file has an empty name")
     if args.data_dir is None and not Path(name).is_absolute():
         raise ValueError(f"{name} needs a base folder: --data-dir or DATA_DIR")
     path = Path(args.data_dir or "", name)
