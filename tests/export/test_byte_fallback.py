@@ -11,6 +11,8 @@ from attendant_export.data.tokenizer import (
     unknown_token_id,
 )
 from attendant_export.data.translation_data import PairSource, TranslationData, TranslationTexts
+from attendant_export.models.shapes import transformer
+from attendant_export.runs.models import network_of_run
 
 from tests.support.bundles import sentence_pairs
 
@@ -89,3 +91,12 @@ def test_separate_vocabularies_know_the_words_of_their_side_only(tmp_path):
     assert known == [[True, False], [False, True]]
     [[sources], [targets]] = tokenizer.encode([("The teacher", "Der Lehrer")])
     assert (source.decode(sources), tokenizer.decode(targets)) == ("The teacher", "Der Lehrer")
+
+
+def test_a_run_with_two_vocabularies_is_not_resumed_with_a_network_that_shares_one(tmp_path):
+    (path := tmp_path / "pairs.tsv").write_text("dog\tHund\n", encoding="utf-8")
+    data = TranslationData((PairSource(path),), path, vocab_size=90, separate_vocabularies=True)
+    TranslationTexts(data, tmp_path).train_tokenizer().save(tmp_path)
+    shared = transformer(90, 8, 1, 8, 1, 1)
+    with pytest.raises(ValueError, match="has a vocabulary for each side.*--separate-vocab"):
+        network_of_run(shared, None, tmp_path)

@@ -45,11 +45,17 @@ def network_of_run(
 ) -> Architecture:
     """``architecture`` with the vocabularies of a run whose tokenizers have been written.
 
-    The vocabularies of imported models may have other sizes than their tokenizers, and stay.
+    The vocabularies of imported models may have other sizes than their tokenizers, and stay. Raises
+    ValueError for a network with one vocabulary if the run has one for each side.
     """
     if facts is not None and not has_new_vocabulary(facts):
         return architecture
     source, target = load_tokenizers(run_dir)
+    if target is not None and architecture.shares_embeddings:
+        raise ValueError(
+            f"{run_dir} has a vocabulary for each side, but the network of the options has one for "
+            "both: want --separate-vocabularies"
+        )
     sizes = [each.get_vocab_size() for each in (source, target or source)]
     return with_vocab_size(architecture, *sizes)
 
