@@ -57,3 +57,20 @@ def test_a_layer_of_another_width_is_refused(bge_m3):
     torch.save({"weight": torch.zeros(4, 5), "bias": torch.zeros(4)}, bge_m3 / "colbert_linear.pt")
     with pytest.raises(CheckpointError, match=r"colbert_linear.pt: the weights do not fit"):
         read_encoder(bge_m3)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.tensor(3.0), "want a matrix as weight, with at least one row"),
+        (torch.zeros(0, WIDTH), "want a matrix as weight, with at least one row"),
+        (
+            torch.eye(WIDTH).to_sparse(),
+            r"holds sparse tensors, which are not supported: \['weight'",
+        ),
+    ],
+)
+def test_what_is_no_matrix_of_a_layer_is_refused(weight, message, bge_m3):
+    torch.save({"weight": weight, "bias": torch.zeros(WIDTH)}, bge_m3 / "colbert_linear.pt")
+    with pytest.raises(CheckpointError, match=rf"colbert_linear.pt:? {message}"):
+        read_encoder(bge_m3)

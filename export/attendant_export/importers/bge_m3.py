@@ -35,9 +35,10 @@ def read_bge_m3_dense(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
     """The layer of vectors of tokens; raises CheckpointError."""
     path = checkpoint.path(COLBERT)
     weights = Weights([path])
-    if "weight" not in weights.shapes:
-        raise CheckpointError(f"{path}: weight is missing")
-    rows = weights.shapes["weight"][0]
+    shape = weights.shapes.get("weight", ())
+    if len(shape) != 2 or not shape[0]:
+        raise CheckpointError(f"{path}: want a matrix as weight, with at least one row")
+    rows = shape[0]
     part = TextVectors(dense_layers=[Dense(d_output=rows, has_bias=True)])
     with torch.device("meta"):
         layers = DenseLayers(part, d_model)

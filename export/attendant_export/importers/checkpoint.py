@@ -294,6 +294,8 @@ def _read_shapes(path: Path, tensors: dict[str, Tensor]) -> Iterator[tuple[str, 
         raise CheckpointError(f"{path} is not a file of tensors only: {reason}") from error
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise CheckpointError(f"{path} holds something else than named tensors")
+    if sparse := [name for name, tensor in content.items() if tensor.layout != torch.strided]:
+        raise CheckpointError(f"{path} holds sparse tensors, which are not supported: {sparse}")
     tensors.update(content)
     yield from ((name, tuple(tensor.shape)) for name, tensor in content.items())
 
