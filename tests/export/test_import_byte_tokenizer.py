@@ -54,6 +54,14 @@ def test_a_checkpoint_is_a_translation_model_of_bytes(byt5):
         assert translator.model.embedding.weight.shape[0] == 384
 
 
+@pytest.mark.parametrize("num_extra", [126, 10**9])
+def test_more_extra_tokens_than_the_model_has_are_refused(num_extra, byt5):
+    change_json(byt5 / "tokenizer_config.json", extra_ids=num_extra)
+    message = f"vocab_size is 384, want at least {259 + num_extra}"
+    with pytest.raises(CheckpointError, match=message):
+        byte_tokenizer(Checkpoint(byt5))
+
+
 def test_other_special_tokens_are_refused(byt5):
     change_json(byt5 / "tokenizer_config.json", pad_token="[PAD]")
     with pytest.raises(CheckpointError, match=r"pad_token is '\[PAD\]', which is not supported"):

@@ -22,7 +22,10 @@ def reads_bytes(checkpoint: Checkpoint) -> bool:
 
 
 def byte_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The tokenizer, which adds ``</s>``; raises CheckpointError for other special tokens."""
+    """The tokenizer, which adds ``</s>``; raises CheckpointError for other special tokens.
+
+    Also for more tokens than the model has.
+    """
     for name, token in SPECIAL.items():
         if (stated := stated_token(checkpoint, f"{name}_token", token)) != token:
             raise CheckpointError(
@@ -34,14 +37,25 @@ def byte_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(ids, [], unk_token=SPECIAL["unk"]))  # merges no bytes
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    num_extra = checkpoint.tokenizer_config.integer("extra_ids", default=NUM_EXTRA, minimum=0)
-    extra = [f"<extra_id_{i}>" for i in range(num_extra)]
-    tokenizer.add_special_tokens([*SPECIAL.values(), *extra])
+    tokenizer.add_special_tokens([*SPECIAL.values(), *_extra_tokens(checkpoint, len(texts))])
     eos = SPECIAL["eos"]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {eos}", special_tokens=[(eos, ids[eos])]
     )
     return tokenizer
+
+
+def _extra_tokens(checkpoint: Checkpoint, num_before: int) -> list[str]:
+    """The tokens after the first ``num_before``; raises CheckpointError if the model lacks them."""
+    num_extra = checkpoint.tokenizer_config.integer("extra_ids", default=NUM_EXTRA, minimum=0)
+    vocab_size = checkpoint.config.integer("vocab_size")
+    if num_before + num_extra > vocab_size:
+        raise CheckpointError(
+            f"{checkpoint.folder}: vocab_size is {vocab_size}, want at least "
+            f"{num_before + num_extra}, for {num_before} bytes and special tokens and "
+            f"{num_extra} extra_ids"
+        )
+    return [f"<extra_id_{i}>" for i in range(num_extra)]
 
 
 def _characters() -> list[str]:
