@@ -92,6 +92,15 @@ def test_the_first_of_several_workers_is_spared_from_floods_beside_a_light_calle
     assert flood.future.done()
 
 
+def test_a_call_beside_a_flood_wakes_one_worker_more_than_it_has_texts(clock):
+    first, *_ = workers_of(FakeEmbeddingModel(), clock, 4)
+
+    submit(first, FLOOD, 300)
+    assert [first.num_to_wake(num) for num in (1, 3, 300)] == [1, 3, 4]
+    submit(first, QUIET, 1)
+    assert [first.num_to_wake(num) for num in (1, 2, 300)] == [2, 3, 4]
+
+
 def test_a_single_worker_runs_the_texts_of_a_flood_beside_a_light_caller(clock):
     model = FakeEmbeddingModel()
     [only] = workers_of(model, clock, 1)

@@ -82,8 +82,8 @@ class EmbeddingScheduler(Scheduler):
 
     def num_to_wake(self, num_texts: int) -> int:
         """Idle workers to wake for a call of ``num_texts`` that was just submitted. Any thread."""
-        # Of several workers, a single text might wake only the one that may not take it.
-        return self.num_wanted if self._has_lanes() else super().num_to_wake(num_texts)
+        # One more than the texts, since the one that may not take them could be among these.
+        return super().num_to_wake(num_texts + 1 if self._has_lanes() else num_texts)
 
     @property
     def num_active(self) -> int:
