@@ -256,6 +256,14 @@ def test_the_weights_of_the_latest_validations_are_kept_and_averaged(tmp_path):
         checkpoint.read_mean(tmp_path, 3)
 
 
+def test_kept_weights_are_not_averaged_after_a_run_has_gone_on_without_keeping_any(tmp_path):
+    task = Recorded()
+    task.train(tmp_path, replace(OPTIONS, keep_checkpoints=2))
+    task.train(tmp_path, replace(OPTIONS, max_steps=15))
+    with pytest.raises(ValueError, match="no weights after step 12, but its last .* step 15"):
+        checkpoint.read_mean(tmp_path, 2)
+
+
 def test_weights_that_are_kept_are_the_validated_averages(tmp_path):
     task = Recorded()
 

@@ -189,7 +189,7 @@ def kept_weights(run_dir: Path) -> list[Path]:
 def read_mean(run_dir: Path, num_averaged: int) -> dict[str, Tensor]:
     """The mean of the weights of the last ``num_averaged`` validations.
 
-    Raises ValueError if a run has not kept as many.
+    Raises ValueError if a run has not kept as many, or has gone on without keeping any.
     """
     found = kept_weights(run_dir)
     if len(found) < num_averaged:
@@ -197,12 +197,24 @@ def read_mean(run_dir: Path, num_averaged: int) -> dict[str, Tensor]:
             f"--average {num_averaged}: {run_dir} has kept the weights of {len(found)} "
             "validations; --keep-checkpoints of a training keeps more"
         )
+    _check_kept_last(run_dir, int(found[-1].stem))
     parts = map(read_weights, found[-num_averaged:])
     total = {name: tensor.double() for name, tensor in next(parts).items()}
     for part in parts:
         for name, tensor in part.items():
             total[name] += tensor
     return {name: (tensor / num_averaged).float() for name, tensor in total.items()}
+
+
+def _check_kept_last(run_dir: Path, step: int) -> None:
+    """Raise ValueError if the last validation was not that after ``step``."""
+    last = find_last(run_dir)
+    validated = step if last is None else read_json(last / STATE).get("validated_step", step)
+    if validated != step:
+        raise ValueError(
+            f"--average: {run_dir} has kept no weights after step {step:,}, but its last "
+            f"validation was after step {validated:,}; go on with --keep-checkpoints"
+        )
 
 
 def read_average(last: Path) -> dict[str, Tensor]:
