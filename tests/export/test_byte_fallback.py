@@ -100,3 +100,10 @@ def test_a_run_with_two_vocabularies_is_not_resumed_with_a_network_that_shares_o
     shared = transformer(90, 8, 1, 8, 1, 1)
     with pytest.raises(ValueError, match="has a vocabulary for each side.*--separate-vocab"):
         network_of_run(shared, None, tmp_path)
+
+
+def test_a_tokenizer_without_any_text_is_refused(tmp_path):
+    (path := tmp_path / "empty.tsv").touch()
+    data = TranslationData((PairSource(path),), path, tokenizer_kind=UNIGRAM_BYTES)
+    with pytest.raises(ValueError, match="there is no text to train on"):
+        TranslationTexts(data, tmp_path / "cache").train_tokenizer()

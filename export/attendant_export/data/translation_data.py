@@ -157,8 +157,10 @@ class TranslationTexts:
         """Train one tokenizer, or one for each side, on a sample of the texts.
 
         That of the sources has the special tokens ``others`` as well. Raises ValueError as
-        `train_translation_tokenizer`.
+        `train_translation_tokenizer`, and if there is no text.
         """
+        if not any(map(len, self.parts)):
+            raise ValueError("there is no text to train on")
         if not self._data.separate_vocabularies:
             return PairTokenizer.of_run(self._train_tokenizer(BOTH_SIDES, others))
         source, target = slice(0, 1), slice(1, 2)
