@@ -173,6 +173,7 @@ def set_license(bundle: Path, license_: str) -> None:
         (None, ["--dimensions=33"], "--dimensions 33: the vectors of tiny-bert/1 have 32 val", 2),
         (None, ["--dimensions=0"], "--dimensions: 0 is not an integer of at least 1", 2),
         (None, ["--sif-coefficient=0"], "--sif-coefficient: 0 is not a number above 0", 2),
+        (None, ["--sif-coefficient=1e-300"], "the vectors of all tokens are 0", 2),
         (None, ["--max-tokens=0"], "max_tokens must be between 1 and 65536", 2),
         (None, ["--precisions=fp8"], "precisions must be some of", 2),
         (None, ["--text=none.txt"], "none.txt: no such file or folder", 2),

@@ -73,9 +73,9 @@ class StaticOptions:
 def distill_static(teacher_dir: Path, bundles_dir: Path, options: StaticOptions) -> Path:
     """Write static embeddings of the bundle ``teacher_dir`` to ``bundles_dir/<name>/<version>``.
 
-    Returns that folder. Raises ValueError for a bad option and as `TokenTeacher` and
-    `count_tokens`, BundleError if the bundle exists or the teacher is damaged, and ParityError if
-    the graphs differ from the model. A failure leaves no files.
+    Returns that folder. Raises ValueError for a bad option, for vectors that are all 0, and as
+    `TokenTeacher` and `count_tokens`, BundleError if the bundle exists or the teacher is damaged,
+    and ParityError if the graphs differ from the model. A failure leaves no files.
     """
     begun = time.monotonic()
     teacher = TokenTeacher(teacher_dir)
@@ -118,7 +118,10 @@ def _tokenizer(path: Path) -> Tokenizer:
 def _table(
     teacher: TokenTeacher, tokenizer: Tokenizer, options: StaticOptions
 ) -> NDArray[np.float32]:
-    """The vector of each token (vocab, dimensions); zeros for tokens that texts do not have."""
+    """The vector of each token (vocab, dimensions); zeros for tokens that texts do not have.
+
+    Raises ValueError if all are zeros.
+    """
     vocab_size = teacher.manifest.architecture.source_embeddings.vocab_size
     token_ids = _tokens_of_texts(tokenizer)
     if options.texts:
@@ -130,6 +133,11 @@ def _table(
     vectors = principal_components(teacher.embed(token_ids), frequencies, dimensions)
     table = np.zeros((vocab_size, dimensions), np.float32)
     table[token_ids] = vectors * sif_weights(frequencies, _coefficient(options))[:, None]
+    if not table.any():
+        raise ValueError(
+            "the vectors of all tokens are 0: the teacher gives all tokens the same vector, or "
+            "--sif-coefficient is too small"
+        )
     return table
 
 
