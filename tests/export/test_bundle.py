@@ -252,7 +252,7 @@ def test_quality_is_measured_with_the_default_of_a_control(run, tmp_path, monkey
     monkeypatch.setattr(translation.TranslationExport, "_open", lambda *_: None)
     monkeypatch.setattr(translation, "measure_translation", lambda *args: found.append(args[-1]))
     monkeypatch.setattr(
-        export, "_write_model", lambda made, draft, _: made.measure(PrecisionGraphs(), *draft.tests)
+        export, "write_model", lambda made, draft, *_: made.measure(PrecisionGraphs(), *draft.tests)
     )
 
     export_bundle(run / "run", tmp_path, replace(wanted, test_pairs=tests))
