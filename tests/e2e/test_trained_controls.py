@@ -162,6 +162,8 @@ def test_a_choice_that_cannot_be_measured_or_added_ends_an_export_at_once(
     [
         ("--train formal.tsv;formality", "--train formal.tsv;formality: want FILE[;NAME=VALUE]..."),
         ("--train formal.tsv;Tone=x", "names and values of controls match"),
+        ("--train formal.tsv;tone=a;tone=b", "each name once"),
+        ("--train formal.tsv;target-language=German.", "with a tag such as de or pt-BR"),
         (
             "--train formal.tsv;target-language=de --train french.tsv",
             "target-language: want it for every file of training pairs or for none",

@@ -1,4 +1,4 @@
-"""Makes a bundle of static embeddings from a bundle of an embedding model.
+"""Distils a bundle of static embeddings from a bundle of an embedding model.
 
 The method follows Model2Vec (Tulkens and van Dongen, 2024), see decision 0096.
 """
@@ -56,7 +56,7 @@ class StaticOptions:
     dimensions: int | None = None
     """Dimension of the vectors. None: `DIMENSIONS`, or the teacher's if that is less."""
     texts: tuple[Path, ...] = ()
-    """Files and folders of text in which tokens are counted. None: frequencies of Zipf's law."""
+    """Files and folders of text in which tokens are counted. Empty: frequencies of Zipf's law."""
     coefficient: float | None = None
     """The frequency of a token with half the weight of a very rare one. None: the default."""
     test_pairs: tuple[Path, ...] = ()
