@@ -60,7 +60,7 @@ def test_a_manifest_describes_a_translation_bundle_completely(translation_bundle
 
 def test_shortlists_are_for_translation_models(run, embedding_bundle, tmp_path):
     wanted = options(run, shortlist_pairs=run / "data" / "train.tsv")
-    with pytest.raises(ValueError, match="shortlists are for translation models"):
+    with pytest.raises(ValueError, match="--shortlists is for translation models"):
         export_bundle(embedding_bundle.parents[1] / ".tiny-bert-1" / "run", tmp_path, wanted)
 
 
