@@ -82,8 +82,8 @@ def check_new_tokenizer(folder: Path) -> None:
     facts = start_facts(folder)
     if facts is not None and not has_trained_vocabulary(facts):
         raise ValueError(
-            f"--new-tokenizer: the model in {folder} is an imported one and keeps its tokenizer: "
-            "its special tokens and defaults belong to it"
+            f"--new-tokenizer: the model in {folder} is an imported one and keeps its tokenizer, "
+            "to which its special tokens and defaults belong"
         )
 
 
