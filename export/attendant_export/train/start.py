@@ -77,8 +77,13 @@ def start_facts(folder: Path) -> Manifest | None:
     return None if is_plain else facts
 
 
-def check_new_tokenizer(folder: Path) -> None:
-    """Raise ValueError if the model of a run folder or a bundle must keep its tokenizer."""
+def check_new_tokenizer(folder: Path | None) -> None:
+    """Raise ValueError if no model gives the initial weights, or one that keeps its tokenizer.
+
+    ``folder`` is its run folder or bundle.
+    """
+    if folder is None:
+        raise ValueError("new_tokenizer: is for a training that starts from other weights")
     facts = start_facts(folder)
     if facts is not None and not has_trained_vocabulary(facts):
         raise ValueError(

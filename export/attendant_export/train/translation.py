@@ -152,8 +152,6 @@ def train_translation(
     """
     check_decoder_heads(architecture)
     if new_tokenizer:
-        if init_from is None:
-            raise ValueError("new_tokenizer: is for a training that starts from other weights")
         check_new_tokenizer(init_from)
     valid = read_validation(data, options.seed)  # First: it is small, so mistakes show at once.
     run_dir.mkdir(parents=True, exist_ok=True)
