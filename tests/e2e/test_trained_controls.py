@@ -201,3 +201,4 @@ def test_a_choice_that_the_model_cannot_have_is_refused(
     assert stop.value.code == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert problem in message
+    assert not (tmp_path / "run/tokenizer.json").exists()  # at once: it takes minutes to train
