@@ -162,6 +162,8 @@ def test_a_choice_that_cannot_be_measured_or_added_ends_an_export_at_once(
     [
         ("--train formal.tsv;formality", "--train formal.tsv;formality: want FILE[;NAME=VALUE]..."),
         ("--train formal.tsv;Tone=x", "names and values of controls match"),
+        ("--train formal.tsv;tone=a;tone=b", "each name once"),
+        ("--train formal.tsv;target-language=German.", "with a tag such as de or pt-BR"),
         (
             "--train formal.tsv;target-language=de --train french.tsv",
             "target-language: want it for every file of training pairs or for none",
@@ -199,3 +201,4 @@ def test_a_choice_that_the_model_cannot_have_is_refused(
     assert stop.value.code == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert problem in message
+    assert not (tmp_path / "run/tokenizer.json").exists()  # at once: it takes minutes to train

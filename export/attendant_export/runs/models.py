@@ -14,7 +14,7 @@ from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
 from attendant_export.runs.config import RunConfig, read_config
-from attendant_export.runs.text_facts import has_new_vocabulary, pair_tokenizer, read_facts
+from attendant_export.runs.text_facts import has_trained_vocabulary, pair_tokenizer, read_facts
 
 
 def new_model(config: RunConfig) -> EncoderDecoder | Encoder:
@@ -47,7 +47,7 @@ def network_of_run(
 
     The vocabularies of imported models may have other sizes than their tokenizers, and stay.
     """
-    if facts is not None and not has_new_vocabulary(facts):
+    if facts is not None and not has_trained_vocabulary(facts):
         return architecture
     source, target = load_tokenizers(run_dir)
     sizes = [each.get_vocab_size() for each in (source, target or source)]
