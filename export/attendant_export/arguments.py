@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         _command(
             commands,
             "distill-static",
-            "write static embeddings, means of vectors of tokens, that an embedding bundle teaches",
+            "distil an embedding bundle into static embeddings, one vector for each token",
         )
     )
     _add_import(

@@ -47,7 +47,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--init-from",
         type=Path,
         help="run folder or bundle, also an imported one, that gives the initial weights and the "
-        "tokenizer and, for translation, the sizes, if all options of sizes are the default ones; "
+        "tokenizer and, for translation, the sizes, if all size options have their defaults; "
         "after a start from a bundle, the data card of an export must also list the data of the "
         "bundle",
     )
@@ -82,7 +82,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--keep-checkpoints",
         type=RANGES["keep_checkpoints"],
         default=0,
-        help="latest validations whose weights are kept, so that export --average can average them",
+        help="number of latest validations whose weights are kept, for export --average",
     )
     parser.add_argument(
         "--tensorboard",
@@ -145,7 +145,7 @@ def _add_pairs(parser: argparse.ArgumentParser) -> None:
         help="training pairs, source<TAB>target: a file, plain or .gz, .xz or .bz2, or a folder of "
         "such files; may be repeated, all with weights or none; an epoch has as many pairs as all "
         "files, each file in the share of its weight; NAME is source-language, target-language or "
-        "a control of your choice, such as formality, which requests can choose then; "
+        "a control of your choice, such as formality, which requests can then choose; "
         f"default: {TATOEBA_TRAIN}",
     )
     parser.add_argument(

@@ -91,7 +91,8 @@ def main(data: Path, folder: Path) -> None:
             if normalized(text) and normalized(text) not in excluded and text not in known
         ]
         generator.shuffle(kept)
-        known.update(kept := kept[: NUM_TEXTS[name]])
+        kept = kept[: NUM_TEXTS[name]]
+        known.update(kept)
         (folder / f"{name}.txt").write_text("".join(f"{text}\n" for text in kept), encoding="utf-8")
 
 

@@ -79,7 +79,7 @@ class CallTooLarge(InvalidRequest):
 
 
 class LanguageUnknown(InvalidRequest):
-    """A call's model, or the library for detection, lacks a language of the request.
+    """The model of a call, or the language detector, lacks a language of the request.
 
     ``languages`` is its tag, by the name of its field.
     """

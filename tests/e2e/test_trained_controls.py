@@ -163,7 +163,6 @@ def test_a_choice_that_cannot_be_measured_or_added_ends_an_export_at_once(
         ("--train formal.tsv;formality", "--train formal.tsv;formality: want FILE[;NAME=VALUE]..."),
         ("--train formal.tsv;Tone=x", "names and values of controls match"),
         ("--train ;formality=formal", "a data file has an empty name"),
-        ("--train formal.tsv;target-language=../x", "want language tags such as de or pt-BR"),
         (
             "--train formal.tsv;source_language=en",
             "source_language is no name of a control; source-language is a language",
@@ -176,6 +175,8 @@ def test_a_choice_that_cannot_be_measured_or_added_ends_an_export_at_once(
             " ".join(f"--train formal.tsv;c{i}=x" for i in range(33)),
             "the files of training pairs have 33 controls, at most 32",
         ),
+        ("--train formal.tsv;tone=a;tone=b", "each name once"),
+        ("--train formal.tsv;target-language=German.", "with a tag such as de or pt-BR"),
         (
             "--train formal.tsv;target-language=de --train french.tsv",
             "target-language: want it for every file of training pairs or for none",
@@ -213,3 +214,4 @@ def test_a_choice_that_the_model_cannot_have_is_refused(
     assert stop.value.code == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert problem in message
+    assert not (tmp_path / "run/tokenizer.json").exists()  # at once: it takes minutes to train

@@ -60,7 +60,7 @@ def test_a_manifest_describes_a_translation_bundle_completely(translation_bundle
 
 def test_shortlists_are_for_translation_models(run, embedding_bundle, tmp_path):
     wanted = options(run, shortlist_pairs=run / "data" / "train.tsv")
-    with pytest.raises(ValueError, match="shortlists are for translation models"):
+    with pytest.raises(ValueError, match="--shortlists is for translation models"):
         export_bundle(embedding_bundle.parents[1] / ".tiny-bert-1" / "run", tmp_path, wanted)
 
 
@@ -252,7 +252,7 @@ def test_quality_is_measured_with_the_default_of_a_control(run, tmp_path, monkey
     monkeypatch.setattr(translation.TranslationExport, "_open", lambda *_: None)
     monkeypatch.setattr(translation, "measure_translation", lambda *args: found.append(args[-1]))
     monkeypatch.setattr(
-        export, "_write_model", lambda made, draft, _: made.measure(PrecisionGraphs(), *draft.tests)
+        export, "write_model", lambda made, draft, *_: made.measure(PrecisionGraphs(), *draft.tests)
     )
 
     export_bundle(run / "run", tmp_path, replace(wanted, test_pairs=tests))

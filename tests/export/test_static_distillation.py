@@ -71,13 +71,14 @@ def test_tokens_are_counted_in_files_folders_and_both_sides_of_pairs(tmp_path):
     tokenizer.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "one.txt").write_text("the a\nthe\n")
-    (tmp_path / "two.tsv").write_text("of the\tthe is\n")
+    (tmp_path / "two.tsv").write_text("of the\tthe is\n[PAD]\t[PAD]\n")  # no special tokens
     counts = count_tokens([tmp_path / "texts", tmp_path / "two.tsv"], tokenizer, 20)
     assert {WORDS[i]: counts[i] for i in np.flatnonzero(counts)} == {
         "the": 4,
         "a": 1,
         "of": 1,
         "is": 1,
+        "[UNK]": 2,
     }
     assert len(counts) == 20
     np.testing.assert_allclose(counted_frequencies(np.array([0, 3])), [0.2, 0.8])
@@ -119,7 +120,7 @@ def test_rows_are_those_of_the_teacher_without_tokens_that_no_text_has(tmp_path,
 def test_a_teacher_embeds_tokens_with_its_special_tokens_and_without_its_prompt(
     tmp_path, no_original, monkeypatch
 ):
-    monkeypatch.setattr(token_teacher, "NUM_TOKENS", 2)
+    monkeypatch.setattr(token_teacher, "BATCH_SIZE", 2)
     config = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
     source = write_sentence_transformer(
         tmp_path / "source", config | {"include_prompt": False}, dense=[{"out_features": 5}]

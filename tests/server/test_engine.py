@@ -166,6 +166,18 @@ def test_the_texts_of_one_call_are_shared_among_workers():
     assert engine.drain(TIMEOUT)
 
 
+def test_single_texts_of_a_bulk_caller_wake_a_worker_that_may_take_them_beside_a_light_caller():
+    idle = {"idle_seconds": 10 * TIMEOUT}  # so that no worker looks for work without being woken
+    engine = new_engine(FakeTranslationModel(), FakeEmbeddingModel(), num_workers=2, **idle)
+    engine.start()
+    for caller in (Caller("light"), *[Caller("bulk", is_bulk=True)] * 4):
+        call = EmbedCall([[1]], ("mean_pooled",))
+        call.caller = caller
+        engine.submit("bert", call)
+        assert call.future.result(TIMEOUT)
+    assert engine.drain(TIMEOUT)
+
+
 def test_when_one_worker_dies_the_calls_of_all_are_answered(caplog):
     caplog.set_level(logging.CRITICAL + 1)
 

@@ -85,8 +85,10 @@ def test_the_first_of_several_workers_is_spared_from_floods_beside_a_light_calle
     assert other.has_work
     other.advance(is_alone=True)
     assert len(model.batches) == 2
+    assert not flood.future.done()
 
     clock.now += LANE_SECONDS
+    assert spared.has_work
     while spared.has_work:
         spared.advance(is_alone=True)
     assert flood.future.done()

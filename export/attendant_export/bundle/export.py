@@ -16,13 +16,12 @@ from attendant.v1.bundle_pb2 import (
     Manifest,
     PrecisionGraphs,
     Provenance,
-    TrainingData,
 )
 from attendant.v1.text_pb2 import TEXT_NORMALIZATION_STANDARD
 from attendant_manifest import MANIFEST_VERSION, rules
 
 from attendant_export.bundle.controls import ControlOption
-from attendant_export.bundle.data_card import DataCard
+from attendant_export.bundle.data_card import DataCard, training_data
 from attendant_export.bundle.draft import Draft
 from attendant_export.bundle.exchange import describe_replaced, replaced_folder, sync_tree
 from attendant_export.bundle.glossaries import GlossaryFile, add_glossaries
@@ -36,7 +35,7 @@ from attendant_export.data.corpus import Corpus
 from attendant_export.data.text_choice import NO_CHOICE, ChosenFile, TextChoice
 from attendant_export.progress import progress
 from attendant_export.runs import checkpoint
-from attendant_export.runs.records import read_run_record
+from attendant_export.runs.records import RunRecord, read_run_record
 from attendant_export.runs.text_facts import read_facts
 
 logger = logging.getLogger(__name__)
@@ -99,24 +98,30 @@ class ExportOptions:
 def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> Path:
     """Export the model of a run to ``bundles_dir/<name>/<version>`` and return that folder.
 
-    Raises BundleError if the folder exists and ParityError if the graphs differ from the model. A
-    failed export leaves no files. Files that a killed export of the same bundle left are removed.
+    Raises BundleError if the folder exists, ValueError for options that do not fit the model, and
+    ParityError if the graphs differ from the model. A failed export leaves no files. Files that a
+    killed export of the same bundle left are removed.
     """
     kind = kind_of_run(run_dir)
-    if options.shortlist_pairs is not None and not kind.can_have_shortlists:
-        raise ValueError("shortlists are for translation models")
-    if options.controls and kind.value != MODEL_KIND_TRANSLATION:
-        raise ValueError("--control is for translation models")
-    choices = [options.valid_choice, *(test.choice for test in options.test_pairs)]
-    if any(choices) and kind.value != MODEL_KIND_TRANSLATION:
-        raise ValueError("languages and controls of files are for translation models")
-    if options.glossaries and kind.value != MODEL_KIND_TRANSLATION:
-        raise ValueError("--glossary is for translation models")
+    if kind.value != MODEL_KIND_TRANSLATION:
+        _refuse_translation_options(options)
     with new_bundle(bundles_dir, options.name, options.version) as (folder, scratch):
         draft = _new_draft(kind, run_dir, folder, scratch, options)
         export = kind.new_export(run_dir, draft, options.controls, options.num_averaged)
         write_model(export, draft, options.data_card, options.glossaries)
     return bundles_dir / options.name / options.version
+
+
+def _refuse_translation_options(options: ExportOptions) -> None:
+    choices = [options.valid_choice, *(test.choice for test in options.test_pairs)]
+    for is_given, what in (
+        (options.shortlist_pairs is not None, "--shortlists is"),
+        (bool(options.controls), "--control is"),
+        (any(choices), "languages and controls of files are"),
+        (bool(options.glossaries), "--glossary is"),
+    ):
+        if is_given:
+            raise ValueError(f"{what} for translation models")
 
 
 @contextmanager
@@ -225,21 +230,18 @@ def _new_manifest(kind: ModelKind, run_dir: Path, options: ExportOptions) -> Man
 def _provenance(run_dir: Path, options: ExportOptions) -> Provenance:
     record = read_run_record(run_dir)
     return Provenance(
-        data=[
-            TrainingData(name=source.name, license=source.license, credit=source.credit)
-            for source in options.data_card.data
-        ],
+        data=training_data(options.data_card),
         trainer_version=record.trainer_version,
         seed=record.seed or 0,
-        recipe=_recipe(run_dir, options),
+        recipe=_recipe(run_dir, options, record),
         created=date.today().isoformat(),
         hardware=options.hardware or record.hardware,
         training_seconds=_training_seconds(run_dir),
     )
 
 
-def _recipe(run_dir: Path, options: ExportOptions) -> str:
-    recipe = options.recipe or read_run_record(run_dir).recipe
+def _recipe(run_dir: Path, options: ExportOptions, record: RunRecord) -> str:
+    recipe = options.recipe or record.recipe
     if options.num_averaged is None:
         return recipe
     kept = checkpoint.kept_weights(run_dir)[-options.num_averaged :]

@@ -58,7 +58,6 @@ class ModelKind:
     """Value of the kind in the manifest."""
     read_sizes: Callable[[Architecture], Message]
     """Sizes of a network of this kind."""
-    can_have_shortlists: bool
     example_output: str
     """Title of the outputs in the model card."""
     set_languages: Callable[[Manifest, Sequence[str], Manifest | None], None]
@@ -88,7 +87,6 @@ TRANSLATION = ModelKind(
     name=TRANSLATION_RUN,
     value=bundle_pb2.MODEL_KIND_TRANSLATION,
     read_sizes=translation_sizes,
-    can_have_shortlists=True,
     example_output="greedy translation",
     set_languages=translation.set_languages,
     describe_use=translation.describe_use,
@@ -100,7 +98,6 @@ EMBEDDING = ModelKind(
     name=BERT_RUN,
     value=bundle_pb2.MODEL_KIND_EMBEDDING,
     read_sizes=embedding_sizes,
-    can_have_shortlists=False,
     example_output="best guesses",
     set_languages=embedding.set_languages,
     describe_use=embedding.describe_use,

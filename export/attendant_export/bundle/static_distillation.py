@@ -1,4 +1,4 @@
-"""Makes a bundle of static embeddings from a bundle of an embedding model.
+"""Distils a bundle of static embeddings from a bundle of an embedding model.
 
 The method follows Model2Vec (Tulkens and van Dongen, 2024), see decision 0096.
 """
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from attendant.v1.bundle_pb2 import Manifest, Provenance, TrainingData
+from attendant.v1.bundle_pb2 import Manifest, Provenance
 from attendant_manifest import MANIFEST_VERSION
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from attendant_export import __version__
-from attendant_export.bundle.data_card import DataCard
+from attendant_export.bundle.data_card import DataCard, data_of, training_data
 from attendant_export.bundle.description import describe_origin
 from attendant_export.bundle.draft import Draft
 from attendant_export.bundle.embedding import EmbeddingExport
@@ -56,7 +56,7 @@ class StaticOptions:
     dimensions: int | None = None
     """Dimension of the vectors. None: `DIMENSIONS`, or the teacher's if that is less."""
     texts: tuple[Path, ...] = ()
-    """Files and folders of text in which tokens are counted. None: frequencies of Zipf's law."""
+    """Files and folders of text in which tokens are counted. Empty: frequencies of Zipf's law."""
     coefficient: float | None = None
     """The frequency of a token with half the weight of a very rare one. None: the default."""
     test_pairs: tuple[Path, ...] = ()
@@ -168,13 +168,12 @@ def _card(teacher: TokenTeacher) -> DataCard:
     manifest, credit = teacher.manifest, f"The embedding model {teacher.name}"
     if manifest.provenance.HasField("imported_from"):
         credit += f", imported from {describe_origin(manifest.provenance.imported_from)}"
-    data = [DataSource(d.name, d.license, d.credit) for d in manifest.provenance.data]
-    data.append(DataSource(f"vectors of {teacher.name}", manifest.license, f"{credit}."))
+    vectors = DataSource(f"vectors of {teacher.name}", manifest.license, f"{credit}.")
     return DataCard(
         description=f"Static embeddings, distilled from {teacher.name}.",
         license=manifest.license,
         languages=list(manifest.languages),
-        data=data,
+        data=[*data_of(manifest), vectors],
         intended_use="Fast vectors of texts for search and comparison.",
         weaknesses=[
             "The vector of a text is a weighted mean of one vector for each token, so neither the "
@@ -194,7 +193,7 @@ def _manifest(teacher: TokenTeacher, card: DataCard, options: StaticOptions) -> 
         credits=list(dict.fromkeys(credits)),
         languages=card.languages,
         provenance=Provenance(
-            data=[TrainingData(name=d.name, license=d.license, credit=d.credit) for d in card.data],
+            data=training_data(card),
             trainer_version=__version__,
             recipe=_recipe(teacher, options),
             created=date.today().isoformat(),

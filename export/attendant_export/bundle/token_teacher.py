@@ -17,21 +17,23 @@ from attendant_export.models.text_vectors import POOLINGS
 from attendant_export.progress import progress
 from attendant_export.verify.embedding import EmbeddingGraphs, FloatArray
 
-NUM_TOKENS = 256
-"""Tokens of a batch."""
+BATCH_SIZE = 256
+"""Tokens that are embedded together."""
 NO_DERIVATIVES = re.compile(r"\bND\b|\bNo ?Deriv", re.IGNORECASE)
 """A part of names of licences that forbid derived works, such as CC-BY-NC-ND-4.0.
 
-Cards of model hubs write these names in lower case."""
+Model cards on hubs have such names in small letters.
+"""
 
 
 class TokenTeacher:
-    """An embedding bundle that embeds tokens."""
+    """An embedding bundle whose vectors of single tokens are taught to another model."""
 
     def __init__(self, folder: Path) -> None:
         """Raises BundleError for a damaged bundle and ValueError for one that cannot teach.
 
-        Such a bundle has no embedding model, or its licence is missing or forbids derived works.
+        A bundle cannot teach if its model is no embedding model, or if its licence is missing or
+        forbids derived works.
         """
         self.manifest = read_manifest(folder)
         title, license_ = f"--teacher {folder}", self.manifest.license
@@ -66,8 +68,8 @@ class TokenTeacher:
         before = [special.cls_id] if special.HasField("cls_id") else []
         after = [special.sep_id] if special.HasField("sep_id") else []
         found = np.empty((len(token_ids), self.dimension), np.float32)
-        for start in progress(range(0, len(token_ids), NUM_TOKENS), "embedding tokens"):
-            texts = [[*before, each, *after] for each in token_ids[start : start + NUM_TOKENS]]
+        for start in progress(range(0, len(token_ids), BATCH_SIZE), "embedding tokens"):
+            texts = [[*before, each, *after] for each in token_ids[start : start + BATCH_SIZE]]
             (found[start : start + len(texts)],) = self._graphs.run(
                 texts, [f"{self.pooling}_pooled"]
             )

@@ -166,9 +166,9 @@ def _translation_data(args: argparse.Namespace, separate_vocabularies: bool) -> 
 
 
 def _translation_network(args: argparse.Namespace) -> Architecture:
-    """The network of the options, or of the initial weights if all options have their defaults."""
-    are_default = all(getattr(args, name) == args.parser.get_default(name) for name in SIZES)
-    if args.init_from is not None and are_default:
+    """The network of the `SIZES`, or of the initial weights if all of these have their defaults."""
+    have_defaults = all(getattr(args, name) == args.parser.get_default(name) for name in SIZES)
+    if args.init_from is not None and have_defaults:
         return start_architecture(args.init_from)
     with _naming_widths(args):
         architecture = transformer(
@@ -192,7 +192,10 @@ def run_train_translation(args: argparse.Namespace) -> None:
     options = _training_options(args)
     has_new_tokenizer = args.init_from is None or args.new_tokenizer
     if args.tokenizer != BPE and not has_new_tokenizer:
-        raise ValueError("--tokenizer: is for a new tokenizer; --init-from has one")
+        raise ValueError(
+            "--tokenizer: is for a new tokenizer; that of --init-from is kept unless "
+            "--new-tokenizer is given"
+        )
     recipe = translation_recipe(
         *(architecture, args.dropout, data, options, args.label_smoothing), has_new_tokenizer
     )

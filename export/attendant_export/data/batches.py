@@ -107,8 +107,12 @@ def encode_in_pieces(
 
 
 def encode_whole(texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> list[np.ndarray]:
-    """Token ids of each text, truncated to ``max_tokens``; the final special token is kept."""
+    """Token ids of each text, `truncated` to ``max_tokens``."""
     return [
-        np.array([*ids[:-1][: max_tokens - 1], *ids[-1:]], dtype=np.int32)
-        for ids in encode(texts, tokenizer)
+        np.array(truncated(ids, max_tokens), dtype=np.int32) for ids in encode(texts, tokenizer)
     ]
+
+
+def truncated(token_ids: Sequence[int], max_tokens: int) -> list[int]:
+    """The first ``max_tokens`` of a text; the last one is kept, which may end every text."""
+    return [*token_ids[:-1][: max_tokens - 1], *token_ids[-1:]]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from attendant_export.data.batches import encode
+from attendant_export.data.batches import encode, truncated
 from attendant_export.data.tokenizer import (
     BOS,
     PAD,
@@ -120,14 +120,11 @@ class PairTokenizer:
     def encode_sources(
         self, texts: Sequence[str], marks: Marks = NO_MARKS, max_tokens: int | None = None
     ) -> list[list[int]]:
-        """The token ids of sources with ``marks``, at most ``max_tokens`` in all.
-
-        The end of a longer text is left out, but not its final special token.
-        """
+        """The token ids of sources with ``marks``, `truncated` to ``max_tokens`` in all."""
         encoded = self.source.encode(texts)
         if max_tokens is not None:
             room = max_tokens - len(marks.around_source(()))
-            encoded = ([*ids[:-1][: room - 1], ids[-1]] for ids in encoded)
+            encoded = (truncated(ids, room) for ids in encoded)
         return [marks.around_source(ids) for ids in encoded]
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -89,9 +89,8 @@ def learn_shortlists(
     rank = np.arange(len(sources)) - np.repeat(first, num)  # within the same source token
     best = rank < num_translations - 1
     translations[sources[best], rank[best] + 1] = translated[best]
-    translations[list(read.special_ids)] = frequent[
-        0
-    ]  # Padding of a source must not change its shortlist.
+    # Padding of a source must not change its shortlist.
+    translations[list(read.special_ids)] = frequent[0]
     return Shortlists(frequent.astype(np.int32), translations)
 
 

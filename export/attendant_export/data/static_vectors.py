@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from attendant_export.data.bad_lines import BadLines
+from attendant_export.data.batches import encode
 from attendant_export.data.text_files import files_of, numbered_lines
 
 CHUNK_LINES = 10_000
-"""Lines that are tokenized at a time."""
+"""Lines that are read at a time."""
 
 
 def count_tokens(paths: Sequence[Path], tokenizer: Tokenizer, vocab_size: int) -> NDArray[np.int64]:
@@ -30,8 +31,7 @@ def count_tokens(paths: Sequence[Path], tokenizer: Tokenizer, vocab_size: int) -
         lines = (line for _, line in numbered_lines(file, bad_lines))
         while chunk := list(islice(lines, CHUNK_LINES)):
             texts = [text for line in chunk for text in line.split("\t")]
-            encoded = tokenizer.encode_batch_fast(texts)
-            ids = np.fromiter(chain.from_iterable(each.ids for each in encoded), np.int64)
+            ids = np.fromiter(chain.from_iterable(encode(texts, tokenizer)), np.int64)
             counts += np.bincount(ids, minlength=vocab_size)
     bad_lines.refuse()
     if not counts.any():

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-SOURCE_LANGUAGE, TARGET_LANGUAGE = "source-language", "target-language"
+LANGUAGES = SOURCE_LANGUAGE, TARGET_LANGUAGE = "source-language", "target-language"
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
 """Names of controls and of their values, as in manifests."""
-TAG = re.compile(r"(?=.{1,100}$)[a-z0-9]{1,8}([-_][a-z0-9]{1,8})*", re.ASCII | re.IGNORECASE)
-"""Tags of languages that requests can have."""
+TAG = re.compile(r"(?=.{1,100}$)[A-Za-z0-9]{1,8}([-_][A-Za-z0-9]{1,8})*")
+"""Tags of languages that a server accepts in requests."""
 WANTED = "FILE[;NAME=VALUE]..."
 
 
@@ -28,11 +28,8 @@ class TextChoice:
         return self != NO_CHOICE
 
     def __str__(self) -> str:
-        languages = {
-            SOURCE_LANGUAGE: self.source_language,
-            TARGET_LANGUAGE: self.target_language,
-        }
-        given = [*((name, tag) for name, tag in languages.items() if tag), *self.controls]
+        languages = zip(LANGUAGES, (self.source_language, self.target_language), strict=True)
+        given = [*((name, tag) for name, tag in languages if tag), *self.controls]
         return ", ".join(f"{name}={value}" for name, value in given)
 
 
@@ -52,22 +49,21 @@ def split_choice(text: str) -> tuple[str, TextChoice]:
     A name is ``source-language``, ``target-language`` or that of a control. Raises ValueError.
     """
     file, *settings = text.split(";")
-    pairs = [setting.partition("=")[::2] for setting in settings]
-    values = dict(pairs)
-    tags = values.pop(SOURCE_LANGUAGE, ""), values.pop(TARGET_LANGUAGE, "")
-    are_complete = all(value for _, value in pairs) and len({*dict(pairs)}) == len(pairs)
-    if not are_complete or not all(map(NAME.fullmatch, (*values, *values.values()))):
+    values = dict(setting.partition("=")[::2] for setting in settings)
+    are_distinct = len(values) == len(settings)
+    tags = {name: values.pop(name) for name in LANGUAGES if name in values}
+    are_tags = all(map(TAG.fullmatch, tags.values()))
+    if not (are_distinct and are_tags and all(map(NAME.fullmatch, (*values, *values.values())))):
         raise ValueError(
-            f"{text}: want {WANTED}, each name once; a name is {SOURCE_LANGUAGE}, "
-            f"{TARGET_LANGUAGE} or that of a control; names and values of controls match "
-            f"{NAME.pattern}"
+            f"{text}: want {WANTED}, each name once; a name is {' or '.join(LANGUAGES)}, with a "
+            "tag such as de or pt-BR as its value, or that of a control; names and values of "
+            f"controls match {NAME.pattern}"
         )
-    if not all(TAG.fullmatch(tag) for tag in tags if tag):
-        raise ValueError(f"{text}: want language tags such as de or pt-BR")
     for name in values:
-        if (meant := name.replace("_", "-")) in (SOURCE_LANGUAGE, TARGET_LANGUAGE):
+        if (meant := name.replace("_", "-")) in LANGUAGES:
             raise ValueError(f"{text}: {name} is no name of a control; {meant} is a language")
-    return file, TextChoice(*tags, tuple(values.items()))
+    source, target = (tags.get(name, "") for name in LANGUAGES)
+    return file, TextChoice(source, target, tuple(values.items()))
 
 
 def chosen_controls(choices: Iterable[TextChoice]) -> dict[str, list[str]]:

@@ -1,7 +1,8 @@
 """ELECTRA checkpoints (Clark et al., 2020), as ``transformers`` writes them.
 
 The encoder is that of BERT, with embeddings that may be narrower. A generator has a
-masked-language-model head. The head of a discriminator, which tells replaced tokens, is left out.
+masked-language-model head. The head of a discriminator, which detects replaced tokens, is left
+out.
 """
 
 from attendant.v1.architecture_pb2 import ACTIVATION_GELU

@@ -115,7 +115,7 @@ def _warn_of_pipelines(config: Config, options: Config) -> None:
     if prefix := config.get("prefix"):
         logger.warning(
             "%s: prefix is %r, which pipelines of transformers put before texts: it is not "
-            "applied, and callers write it",
+            "applied; callers must write it",
             *(config.path, prefix),
         )
     tasks = config.get("task_specific_params", {})
@@ -125,7 +125,7 @@ def _warn_of_pipelines(config: Config, options: Config) -> None:
     if names := sorted(others - {"prefix"}):
         logger.warning(
             "%s: %s of task_specific_params, which pipelines of transformers apply, are not "
-            "applied: callers set them",
+            "applied; callers must set them",
             *(config.path, ", ".join(names)),
         )
 

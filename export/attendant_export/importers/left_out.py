@@ -16,12 +16,14 @@ OTHER_COPIES = re.compile(
 def left_out_files(checkpoint: Checkpoint, read: Container[str]) -> list[str]:
     """The names of files with weights of their own that are not in ``read``, such as heads.
 
-    None for formats without ``config.json``. Of a model on a hub, only files that were asked for.
+    Empty for formats without ``config.json``. Of a model on a hub, only files that were asked for.
     """
     if not checkpoint.has(CONFIG):
         return []
+    # Not `Checkpoint.names`: it may ask a hub.
+    present = sorted(path.name for path in checkpoint.folder.iterdir() if path.is_file())
     return [
         name
-        for name in sorted(path.name for path in checkpoint.folder.iterdir() if path.is_file())
+        for name in present
         if HAS_WEIGHTS.fullmatch(name) and not OTHER_COPIES.fullmatch(name) and name not in read
     ]

@@ -14,7 +14,7 @@ from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
 from attendant_export.runs.config import RunConfig, read_config
-from attendant_export.runs.text_facts import has_new_vocabulary, pair_tokenizer, read_facts
+from attendant_export.runs.text_facts import has_trained_vocabulary, pair_tokenizer, read_facts
 
 
 def new_model(config: RunConfig) -> EncoderDecoder | Encoder:
@@ -48,7 +48,7 @@ def network_of_run(
     The vocabularies of imported models may have other sizes than their tokenizers, and stay. Raises
     ValueError for a network with one vocabulary if the run has one for each side.
     """
-    if facts is not None and not has_new_vocabulary(facts):
+    if facts is not None and not has_trained_vocabulary(facts):
         return architecture
     source, target = load_tokenizers(run_dir)
     if target is not None and architecture.shares_embeddings:

@@ -66,8 +66,8 @@ def facts_of(manifest: Manifest) -> Manifest:
     return facts
 
 
-def has_new_vocabulary(facts: Manifest) -> bool:
-    """Whether special tokens and defaults are those of a vocabulary that the exporter trained."""
+def has_trained_vocabulary(facts: Manifest) -> bool:
+    """Whether the exporter trained the vocabulary, as special tokens and defaults tell."""
     own = new_facts()
     return (
         facts.special_tokens == own.special_tokens
@@ -78,7 +78,7 @@ def has_new_vocabulary(facts: Manifest) -> bool:
 
 
 def have_language_tokens(facts: Manifest) -> bool:
-    """Whether the languages of a model are more than two tags."""
+    """Whether a model has several languages on a side, or tokens for a language."""
     sides = facts.source_languages, facts.target_languages
     return any(len(side) > 1 for side in sides) or any(
         language != Language(tag=language.tag) for language in chain(*sides)

@@ -1,10 +1,9 @@
 """Languages and controls that a new vocabulary has tokens for, from the choices of files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attendant.v1.bundle_pb2 import Control, ControlValue, Language, Manifest
 from attendant_manifest.translation_rules import MAX_CONTROL_VALUES, MAX_CONTROLS
-from tokenizers import Tokenizer
 
 from attendant_export.data.text_choice import (
     SOURCE_LANGUAGE,
@@ -12,7 +11,6 @@ from attendant_export.data.text_choice import (
     TextChoice,
     chosen_controls,
 )
-from attendant_export.data.tokenizer import special_token_id
 from attendant_export.runs.text_facts import new_facts
 
 Choices = Sequence[TextChoice]
@@ -28,18 +26,17 @@ def choice_tokens(choices: Choices) -> list[str]:
     _tags(SOURCE_LANGUAGE, [choice.source_language for choice in choices])
     targets = _tags(TARGET_LANGUAGE, [choice.target_language for choice in choices])
     tokens = [_token(TARGET_LANGUAGE, tag) for tag in targets] if len(targets) > 1 else []
-    controls = chosen_controls(choices)
-    _check_number("controls", len(controls), MAX_CONTROLS)
-    for name, values in controls.items():
-        _check_number(f"values of {name}", len(values), MAX_CONTROL_VALUES)
-    return tokens + [_token(name, value) for name, values in controls.items() for value in values]
+    return tokens + [
+        _token(name, value) for name, values in _controls(choices).items() for value in values
+    ]
 
 
-def facts_of_choices(choices: Choices, source: Tokenizer) -> Manifest | None:
+def facts_of_choices(choices: Choices, id_of: Callable[[str], int]) -> Manifest | None:
     """The facts of a model that is trained on files with these choices; None without any.
 
-    ``source`` has the `choice_tokens`, which stand before a source. The default of a control is the
-    value of the first file, unless some file has none: then texts without it were trained on, too.
+    ``id_of`` gives the ids of the `choice_tokens`, which stand before a source. The default of a
+    control is the value of the first file, unless some file has none: then texts without it were
+    trained on, too. Raises ValueError as `choice_tokens`.
     """
     if not any(choices):
         return None
@@ -48,13 +45,13 @@ def facts_of_choices(choices: Choices, source: Tokenizer) -> Manifest | None:
         facts.source_languages.append(Language(tag=tag))
     targets = _tags(TARGET_LANGUAGE, [choice.target_language for choice in choices])
     for tag in targets:
-        ids = [special_token_id(source, _token(TARGET_LANGUAGE, tag))] if len(targets) > 1 else []
+        ids = [id_of(_token(TARGET_LANGUAGE, tag))] if len(targets) > 1 else []
         facts.target_languages.append(Language(tag=tag, source_prefix_ids=ids))
-    for name, values in chosen_controls(choices).items():
+    for name, values in _controls(choices).items():
         is_everywhere = all(name in dict(choice.controls) for choice in choices)
         control = Control(name=name, default_value=values[0] if is_everywhere else "")
         for value in values:
-            token_id = special_token_id(source, _token(name, value))
+            token_id = id_of(_token(name, value))
             control.values.append(ControlValue(name=value, source_prefix_ids=[token_id]))
         facts.controls.append(control)
     return facts
@@ -74,6 +71,15 @@ def _tags(name: str, tags: Sequence[str]) -> list[str]:
         if (other := first.setdefault(tag.lower(), tag)) != tag:
             raise ValueError(f"{name}: {other} and {tag} are the same language: want one spelling")
     return distinct
+
+
+def _controls(choices: Choices) -> dict[str, list[str]]:
+    """The values of each control. Raises ValueError for more than a bundle may have."""
+    controls = chosen_controls(choices)
+    _check_number("controls", len(controls), MAX_CONTROLS)
+    for name, values in controls.items():
+        _check_number(f"values of {name}", len(values), MAX_CONTROL_VALUES)
+    return controls
 
 
 def _check_number(what: str, number: int, most: int) -> None:

@@ -1,6 +1,7 @@
 """Prepares a run for its first step: tokenizer, configuration and initial weights."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from attendant.v1.bundle_pb2 import Manifest
@@ -13,7 +14,7 @@ from attendant_export.data.pair_tokenizer import (
     save_tokenizers,
 )
 from attendant_export.data.text_choice import TextChoice
-from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
+from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer, special_token_id
 from attendant_export.runs.config import RunConfig
 from attendant_export.runs.config_checks import check_run, has_started
 from attendant_export.runs.text_facts import TEXTS, read_facts, write_facts
@@ -57,7 +58,7 @@ def prepare_texts(
         if init_from is None:
             tokenizer = train(choice_tokens(choices))
             tokenizer.save(run_dir)
-            facts = facts_of_choices(choices, tokenizer.source.tokenizer)
+            facts = facts_of_choices(choices, partial(special_token_id, tokenizer.source.tokenizer))
         else:
             save_tokenizers(run_dir, *load_tokenizers(init_from))
             facts = start_facts(init_from)

@@ -8,6 +8,7 @@ from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import Manifest
 from torch import Tensor, nn
 
+from attendant_export.bundle.data_card import data_of
 from attendant_export.bundle.description import describe_origin
 from attendant_export.bundle.kinds import kind_of_bundle
 from attendant_export.bundle.manifest import MANIFEST, read_manifest
@@ -21,7 +22,7 @@ from attendant_export.runs.config_checks import check_same_config
 from attendant_export.runs.records import DataSource, read_run_record
 from attendant_export.runs.text_facts import (
     facts_of,
-    has_new_vocabulary,
+    has_trained_vocabulary,
     have_language_tokens,
     read_facts,
 )
@@ -47,7 +48,7 @@ def describe_start(folder: Path) -> tuple[str, list[DataSource]]:
         credit = "; ".join(manifest.credits) or f"Weights of {origin}"
         source = DataSource(f"Weights of {origin}", manifest.license, credit)
         return f"{begun}{manifest.license}, imported from {origin}.", [source]
-    sources = [DataSource(d.name, d.license, d.credit) for d in manifest.provenance.data]
+    sources = data_of(manifest)
     credits = "; ".join(f"{source.credit} ({source.license})" for source in sources)
     return f"{begun}{manifest.license}, trained on: {credits}.", sources
 
@@ -72,17 +73,22 @@ def start_facts(folder: Path) -> Manifest | None:
         return read_facts(folder)
     manifest, _ = read_upgraded(folder)
     facts = facts_of(manifest)
-    is_plain = has_new_vocabulary(facts) and not (facts.controls or have_language_tokens(facts))
+    is_plain = has_trained_vocabulary(facts) and not (facts.controls or have_language_tokens(facts))
     return None if is_plain else facts
 
 
-def check_new_tokenizer(folder: Path) -> None:
-    """Raise ValueError if the model of a run folder or a bundle must keep its tokenizer."""
+def check_new_tokenizer(folder: Path | None) -> None:
+    """Raise ValueError if no model gives the initial weights, or one that keeps its tokenizer.
+
+    ``folder`` is its run folder or bundle.
+    """
+    if folder is None:
+        raise ValueError("new_tokenizer: is for a training that starts from other weights")
     facts = start_facts(folder)
-    if facts is not None and not has_new_vocabulary(facts):
+    if facts is not None and not has_trained_vocabulary(facts):
         raise ValueError(
-            f"--new-tokenizer: the model in {folder} is an imported one and keeps its tokenizer: "
-            "its special tokens and defaults belong to it"
+            f"--new-tokenizer: the model in {folder} is an imported one and keeps its tokenizer, "
+            "to which its special tokens and defaults belong"
         )
 
 

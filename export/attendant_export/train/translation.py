@@ -16,15 +16,17 @@ from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.embeddings import longest_text, position_limit
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.runs.config import TRANSLATION, RunConfig, write_config
+from attendant_export.runs.config_checks import has_started
 from attendant_export.runs.inputs import Inputs, check_inputs, write_inputs
 from attendant_export.runs.models import load_pair_tokenizer, network_of_run
 from attendant_export.runs.text_facts import marks_of, special_tokens
+from attendant_export.train.choices import facts_of_choices
 from attendant_export.train.device import pick_device, pick_precision
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.setup import prepare_model, prepare_texts
-from attendant_export.train.start import check_new_tokenizer
+from attendant_export.train.start import check_new_tokenizer, start_facts
 from attendant_export.train.validation import (
     ValidationSet,
     read_validation,
@@ -152,13 +154,13 @@ def train_translation(
     """
     check_decoder_heads(architecture)
     if new_tokenizer:
-        if init_from is None:
-            raise ValueError("new_tokenizer: is for a training that starts from other weights")
         check_new_tokenizer(init_from)
     valid = read_validation(data, options.seed)  # First: it is small, so mistakes show at once.
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     taken_from = None if new_tokenizer else init_from
+    if not has_started(run_dir):
+        _check_choices(data, taken_from)
     cache_dir = run_dir / CACHE if data.cache_dir is None else data.cache_dir
     facts = prepare_texts(
         *(run_dir, taken_from, data.choices),
@@ -192,6 +194,20 @@ def train_translation(
         write_inputs(run_dir, task.inputs)
         write_config(run_dir, config)
     return trainer.train()
+
+
+def _check_choices(data: TranslationData, init_from: Path | None) -> None:
+    """Raise ValueError for languages and controls of files that a new run will lack.
+
+    This comes before training text is read and a tokenizer is trained on it, which take minutes.
+    """
+    if init_from is None:
+        facts = facts_of_choices(data.choices, lambda _: 0)  # The ids do not matter yet.
+    else:
+        facts = start_facts(init_from)
+    extra = [each.choice for each in data.extra_valid]
+    for choice in (*data.choices, data.valid_choice, *extra):
+        marks_of(facts, choice)
 
 
 def _within_positions(data: TranslationData, network: Architecture) -> TranslationData:

@@ -2,7 +2,8 @@
 
 A batch holds the oldest text and texts of similar length, within a budget of padded tokens. While a
 translation scheduler has work on the same worker, the measured time per token limits the batch as
-well, which bounds the delay of decoding steps.
+well, which bounds the delay of decoding steps. While there are lanes, one of several workers takes
+no texts of heavy callers (decision 0094).
 """
 
 from collections.abc import Callable, Sequence
@@ -82,7 +83,7 @@ class EmbeddingScheduler(Scheduler):
 
     def num_to_wake(self, num_texts: int) -> int:
         """Idle workers to wake for a call of ``num_texts`` that was just submitted. Any thread."""
-        # One more than the texts, since the one that may not take them could be among these.
+        # One more than the texts: the spared worker, which may not take them, could be among these.
         return super().num_to_wake(num_texts + 1 if self._has_lanes() else num_texts)
 
     @property
@@ -115,8 +116,9 @@ class EmbeddingScheduler(Scheduler):
     def _is_spared(self) -> bool:
         """Whether this worker takes no texts of heavy callers, so that it is free for others.
 
-        That is the first of several workers. A batch cannot be interrupted: if all workers ran
-        batches of heavy callers, a text of another caller would wait for the end of one.
+        While there are lanes, this is so for the first of several workers. A batch cannot be
+        interrupted: if all workers ran batches of heavy callers, a text of another caller would
+        wait for the end of one.
         """
         return len(self._siblings) > 1 and self is self._siblings[0] and self._has_lanes()
 
