@@ -231,7 +231,7 @@ def test_a_resumed_student_keeps_its_targets_and_asks_its_teacher_nothing(data, 
 
 def test_a_run_is_not_continued_with_another_teacher(data, tmp_path):
     train(data, tmp_path, 1)
-    with pytest.raises(ValueError, match="different, or with other filters: the teacher"):
+    with pytest.raises(ValueError, match="filters, languages or controls: the teacher"):
         train(data, tmp_path, 2, key="other")
 
 

@@ -24,8 +24,9 @@ def check_inputs(run_dir: Path, inputs: Inputs) -> None:
         return
     different = dict.fromkeys(name for name, _ in sorted({*found} ^ {*inputs})) or dict(inputs)
     raise ValueError(
-        f"{run_dir} is a run on other training text; different, or with other filters: "
-        f"{', '.join(different)}. A new run can start from its weights: --init-from {run_dir}"
+        f"{run_dir} is a run on other training text; different, or with other filters, "
+        f"languages or controls: {', '.join(different)}. A new run can start from its "
+        f"weights: --init-from {run_dir}"
     )
 
 
