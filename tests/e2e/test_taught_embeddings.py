@@ -1,24 +1,21 @@
 """Distillation of embeddings as a command, with a server of a built-in bundle as the teacher."""
 
 import csv
-import itertools
 from pathlib import Path
 
 import pytest
 from attendant_export.__main__ import main
 from attendant_export.runs.records import read_run_record
 
+from tests.support.made_pairs import made_lines
+
 BUILT_IN = Path(__file__).parents[2] / "bundles"
 TEACHER = next((BUILT_IN / "bert-en-de").iterdir())
-SUBJECTS = {"The dog": "Der Hund", "The cat": "Die Katze", "A man": "Ein Mann", "Mary": "Maria"}
-VERBS = {"sleeps": "schläft", "eats": "isst", "sings": "singt", "waits": "wartet", "sees": "sieht"}
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    pairs = [
-        f"{s} {v}.\t{SUBJECTS[s]} {VERBS[v]}.\n" for s, v in itertools.product(SUBJECTS, VERBS)
-    ]
+    pairs = made_lines()
     (tmp_path / "train.tsv").write_text("".join(pairs[1:]))
     (tmp_path / "valid.tsv").write_text(pairs[0])
     (tmp_path / "more.txt").write_text("Mary often sleeps.\nA man waits here.\n")

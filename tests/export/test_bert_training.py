@@ -1,4 +1,3 @@
-import itertools
 import json
 import signal
 from dataclasses import replace
@@ -27,27 +26,19 @@ from attendant_export.train.start import check_start, load_start
 from attendant_export.verify.metrics import retrieval_accuracy
 from attendant_manifest.sizes import embedding_sizes
 
-SUBJECTS = {"The dog": "Der Hund", "The cat": "Die Katze", "A man": "Ein Mann", "Mary": "Maria"}
-VERBS = {"sleeps": "schläft", "eats": "isst", "sings": "singt", "waits": "wartet", "sees": "sieht"}
-TIMES = {"today": "heute", "here": "hier", "often": "oft", "now": "jetzt"}
+from tests.support.made_pairs import write_training_pairs
+
 SIZES: dict[str, Any] = {"d_model": 32, "num_heads": 2, "d_feed_forward": 64, "num_layers": 1}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> BertData:
     folder = tmp_path_factory.mktemp("data")
-    lines = [
-        f"{s} {v} {t}.\t{SUBJECTS[s]} {VERBS[v]} {TIMES[t]}.\n"
-        for s, v, t in itertools.product(SUBJECTS, VERBS, TIMES)
-    ]
-    (folder / "train.tsv").write_text("".join(line for i, line in enumerate(lines) if i % 5))
-    (folder / "valid.tsv").write_text("".join(lines[::5]))
+    train, valid = write_training_pairs(folder, num_times=4)
     documents = [f"Number {i} waits.\nThe dog sees number {i}.\n\n" for i in range(20)]
     (folder / "text.txt").write_text("".join(documents))
     source = TextSource(folder / "text.txt", max_characters=300, held_out_documents=0.3)
-    return BertData(
-        folder / "train.tsv", folder / "valid.tsv", (source,), vocab_size=150, max_tokens=16
-    )
+    return BertData(train, valid, (source,), vocab_size=150, max_tokens=16)
 
 
 def options(max_steps: int) -> TrainingOptions:

@@ -1,7 +1,6 @@
 """What a student learns from a teacher. tests/e2e/test_taught_embeddings.py has a real teacher."""
 
 import csv
-import itertools
 import subprocess
 import sys
 import textwrap
@@ -31,9 +30,8 @@ from attendant_export.train.distillation import (
 from attendant_export.train.masked import MlmOptions
 from attendant_export.train.schedule import TrainingOptions
 
-SUBJECTS = {"The dog": "Der Hund", "The cat": "Die Katze", "A man": "Ein Mann", "Mary": "Maria"}
-VERBS = {"sleeps": "schläft", "eats": "isst", "sings": "singt", "waits": "wartet", "sees": "sieht"}
-TIMES = {"today": "heute", "here": "hier", "often": "oft"}
+from tests.support.made_pairs import write_training_pairs
+
 TEACHER_WIDTH = 24
 TEXTS = [f"text {i}" for i in range(10)]
 
@@ -64,16 +62,11 @@ def rng():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> BertData:
     folder = tmp_path_factory.mktemp("data")
-    lines = [
-        f"{s} {v} {t}.\t{SUBJECTS[s]} {VERBS[v]} {TIMES[t]}.\n"
-        for s, v, t in itertools.product(SUBJECTS, VERBS, TIMES)
-    ]
-    (folder / "train.tsv").write_text("".join(line for i, line in enumerate(lines) if i % 5))
-    (folder / "valid.tsv").write_text("".join(lines[::5]))
+    train, valid = write_training_pairs(folder, num_times=3)
     (folder / "more.txt").write_text("Mary waits.\n\nA dog sings.\n" + "The dog " * 20 + "\n")
     return BertData(
-        folder / "train.tsv",
-        folder / "valid.tsv",
+        train,
+        valid,
         teacher_texts=(folder / "more.txt",),
         vocab_size=150,
         max_tokens=16,

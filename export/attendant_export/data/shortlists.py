@@ -47,7 +47,7 @@ class Shortlists:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The number of tokens of a vocabulary, and those that are no part of texts."""
+    """The number of tokens of a vocabulary, and its special and forced tokens."""
 
     size: int
     special_ids: TokenIds

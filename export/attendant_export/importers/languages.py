@@ -22,7 +22,7 @@ GROUPS = re.compile(
 """Codes of groups of languages in the names of OPUS-MT models (ISO 639-5, and ``mul``)."""
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_].+)?")
 OWN_CODES = {"pob": "pt_BR"}
-"""Standard codes of languages that OPUS-MT gives codes of its own."""
+"""The standard codes of languages, by nonstandard codes of OPUS-MT."""
 
 logger = logging.getLogger(__name__)
 

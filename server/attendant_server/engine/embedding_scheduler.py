@@ -110,9 +110,6 @@ class EmbeddingScheduler(Scheduler):
         budget = self._budget.max_tokens if is_alone else self._budget.timely
         self._run_batch(budget, self._share_of(self._queue))
 
-    def _has_lanes(self) -> bool:
-        return self._admission.activity.has_lanes(self._clock())
-
     def _is_spared(self) -> bool:
         """Whether this worker takes no texts of heavy callers, so that it is free for others.
 

@@ -103,12 +103,15 @@ class Scheduler(ABC):
         ``is_alone`` says that no other scheduler has work. A model run that raises fails only the
         calls in it.
         """
-        if self._admission.activity.has_lanes(self._clock()):
+        if self._has_lanes():
             self.time_factor = 1.0 if self._turns.advance() else HEAVY_TIME_FACTOR
         else:
             self.time_factor = 1.0
             self._advance(is_alone)
         self._in_flight = ()
+
+    def _has_lanes(self) -> bool:
+        return self._admission.activity.has_lanes(self._clock())
 
     @abstractmethod
     def _advance(self, is_alone: bool) -> None:
