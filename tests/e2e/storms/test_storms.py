@@ -6,7 +6,15 @@ from contextlib import ExitStack
 import grpc
 import pytest
 
-from tests.support.http2 import END_HEADERS, HEADERS, RST_STREAM, frame, headers_of_call, literal
+from tests.support.http2 import (
+    CONTINUATION,
+    END_HEADERS,
+    HEADERS,
+    RST_STREAM,
+    frame,
+    headers_of_call,
+    literal,
+)
 from tests.support.observed import GOOD_REQUEST, ObservedServer, observed_server
 from tests.support.serving import TIMEOUT_SECONDS, wait_until
 
@@ -41,6 +49,18 @@ def test_streams_that_are_begun_and_reset_do_not_end_calls_of_others(server: Obs
             connection.socket.sendall(flood)
             calls = [server.translation.Translate.future(GOOD_REQUEST) for _ in range(16)]
             assert {call.code() for call in calls} == {grpc.StatusCode.OK}
+
+
+def test_an_endless_header_is_not_kept(server: ObservedServer):
+    expected = server.good_answer()
+    part = literal(("x", "y" * 10_000))
+    with server.connect() as connection:
+        before = server.resident_bytes()
+        connection.socket.sendall(frame(HEADERS, part, stream=1))
+        for _ in range(20_000):  # of 10 kB
+            connection.socket.sendall(frame(CONTINUATION, part, stream=1))
+        assert server.resident_bytes() - before < 100_000_000
+        assert server.good_answer() == expected
 
 
 def test_a_storm_of_cancellations_changes_no_answer_of_a_neighbour(server: ObservedServer):
