@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,10 @@ from attendant_export.data.static_vectors import (
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.support.checkpoints import write_json, write_sentence_transformer
+from tests.support.classifiers import write_classifier
+from tests.support.colbert_checkpoints import write_colbert
 from tests.support.imports import import_, read_encoder
+from tests.support.splade_checkpoints import write_splade
 from tests.support.static_checkpoints import random_table, write_model2vec
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
@@ -137,6 +141,23 @@ def test_a_teacher_embeds_tokens_with_its_special_tokens_and_without_its_prompt(
         expected = model.pooled(torch.tensor(surrounded), "cls").numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert (teacher.dimension, found.shape) == (5, (3, 5))
+
+
+@pytest.mark.parametrize(
+    ("write", "purpose"),
+    [
+        (partial(write_classifier, family="bert"), "its scores of labels"),
+        (write_colbert, "its vectors of tokens"),
+        (write_splade, "its sparse vectors"),
+    ],
+)
+def test_a_model_trained_for_another_output_than_vectors_of_texts_cannot_teach(
+    write, purpose, tmp_path, no_original
+):
+    teacher = import_(write(tmp_path / "source"), tmp_path / "bundles")
+
+    with pytest.raises(ValueError, match=f"vectors of texts were never trained, only {purpose}"):
+        TokenTeacher(teacher)
 
 
 def test_a_bundle_states_its_teacher_with_licence_data_and_credits(tmp_path):

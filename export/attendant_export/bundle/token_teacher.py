@@ -32,13 +32,15 @@ class TokenTeacher:
     def __init__(self, folder: Path) -> None:
         """Raises BundleError for a damaged bundle and ValueError for one that cannot teach.
 
-        A bundle cannot teach if its model is no embedding model, or if its licence is missing or
-        forbids derived works.
+        A bundle cannot teach if its model is no embedding model, if the model was trained for
+        another output than vectors of texts, or if its licence is missing or forbids derived works.
         """
         self.manifest = read_manifest(folder)
         title, license_ = f"--teacher {folder}", self.manifest.license
         if self.manifest.kind != MODEL_KIND_EMBEDDING:
             raise ValueError(f"{title}: is no embedding model")
+        if purpose := _other_purpose(self.manifest):
+            raise ValueError(f"{title}: its vectors of texts were never trained, only {purpose}")
         if not license_:
             raise ValueError(f"{title}: states no licence, so nothing may be derived from it")
         if NO_DERIVATIVES.search(license_):
@@ -74,3 +76,12 @@ class TokenTeacher:
                 texts, [f"{self.pooling}_pooled"]
             )
         return found
+
+
+def _other_purpose(manifest: Manifest) -> str:
+    """What the model was trained for instead of vectors of texts, or ""."""
+    if manifest.HasField("classification"):
+        return "its scores of labels"
+    if manifest.HasField("late_interaction"):
+        return "its vectors of tokens"
+    return "its sparse vectors" if manifest.architecture.HasField("sparse_vectors") else ""
