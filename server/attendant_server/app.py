@@ -5,7 +5,6 @@ import logging
 import platform
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from attendant_server.application.arrivals import new_arrivals
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.descriptions import ModelDescription
 from attendant_server.application.held_memory import SHARE_OF_MEMORY, HeldMemory
+from attendant_server.application.jobs import new_pool
 from attendant_server.application.quotas import CallerQuotas
 from attendant_server.call_gauges import call_gauges
 from attendant_server.engine.engine import Engine
@@ -106,7 +106,7 @@ class Server:
             self._metrics.on_refused,
         )
         self._drain = DrainInterceptor()
-        self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
+        self._pool = new_pool(settings.num_tokenizer_threads)
         self._application = new_application(
             self._catalog,
             self._admission,

@@ -70,9 +70,10 @@ def scheduler(model, observer, clock):
     return new_scheduler(model, observer, clock)
 
 
-def new_scheduler(model, observer, clock, **limits):
+def new_scheduler(model, observer, clock, sibling=None, **limits):
     chosen = {"max_rows": 16, "max_sentences": 16, "max_encode_tokens": 64} | limits
-    return TranslationScheduler("fake", model, translation_limits(**chosen), observer, clock)
+    all_limits = translation_limits(**chosen)
+    return TranslationScheduler("fake", model, all_limits, observer, clock, sibling)
 
 
 def submit(scheduler, caller, num_texts=1, num_tokens=8, beam_size=1):
@@ -128,6 +129,29 @@ def test_a_light_pair_beside_a_flood_is_scored_first(scheduler, clock, model):
         scheduler.advance(is_alone=True)
     assert answered(scheduler, submit_pairs(scheduler, QUIET)) == 1
     assert not any(call.future.done() for call in floods)
+
+
+def test_the_first_of_several_workers_scores_no_pairs_of_a_flood_beside_a_light_caller(
+    scheduler, observer, clock, model
+):
+    spared, other = scheduler, new_scheduler(model, observer, clock, scheduler)
+    flood = submit_pairs(spared, FLOOD, 300)
+    assert spared.has_work
+
+    quiet = submit_pairs(spared, QUIET)
+    assert spared.num_to_wake(1) == 2  # a single pair could wake the spared worker only
+    assert answered(spared, quiet) == 1
+    assert not spared.has_work
+    spared.advance(is_alone=True)
+    assert model.runs == ["score"]
+    assert other.has_work
+
+    translation = submit(spared, FLOOD, num_texts=40)  # steps are short
+    while spared.has_work:
+        spared.advance(is_alone=True)
+    assert translation.future.done()
+    assert not flood.future.done()
+    assert answered(other, flood)
 
 
 def test_heavy_runs_are_short_as_soon_as_a_light_caller_is_there(scheduler, model):

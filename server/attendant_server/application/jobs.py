@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
+
+from attendant_server.system.priorities import lower_priority
 
 MAX_INLINE_TOKENS = 300
 """Tokens of an answer that takes about a millisecond to build."""
@@ -11,6 +13,11 @@ TOKENS_DECODED_FOR_ONE = 8
 """Tokens that are decoded to text in the time in which one is written into an answer."""
 
 Value = TypeVar("Value")
+
+
+def new_pool(num_threads: int) -> ThreadPoolExecutor:
+    """Threads for long work. It is mostly that of large calls, so the event loop goes first."""
+    return ThreadPoolExecutor(num_threads, "attendant-tokenizer", initializer=lower_priority)
 
 
 class JobRunner:

@@ -81,11 +81,6 @@ class EmbeddingScheduler(Scheduler):
         """Whether any text waits that this worker may take."""
         return len(self._queue) > 0 and (not self._is_spared() or self._queue.has_light())
 
-    def num_to_wake(self, num_texts: int) -> int:
-        """Idle workers to wake for a call of ``num_texts`` that was just submitted. Any thread."""
-        # One more than the texts: the spared worker, which may not take them, could be among these.
-        return super().num_to_wake(num_texts + 1 if self._has_lanes() else num_texts)
-
     @property
     def num_active(self) -> int:
         """Texts in the running batch."""
@@ -109,15 +104,6 @@ class EmbeddingScheduler(Scheduler):
         """Run one batch."""
         budget = self._budget.max_tokens if is_alone else self._budget.timely
         self._run_batch(budget, self._share_of(self._queue))
-
-    def _is_spared(self) -> bool:
-        """Whether this worker takes no texts of heavy callers, so that it is free for others.
-
-        While there are lanes, this is so for the first of several workers. A batch cannot be
-        interrupted: if all workers ran batches of heavy callers, a text of another caller would
-        wait for the end of one.
-        """
-        return len(self._siblings) > 1 and self is self._siblings[0] and self._has_lanes()
 
     def _run_lane(self, is_light: bool) -> bool:
         """Run one batch of a lane; returns whether there was one."""

@@ -91,7 +91,8 @@ class Scheduler(ABC):
 
     def num_to_wake(self, num_texts: int) -> int:
         """Idle workers to wake for a call of ``num_texts`` that was just submitted. Any thread."""
-        return min(num_texts, self.num_wanted)
+        # One more than the texts: the spared worker, which may not take them, could be among these.
+        return min(num_texts + 1 if self._has_lanes() else num_texts, self.num_wanted)
 
     @abstractmethod
     def submit(self, call: Call[Any]) -> None:
@@ -112,6 +113,15 @@ class Scheduler(ABC):
 
     def _has_lanes(self) -> bool:
         return self._admission.activity.has_lanes(self._clock())
+
+    def _is_spared(self) -> bool:
+        """Whether this worker makes no long runs for heavy callers, so that it is free for others.
+
+        While there are lanes, this is so for the first of several workers. A batch of texts to
+        embed, or of pairs, cannot be interrupted: if all workers ran batches of heavy callers, a
+        text of another caller would wait for the end of one.
+        """
+        return len(self._siblings) > 1 and self is self._siblings[0] and self._has_lanes()
 
     @abstractmethod
     def _advance(self, is_alone: bool) -> None:
