@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from attendant_export.data.tokenizer import train_bert_tokenizer
@@ -21,12 +21,16 @@ from tokenizers import Tokenizer, models
 
 @pytest.mark.parametrize(
     ("num_tokens", "thread"),
-    [(0, "MainThread"), (MAX_INLINE_TOKENS, "MainThread"), (MAX_INLINE_TOKENS + 1, "pool_0")],
+    [
+        (0, "MainThread"),
+        (MAX_INLINE_TOKENS, "MainThread"),
+        (MAX_INLINE_TOKENS + 1, "attendant-tokenizer"),
+    ],
 )
 def test_only_long_answers_are_built_on_the_threads_of_the_pool(num_tokens: int, thread: str):
-    with ThreadPoolExecutor(1, "pool") as pool:
-        building = JobRunner(pool).run_for(num_tokens, lambda: threading.current_thread().name)
-        assert asyncio.run(building) == thread
+    with closing(JobRunner(1)) as jobs:
+        building = jobs.run_for(num_tokens, lambda: threading.current_thread().name)
+        assert asyncio.run(building).startswith(thread)
 
 
 @pytest.mark.parametrize("num_characters", [1, MAX_JOB_CHARACTERS])
@@ -36,8 +40,8 @@ def test_faults_number_the_texts_of_the_call_and_not_of_a_job(num_characters: in
         TextTokenizer(library.to_str()), MAX_JOB_CHARACTERS, max_characters=MAX_JOB_CHARACTERS
     )
     texts = ["a" * num_characters, "", "a" * num_characters, ""]
-    with ThreadPoolExecutor(1) as pool:
-        tokenized = asyncio.run(tokenize(JobRunner(pool), options, "texts[{}]", texts))
+    with closing(JobRunner(1)) as jobs:
+        tokenized = asyncio.run(tokenize(jobs, options, "texts[{}]", texts))
     faults = [text.field for text in tokenized if isinstance(text, InvalidRequest)]
     assert faults == ["texts[1]", "texts[3]"]
 
@@ -50,8 +54,8 @@ def test_a_text_without_room_between_the_tokens_around_it_is_refused(truncation:
     options = TokenizationOptions(
         tokenizer, 3, max_characters=3, truncation=truncation, before=around, after=around
     )
-    with ThreadPoolExecutor(1) as pool:
-        (found,) = asyncio.run(tokenize(JobRunner(pool), options, "texts[{}]", ["aaa"]))
+    with closing(JobRunner(1)) as jobs:
+        (found,) = asyncio.run(tokenize(jobs, options, "texts[{}]", ["aaa"]))
     assert isinstance(found, InvalidRequest)
     assert "texts[0]: at most 3 tokens, got " in str(found)
 
@@ -64,8 +68,8 @@ def test_truncation_keeps_text_of_both_texts_of_a_pair(
     tokenizer = TextTokenizer(train_bert_tokenizer(["The dog"], 150).to_str())
     options = TokenizationOptions(tokenizer, max_tokens, 100, truncation)
     pair = TextPair("The dog", "The dog The")
-    with ThreadPoolExecutor(1) as pool:
-        (found,) = asyncio.run(tokenize(JobRunner(pool), options, "texts[{}]", [pair]))
+    with closing(JobRunner(1)) as jobs:
+        (found,) = asyncio.run(tokenize(jobs, options, "texts[{}]", [pair]))
     if is_cut:
         assert not isinstance(found, InvalidRequest)
         assert len(found) == max_tokens
