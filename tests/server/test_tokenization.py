@@ -1,9 +1,11 @@
 import asyncio
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
+from typing import Any
 
 import pytest
 from attendant_export.data.tokenizer import train_bert_tokenizer
+from attendant_server.application.held_memory import HELD_BYTES_PER_TOKEN, HeldMemory
 from attendant_server.application.jobs import MAX_INLINE_TOKENS, JobRunner
 from attendant_server.application.tokenization import (
     MAX_JOB_CHARACTERS,
@@ -14,7 +16,7 @@ from attendant_server.application.tokenization_options import (
     TokenizationOptions,
     Truncation,
 )
-from attendant_server.errors import InvalidRequest
+from attendant_server.errors import InvalidRequest, QueueFull
 from attendant_server.tokenizer import TextTokenizer
 from tokenizers import Tokenizer, models
 
@@ -75,3 +77,46 @@ def test_truncation_keeps_text_of_both_texts_of_a_pair(
         assert len(found) == max_tokens
     else:
         assert str(found) == f"texts[0]: at most {max_tokens} tokens, got 8"
+
+
+def letters(max_held_bytes: int, other_bytes: int, texts: list[str]) -> tuple[int, int]:
+    """The tokens that a call with these texts holds, and the number of its jobs.
+
+    Each letter is a token. Another call of the caller holds ``other_bytes``.
+    """
+    library = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    options = TokenizationOptions(TextTokenizer(library.to_str()), None, MAX_JOB_CHARACTERS)
+    memory = HeldMemory(max_held_bytes, 8, print)
+    memory.hold("", other_bytes)
+    num_jobs = 0
+
+    class CountedJobs(JobRunner):
+        async def run(self, work: Any) -> Any:
+            nonlocal num_jobs
+            num_jobs += 1
+            return await super().run(work)
+
+    async def read() -> None:
+        memory.hold("", 0).make_current()
+        with closing(CountedJobs(1)) as jobs, suppress(QueueFull):
+            await tokenize(jobs, options, "texts[{}]", texts)
+
+    asyncio.run(read())
+    return (memory.num_bytes - other_bytes) // HELD_BYTES_PER_TOKEN, num_jobs
+
+
+def test_the_tokens_of_long_texts_count_as_held_memory():
+    texts = ["a" * MAX_JOB_CHARACTERS] * 3
+    assert letters(10**9, 1, texts) == (3 * MAX_JOB_CHARACTERS, 3)
+
+
+def test_a_call_whose_tokens_have_no_room_is_refused_before_any_work():
+    texts = ["a" * MAX_JOB_CHARACTERS] * 3
+    assert letters(10**6, 10**6, texts) == (0, 0)
+
+
+def test_a_call_with_more_tokens_than_usual_is_refused_once_they_have_no_room():
+    texts = ["a" * MAX_JOB_CHARACTERS] * 3
+    room = 2 * MAX_JOB_CHARACTERS * HELD_BYTES_PER_TOKEN
+    assert letters(int(2.1 * room), 1, texts) == (3 * MAX_JOB_CHARACTERS, 3)
+    assert letters(int(1.2 * room), 1, texts)[1] == 2
