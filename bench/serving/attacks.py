@@ -62,6 +62,7 @@ LARGE = b"\1" * MAX_REQUEST_BYTES
 WINDOW = b"\1" * (2**16 - 16)
 TEXT = "The dog of the old king has not read this book. "
 LONGEST = TokenizeRequest(model="en-de", texts=[(420 * TEXT)[:20_000]] * 200).SerializeToString()
+LONG = TokenizeRequest(model="en-de", texts=[(420 * TEXT)[:20_000]] * 50).SerializeToString()
 LARGE_ANSWERS = TokenizeRequest(model="en-de", texts=[40 * TEXT] * 20).SerializeToString()
 QUIET_SECONDS, MAX_SECONDS = 5.0, 60.0
 CALL_SECONDS, RETRY_SECONDS = 60.0, 1.0
@@ -89,6 +90,7 @@ ATTACKS = (
     Attack("answers that are not read", TOKENIZE, LARGE_ANSWERS, 4, is_finished=True, window=0),
     Attack("watchers of the health", WATCH, b"", NUM_CONNECTIONS - 1, is_finished=True),
     Attack("longest texts", TOKENIZE, LONGEST, 4, 16, is_finished=True),
+    Attack("longest texts in more calls", TOKENIZE, LONG, 4, 64, is_finished=True),
 )
 
 

@@ -51,7 +51,7 @@ def _now() -> list[Panel]:
             "Servers that report SERVING. Fewer than deployed: a server is starting, stopping or "
             "down; see the alert AttendantNotServing.",
             "none",
-            f"sum(attendant_serving{{{SERVER}}})",
+            f"sum(attendant_serving{{{SERVER}}}) or vector(0)",
             (None, "red"),
             (1, "green"),
         ),
@@ -60,7 +60,7 @@ def _now() -> list[Panel]:
             "Completed calls per second. A sudden zero: callers cannot reach the servers or have "
             "stopped calling.",
             "reqps",
-            calls,
+            f"{calls} or vector(0)",
             (None, "blue"),
         ),
         number(

@@ -58,7 +58,11 @@ def graph(
 def number(
     title: str, text: str, unit: str, expression: str, *thresholds: tuple[float | None, str]
 ) -> stat.Panel:
-    """The last value. Each threshold is a lower bound, None for the lowest, and its colour."""
+    """The last value. Each threshold is a lower bound, None for the lowest, and its colour.
+
+    If the series end, because the server is gone, their last value stays: where this would look
+    well, let the expression end with ``or vector(0)``.
+    """
     steps = [models.Threshold(value=value, color=color) for value, color in thresholds]
     return (
         stat.Panel()

@@ -18,7 +18,7 @@ from attendant_server.application.arrivals import new_arrivals
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.descriptions import ModelDescription
 from attendant_server.application.held_memory import SHARE_OF_MEMORY, HeldMemory
-from attendant_server.application.jobs import new_pool
+from attendant_server.application.jobs import JobRunner
 from attendant_server.application.quotas import CallerQuotas
 from attendant_server.call_gauges import call_gauges
 from attendant_server.engine.engine import Engine
@@ -106,13 +106,13 @@ class Server:
             self._metrics.on_refused,
         )
         self._drain = DrainInterceptor()
-        self._pool = new_pool(settings.num_tokenizer_threads)
+        self._jobs = JobRunner(settings.num_tokenizer_threads)
         self._application = new_application(
             self._catalog,
             self._admission,
             self.lifecycle,
             request_limits(settings),
-            self._pool,
+            self._jobs,
             LanguageIdentifier if is_installed() else None,
             settings.pivots,
             Path(settings.glossaries) if settings.glossaries else None,
@@ -226,7 +226,7 @@ class Server:
         if self._stop_health_server is not None:
             await self._stop_health_server()
         self._security.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._jobs.close()
         for close in self._closers:
             await asyncio.to_thread(close)
         logger.info("event=stopped")

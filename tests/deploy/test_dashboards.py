@@ -42,6 +42,13 @@ def test_every_panel_says_what_a_bad_value_means():
         assert all(len(p["description"]) > 60 for p in found)
 
 
+@pytest.mark.parametrize("title", ["Serving", "Calls"])
+def test_a_server_that_is_gone_leaves_no_last_value_that_looks_well(title: str):
+    [panel] = [p for path in DASHBOARDS for p in panels(path) if p["title"] == title]
+    [query] = panel["targets"]
+    assert query["expr"].endswith(" or vector(0)")
+
+
 def test_every_metric_is_on_a_panel_or_has_a_reason_why_not():
     targets = (t for path in DASHBOARDS for p in panels(path) for t in p["targets"])
     shown = set(re.findall(r"\w+", " ".join(target["expr"] for target in targets)))

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -210,8 +210,8 @@ def folder(tmp_path):
 
 
 def glossary(folder, name, entries=()):
-    with ThreadPoolExecutor(1) as pool:
-        return asyncio.run(GlossaryFolder(folder, JobRunner(pool)).glossary(name, entries))
+    with closing(JobRunner(1)) as jobs:
+        return asyncio.run(GlossaryFolder(folder, jobs).glossary(name, entries))
 
 
 def terms(glossary, text):
@@ -270,9 +270,9 @@ def held_by_entries(entries) -> tuple[int, int]:
     """What entries of a request count as, and the memory that they and their glossary take."""
     memory = HeldMemory(1_000_000_000, 8, print)
     memory.hold("a", 0).make_current()
-    with ThreadPoolExecutor(1) as pool:
+    with closing(JobRunner(1)) as jobs:
         tracemalloc.start()
-        found = Glossary(asyncio.run(read_entries(JobRunner(pool), len(entries), entries)))
+        found = Glossary(asyncio.run(read_entries(jobs, len(entries), entries)))
         taken, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert found.matches(entries[0][0])
@@ -293,8 +293,8 @@ def test_entries_of_a_request_for_which_there_is_no_room_are_refused():
         memory = HeldMemory(1000, 8, print)
         memory.hold("a", 500)
         memory.hold("a", 10).make_current()
-        with ThreadPoolExecutor(1) as pool, pytest.raises(QueueFull, match="2280 more would"):
-            asyncio.run(read_entries(JobRunner(pool), 10, [("cat", ["Kater"])] * 10))
+        with closing(JobRunner(1)) as jobs, pytest.raises(QueueFull, match="2280 more would"):
+            asyncio.run(read_entries(jobs, 10, [("cat", ["Kater"])] * 10))
         return memory.num_bytes
 
     assert contextvars.copy_context().run(refused) == 510
@@ -331,8 +331,8 @@ def test_a_broken_file_is_named_with_its_line(folder, content, problem):
 
 
 def test_a_changed_file_is_read_again(folder):
-    with ThreadPoolExecutor(1) as pool:
-        stored = GlossaryFolder(folder, JobRunner(pool))
+    with closing(JobRunner(1)) as jobs:
+        stored = GlossaryFolder(folder, jobs)
         first = asyncio.run(stored.glossary("animals", ()))
         assert asyncio.run(stored.glossary("animals", ())) is first
         (folder / "animals.tsv").write_text("cow\tKuh\n", encoding="utf-8")

@@ -1,5 +1,9 @@
 import pytest
-from attendant_server.application.held_memory import HeldMemory
+from attendant_server.application.held_memory import (
+    HELD_BYTES_PER_TOKEN,
+    HeldMemory,
+    current_hold,
+)
 from attendant_server.errors import QueueFull
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,3 +86,27 @@ def test_no_call_begins_while_too_many_answers_are_unread():
         memory.hold("b", 1)
     held.release()
     memory.hold("b", 1)
+
+
+def test_tokens_are_held_with_the_bytes_of_their_call():
+    memory = HeldMemory(100 * HELD_BYTES_PER_TOKEN, 8, print)
+    memory.hold("b", 10)
+    held = memory.hold("a", 10)
+    held.hold_tokens(70)
+    with pytest.raises(QueueFull, match="of this caller hold"):
+        held.hold_tokens(10)
+    held.hold_tokens(-20)
+    assert memory.num_bytes == 20 + 50 * HELD_BYTES_PER_TOKEN
+    held.answer(5)
+    assert memory.num_bytes == 15
+
+
+def test_a_part_of_a_stream_holds_its_tokens_until_its_end_and_is_not_refused():
+    memory = HeldMemory(100, 8, print)
+    stream = memory.hold("a", 10)
+    stream.make_current()
+    with stream.part():
+        current_hold().hold_tokens(1000)
+        assert memory.num_bytes == 10 + 1000 * HELD_BYTES_PER_TOKEN
+    assert memory.num_bytes == 10
+    assert current_hold() is stream

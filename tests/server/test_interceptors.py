@@ -1,7 +1,9 @@
 """The interceptors on a small service with every kind of failure."""
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -56,10 +58,21 @@ def panic() -> None:
     Tokenizer.from_str(content).encode("a" * 40 + "b")
 
 
+class LargeText(str):
+    """A text that tells, by a weak reference, how long it is kept."""
+
+
+large_texts: "list[weakref.ref[LargeText]]" = []
+
+
 async def unary(request: bytes, context: Any) -> bytes:
     name = request.decode()
     if name == "panic":
         panic()
+    if name == "large":
+        text = LargeText(name)
+        large_texts.append(weakref.ref(text))
+        raise errors.InvalidRequest("texts", f"{len(text)} characters")
     if name == "wait":
         await asyncio.Event().wait()
     if name in FAILURES:
@@ -178,6 +191,17 @@ def test_our_errors_have_their_status_and_message(channel: Any, error: Any):
     found = failure(channel, error.__name__)
     assert found.code() == STATUS_CODES[error]
     assert found.details() == str(FAILURES[error.__name__])
+
+
+def test_what_a_refused_call_has_made_is_freed_without_the_collector(channel: Any, calls: Calls):
+    gc.collect()
+    gc.disable()
+    try:
+        assert failure(channel, "large").code() == grpc.StatusCode.INVALID_ARGUMENT
+        [text] = large_texts
+        wait_until(lambda: bool(calls.handled) and text() is None)
+    finally:
+        gc.enable()
 
 
 def test_a_stream_fails_like_a_unary_call_after_what_it_has_sent(channel: Any):

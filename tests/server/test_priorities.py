@@ -1,11 +1,12 @@
 """The priority of workers beside the event loop."""
 
+import asyncio
 import os
 import sys
 import threading
 
 import pytest
-from attendant_server.application.jobs import new_pool
+from attendant_server.application.jobs import JobRunner
 from attendant_server.system.priorities import WORKER_NICENESS, lower_priority
 
 from tests.support.engines import TIMEOUT
@@ -36,9 +37,12 @@ def test_only_the_calling_thread_gets_a_lower_priority():
 
 
 def test_threads_of_long_work_have_the_priority_of_workers():
-    with new_pool(1) as pool:
-        work = pool.submit(lambda: niceness_of(threading.get_native_id()))
-        assert work.result(TIMEOUT) == min(MAX_NICENESS, niceness_of(0) + WORKER_NICENESS)
+    jobs = JobRunner(1)
+    try:
+        found = asyncio.run(jobs.run(lambda: niceness_of(threading.get_native_id())))
+    finally:
+        jobs.close()
+    assert found == min(MAX_NICENESS, niceness_of(0) + WORKER_NICENESS)
 
 
 def test_a_system_that_forbids_it_is_no_fault(monkeypatch):

@@ -1,14 +1,14 @@
 """The application with real tiny models and without a transport."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.application import Application, new_application
 from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.jobs import JobRunner
 from attendant_server.application.validation import RequestLimits
 from attendant_server.engine.engine import Engine
 from attendant_server.loading import ModelLoader, read_bundles
@@ -76,7 +76,7 @@ def running_application(limits: RequestLimits) -> Iterator[Application]:
             ]
         )
     engine.start()
-    with ThreadPoolExecutor(1, "pool") as pool:
+    with closing(JobRunner(1)) as jobs:
         admission = CallAdmission(8, 60.0, ignore_refusal)
-        yield new_application(catalog, admission, NoLifecycle(), limits, pool)
+        yield new_application(catalog, admission, NoLifecycle(), limits, jobs)
     engine.drain(60.0)

@@ -1,7 +1,6 @@
 """The application: one object with all methods, for front doors."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,17 +59,16 @@ def new_application(
     admission: CallAdmission,
     lifecycle: Lifecycle,
     limits: RequestLimits,
-    pool: Executor,
+    jobs: JobRunner,
     load_identifier: Callable[[], LanguageIdentifier] | None = None,
     pivots: Sequence[str] = (),
     glossaries: Path | None = None,
 ) -> Application:
-    """A new application for the models of a catalog; long work runs on the threads of ``pool``.
+    """A new application for the models of a catalog; ``jobs`` runs long work.
 
     ``load_identifier`` loads what detects languages; None if it is not installed.
     ``pivots`` are those of `Routes`, and ``glossaries`` is the folder of stored glossaries.
     """
-    jobs = JobRunner(pool)
     models = ModelInspector(catalog, jobs, limits)
     translator = Translator(catalog, jobs, limits, GlossaryFolder(glossaries, jobs))
     markup_translator = MarkupTranslator(translator, jobs, limits)

@@ -290,7 +290,7 @@ class BulkStream(Generic[AnyAnswer]):
             records.begin(record)
             usage = self._usage.of_part(record, partial(part.count, number, len(texts)))
             try:
-                with usage.counting():
+                with usage.counting(), self._held.part():
                     return await self._answer_texts(number, texts)
             except QuotaExceeded as error:
                 if error.retry_after_seconds is None:

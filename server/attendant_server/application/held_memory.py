@@ -1,7 +1,8 @@
 """Bounds the requests and answers that the server holds for all calls together."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from attendant_server.errors import QueueFull
@@ -12,6 +13,8 @@ SHARE_OF_FREE_BYTES = 0.75
 SHARE_OF_MEMORY = 1 / 16
 """Default share of the memory limit. Messages, their bytes and texts take about three times as
 much as the bytes that are counted."""
+HELD_BYTES_PER_TOKEN = 64
+"""Counted bytes of a token of a long text, which takes up to three times as much like the rest."""
 
 
 class HeldMemory:
@@ -75,8 +78,8 @@ class HeldMemory:
 class HeldCall:
     """The bytes that one call holds."""
 
-    def __init__(self, memory: HeldMemory, caller: str) -> None:
-        self._memory, self._caller = memory, caller
+    def __init__(self, memory: HeldMemory, caller: str, may_refuse: bool = True) -> None:
+        self._memory, self._caller, self._may_refuse = memory, caller, may_refuse
         self._num_bytes = 0
         self._is_answered = False
 
@@ -97,6 +100,28 @@ class HeldCall:
         """Hold this many bytes more, or fewer if it is negative, whatever the limit."""
         self._memory.add(self._caller, num_bytes)
         self._num_bytes += num_bytes
+
+    def hold_tokens(self, num_tokens: int) -> None:
+        """Hold the tokens of long texts, too; raises QueueFull if they are too many."""
+        num_bytes = HELD_BYTES_PER_TOKEN * num_tokens
+        if self._may_refuse:
+            self.hold_more(num_bytes)
+        else:
+            self.add(num_bytes)
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """Let the running task hold, in the block, what a part of a stream holds.
+
+        Its tokens are never too many: the stream itself waits for room, and is bounded.
+        """
+        held = HeldCall(self._memory, self._caller, may_refuse=False)
+        token = _current.set(held)
+        try:
+            yield
+        finally:
+            held.release()
+            _current.reset(token)
 
     def make_current(self) -> None:
         """Let `current_hold` return this in the running task."""

@@ -1,10 +1,15 @@
 """CPU-bound work of calls: short work runs at once, long work off the event loop."""
 
 import asyncio
+import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
+from attendant_server import records
+from attendant_server.application.job_queue import JobQueue
+from attendant_server.engine.calls import Caller
 from attendant_server.system.priorities import lower_priority
 
 MAX_INLINE_TOKENS = 300
@@ -15,21 +20,52 @@ TOKENS_DECODED_FOR_ONE = 8
 Value = TypeVar("Value")
 
 
-def new_pool(num_threads: int) -> ThreadPoolExecutor:
-    """Threads for long work. It is mostly that of large calls, so the event loop goes first."""
-    return ThreadPoolExecutor(num_threads, "attendant-tokenizer", initializer=lower_priority)
-
-
 class JobRunner:
-    """Runs jobs on the threads of a pool."""
+    """Runs jobs on threads, whose time callers share fairly (see `JobQueue`)."""
 
-    def __init__(self, pool: Executor) -> None:
-        self._pool = pool
+    def __init__(self, num_threads: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock``, in seconds, measures the jobs; all threads call it."""
+        # Long work is mostly that of large calls, so the event loop goes first.
+        self._pool = ThreadPoolExecutor(
+            num_threads, "attendant-tokenizer", initializer=lower_priority
+        )
+        self._queue = JobQueue(num_threads)
+        self._clock = clock
 
     async def run(self, work: Callable[[], Value]) -> Value:
-        """Run long work on a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        """Run long work of the running task's call on a thread.
+
+        Work that still waits when the task is cancelled never runs.
+        """
+        caller = records.current().engine_caller
+        job: Future[Value] = Future()
+        self._queue.put(caller, job, work, self._clock())
+        job.add_done_callback(partial(self._queue.discard, caller))
+        # The thread takes the job that is next by then, which may be another one.
+        self._pool.submit(self._run_jobs)
+        return await asyncio.wrap_future(job)
 
     async def run_for(self, num_tokens: int, work: Callable[[], Value]) -> Value:
         """Run work over about ``num_tokens`` tokens or candidates; on a thread if they are many."""
         return work() if num_tokens <= MAX_INLINE_TOKENS else await self.run(work)
+
+    def close(self) -> None:
+        """Cancel the jobs that wait, and end the threads once their jobs have ended."""
+        self._queue.cancel_all()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run_jobs(self) -> None:
+        while taken := self._queue.take(self._clock()):
+            caller, job, work = taken
+            started = self._clock()
+            try:
+                value = work()
+            except BaseException as error:  # such as PanicException of the tokenizers
+                self._end(caller, started)
+                job.set_exception(error)
+            else:
+                self._end(caller, started)
+                job.set_result(value)
+
+    def _end(self, caller: Caller, started: float) -> None:
+        self._queue.end(caller, self._clock() - started)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
 from attendant_server import records
+from attendant_server.application.held_memory import current_hold
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.quotas import current_usage
 from attendant_server.application.tokenization_options import (
@@ -26,6 +27,8 @@ it saves."""
 MAX_JOB_CHARACTERS = 10_000
 """Long calls are split into jobs, so that other calls run in between and cancelling is quick."""
 
+CHARACTERS_PER_TOKEN = 2
+"""Fewer than in most texts: memory for tokens is taken before they are counted."""
 TokenizedOrError: TypeAlias = TokenizedText | InvalidRequest
 LANGUAGE_CODE = re.compile(r">>[^<]+<<")
 """A token before a text that chooses the target language."""
@@ -73,23 +76,47 @@ async def read_texts(
 ) -> list[Tokens | InvalidRequest]:
     """What ``read`` makes of each text, or its fault, counted for the quotas of the caller.
 
-    Raises CallTooLarge for too many tokens in total, or QuotaExceeded. A pair of texts that are
-    tokenized one after the other counts as one text.
+    Raises CallTooLarge for too many tokens in total, QuotaExceeded, or QueueFull if the server has
+    no room for the tokens of long texts. A pair of texts that are tokenized one after the other
+    counts as one text.
     """
     record, usage = records.current(), current_usage()
     if record.tokenization_started is None:
         usage.take_texts(len(texts))
         record.tokenization_started = time.monotonic()
-    results: list[Tokens | InvalidRequest] = []
     if sum(map(len, texts)) <= MAX_INLINE_CHARACTERS:
         results = read(options, field, texts, 0, True)
         _check_total(options, results)
     else:
-        for job in split_into_jobs(texts):
-            results += await jobs.run(partial(read, options, field, job, len(results), False))
-            _check_total(options, results)
+        results = await _read_long(jobs, options, field, texts, read)
     usage.take_tokens(num_tokens(results))
     _add_to_record(record, results)
+    return results
+
+
+async def _read_long(
+    jobs: JobRunner,
+    options: TokenizationOptions,
+    field: str,
+    texts: Sequence[Source],
+    read: Reader[Source, Tokens],
+) -> list[Tokens | InvalidRequest]:
+    """Read texts in several jobs, and count the memory of their tokens.
+
+    Memory is taken for all texts at first, so that calls without room are refused before any work,
+    and those that have begun end.
+    """
+    results: list[Tokens | InvalidRequest] = []
+    held, num_held, num_found = current_hold(), sum(map(len, texts)) // CHARACTERS_PER_TOKEN, 0
+    held.hold_tokens(num_held)
+    for job in split_into_jobs(texts):
+        found = await jobs.run(partial(read, options, field, job, len(results), False))
+        results += found
+        _check_total(options, results)
+        num_found += sum(text.num_original_tokens for text in good(found))
+        held.hold_tokens(max(0, num_found - num_held))
+        num_held = max(num_held, num_found)
+    held.hold_tokens(num_found - num_held)
     return results
 
 

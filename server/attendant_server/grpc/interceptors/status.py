@@ -6,7 +6,7 @@ Only messages of AttendantErrors reach the caller. For any other error the calle
 import asyncio
 import logging
 import traceback
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import duration_pb2
@@ -50,6 +50,14 @@ LANGUAGE_UNKNOWN = "LANGUAGE_UNKNOWN"
 logger = logging.getLogger(__name__)
 
 
+class End(NamedTuple):
+    """The end of a call that has failed."""
+
+    code: grpc.StatusCode
+    message: str
+    metadata: tuple[tuple[str, str | bytes], ...] = ()
+
+
 class StatusInterceptor(AroundInterceptor):
     """Turns every exception of a call into a status."""
 
@@ -60,7 +68,7 @@ class StatusInterceptor(AroundInterceptor):
         try:
             return await behaviour(request, context)
         except errors.AttendantError as error:
-            await _abort(context, error)
+            end = _end_of(error)
         except grpc.aio.AbortError:
             raise
         except grpc.aio.InternalError as error:  # The library could not send: the caller has gone.
@@ -79,8 +87,10 @@ class StatusInterceptor(AroundInterceptor):
                 # Without the message, which may repeat the caller's text.
                 "".join(traceback.format_tb(error.__traceback__)),
             )
-            message = f"internal error, logged as {request_id}"
-            await _end(context, grpc.StatusCode.INTERNAL, message)
+            end = End(grpc.StatusCode.INTERNAL, f"internal error, logged as {request_id}")
+        # The library keeps the exception of an abort until garbage is collected. While an error is
+        # handled, the error would be its context, with all that the call has read and made so far.
+        return await _abort(context, end)
 
 
 def code_of(error: errors.AttendantError) -> grpc.StatusCode:
@@ -88,7 +98,7 @@ def code_of(error: errors.AttendantError) -> grpc.StatusCode:
     return next(STATUS_CODES[c] for c in type(error).__mro__ if c in STATUS_CODES)
 
 
-async def _abort(context: Context, error: errors.AttendantError) -> None:
+def _end_of(error: errors.AttendantError) -> End:
     code = code_of(error)
     status = status_pb2.Status(code=code.value[0], message=str(error))
     record = records.current()
@@ -110,7 +120,7 @@ async def _abort(context: Context, error: errors.AttendantError) -> None:
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
         metadata.append(("grpc-retry-pushback-ms", str(milliseconds)))
     metadata.extend(rpc_status.to_status(status).trailing_metadata)
-    await _end(context, code, str(error), tuple(metadata))
+    return End(code, str(error), tuple(metadata))
 
 
 def _info(error: errors.AttendantError) -> error_details_pb2.ErrorInfo | None:
@@ -125,14 +135,9 @@ def _info(error: errors.AttendantError) -> error_details_pb2.ErrorInfo | None:
     return None
 
 
-async def _end(
-    context: Context,
-    code: grpc.StatusCode,
-    message: str,
-    metadata: tuple[tuple[str, str | bytes], ...] = (),
-) -> None:
-    """End the call with a status; ignores a caller that has gone."""
+async def _abort(context: Context, end: End) -> None:
+    """End the call; ignores a caller that has gone."""
     try:
-        await context.abort(code, message, trailing_metadata=metadata)
+        await context.abort(end.code, end.message, trailing_metadata=end.metadata)
     except grpc.aio.InternalError as error:
         raise asyncio.CancelledError from error
