@@ -27,7 +27,7 @@ from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.reasons import reason_of
 from attendant_server.runtime.attention_graph import AttentionGraph
 from attendant_server.runtime.cache_pool import SPARE_BYTES
-from attendant_server.runtime.device_translation_model import DeviceTranslationModel
+from attendant_server.runtime.device_models import DeviceTranslationModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.graph_rules import check_graphs
 from attendant_server.runtime.model_graphs import RunCounter
