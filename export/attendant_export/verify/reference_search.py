@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from attendant_export.data.batches import pad
-from attendant_export.models.encoder_decoder import DecoderPast, EncoderDecoder
+from attendant_export.models.decoder import DecoderPast
+from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.verify.bounds import FP32_BOUND, largest
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.score_batches import score_batches
