@@ -46,9 +46,9 @@ class ServedModel:
 
     description: ModelDescription
     source_tokenizer: TextTokenizer
-    """Tokenizer of texts to translate or to embed."""
+    """Tokenizer of texts to translate, to embed or to continue."""
     target_tokenizer: TextTokenizer
-    """Tokenizer of translations."""
+    """Tokenizer of what the model writes."""
     mask_tokenizer: TextTokenizer | None
     """Tokenizer of texts to embed that recognizes the mask token, if the model has one."""
     engine: Submitting
@@ -56,6 +56,8 @@ class ServedModel:
     """The engine's name of the model. It differs between a model and its replacement."""
     on_refused: Callable[[str], None]
     """Receives the reason of each refusal: ``queue_full``, ``queue_wait`` or ``unavailable``."""
+    special_tokenizer: TextTokenizer | None = None
+    """Tokenizer of prompts that recognizes special tokens, of a language model."""
     open_attention: Callable[[], None] | None = None
     """Opens the attention graph, unless it is open; raises ModelNotLoaded. May take seconds. None
     for a model without one."""

@@ -51,6 +51,7 @@ LANGUAGE_SERVICE = "attendant.v1.LanguageService"
 SERVICES_OF_KINDS = {
     ModelKind.TRANSLATION: "attendant.v1.TranslationService",
     ModelKind.EMBEDDING: "attendant.v1.EmbeddingService",
+    ModelKind.LANGUAGE_MODEL: "attendant.v1.LanguageModelService",
 }
 MAX_PENDING_CALLS = 10_000
 """Calls that have arrived and that the library has not taken up yet."""

@@ -13,9 +13,10 @@ from attendant.v1 import bundle_pb2
 from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
+from attendant_server.engine.attention_calls import Attention
 from attendant_server.engine.calls import TokenIds
 from attendant_server.engine.models import NO_TOKEN_BIAS, EncodedSource, RowStart, StepInput
-from attendant_server.engine.pair_calls import TargetScore
+from attendant_server.engine.pair_calls import AttentionWeights, TargetScore
 from attendant_server.runtime.attention_graph import AttentionGraph
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import cache_sizes
@@ -103,6 +104,14 @@ class OnnxDecoderModel(ABC):
     @abstractmethod
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""
+
+    @abstractmethod
+    def align(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[AttentionWeights]:
+        """Align the tokens of (source, target) pairs as one padded batch."""
+
+    @abstractmethod
+    def attend(self, source: TokenIds, target: TokenIds) -> Attention:
+        """The attention weights of one pair."""
 
     @abstractmethod
     def _shrink_scorers(self) -> None:
