@@ -14,6 +14,7 @@ from attendant_manifest.sizes import (
     token_dimension,
     translation_sizes,
 )
+from attendant_manifest.special_tokens import target_tokens
 from attendant_manifest.text_normalization import normalizes_texts
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -95,6 +96,7 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         has_attention=bundle.has_graph("attention"),
         glossaries=tuple(manifest.glossaries),
         start_token_id=decoding.start_token_id if decoding.HasField("start_token_id") else None,
+        eos_id=target_tokens(manifest).eos_id,
         repetition_guard=(
             kind is ModelKind.TRANSLATION and not manifest.provenance.HasField("imported_from")
         ),

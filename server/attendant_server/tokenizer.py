@@ -227,13 +227,17 @@ class TextTokenizer:
 
         Later tokens cannot change them: the whole text begins with them. Raises TokenizerError.
         """
+        return complete_words(self.decode_settled(token_ids))
+
+    def decode_settled(self, token_ids: Sequence[int]) -> str:
+        """Like `decode_words`, but up to the last complete character."""
         if not self._only_appends:
             return ""
         known = len(token_ids)
         while known and self._is_open(token_ids[known - 1]):
             known -= 1
         # At the end, U+FFFD stands for bytes whose character is not complete yet.
-        return complete_words(self.decode(token_ids[:known]).rstrip("\ufffd"))
+        return self.decode(token_ids[:known]).rstrip("\ufffd")
 
     def _is_open(self, token_id: int) -> bool:
         """Whether a later token may change the decoded text of bytes up to this token."""

@@ -213,18 +213,18 @@ class Catalog:
         if model:
             candidates = [d for d in permitted if model in (d.key, d.name)]
             if not candidates and permitted is not self.descriptions:
-                models = "models" if kind is None else f"{kind.label} models"
+                models = "models" if kind is None else f"{kind.noun}s"
                 allowed = f"this caller may use only these {models}: {_keys(of_kind)}"
                 raise PermissionDenied(f"model: {allowed}")
         else:
             candidates = [d for d in of_kind if fits is None or fits(d)]
         if not candidates:
-            missing = "such model" if model or kind is None else f"{kind.label} model"
+            missing = "such model" if model or kind is None else kind.noun
             missing += f" for {wanted}" if wanted and not model else ""
             raise ModelNotFound(f"model: no {missing}; there are {_keys(of_kind)}")
         found = self._default_of(candidates) if model else self._chosen(candidates)
         if kind is not None and found.kind is not kind:
-            raise InvalidRequest("model", f"{found.key} is no {kind.label} model")
+            raise InvalidRequest("model", f"{found.key} is no {kind.noun}")
         return found
 
     def serving(

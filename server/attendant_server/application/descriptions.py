@@ -16,8 +16,13 @@ class ModelKind(IntEnum):
 
     @property
     def label(self) -> str:
-        """The kind in messages: ``translation``, ``embedding`` or ``language``."""
-        return self.name.lower().removesuffix("_model")
+        """The kind in metrics: ``translation``, ``embedding`` or ``language_model``."""
+        return self.name.lower()
+
+    @property
+    def noun(self) -> str:
+        """A model of the kind in messages, such as ``translation model``."""
+        return f"{self.label.removesuffix('_model')} model"
 
     @property
     def decodes(self) -> bool:
@@ -205,6 +210,8 @@ class ModelDescription:
     start_token_id: int | None = None
     """The token that the decoder reads before a target, or that begins every text of a language
     model; None for one that reads texts without such a token."""
+    eos_id: int = 0
+    """The end token of what the model decodes."""
     repetition_guard: bool = False
     """Whether translations that repeat themselves are ended unless a request says otherwise."""
     normalizes_texts: bool = False
