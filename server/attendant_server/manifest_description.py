@@ -67,8 +67,11 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         early_stopping=decoding.early_stopping,
         no_repeat_ngram_size=decoding.no_repeat_ngram_size,
         repetition_penalty=decoding.repetition_penalty or 1.0,
-        # A rule of manifests: only a bundle with a penalty needs graphs that apply one.
-        takes_repetition_penalties=bool(decoding.repetition_penalty),
+        takes_repetition_penalties=all(
+            step.inputs.HasField("repetition_penalty")
+            for step in bundle.graphs.steps
+            if not step.rows_per_sentence  # sentences with a penalty run in no other step
+        ),
         default_min_output_tokens=decoding.min_output_tokens,
         suppressed_token_ids=tuple(decoding.suppressed_token_ids),
         forced_token_ids=tuple(decoding.forced_token_ids),
