@@ -16,11 +16,12 @@ from attendant_export.bundle.sparse_vectors import SparseExport
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
+from attendant_export.verify.decoder import SampleSentences
 from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.shortlists import check_shortlists
 from attendant_export.verify.token_vectors import TokenVectorVerifier
-from attendant_export.verify.translation import SampleSentences, TranslationVerifier
+from attendant_export.verify.translation import TranslationVerifier
 
 
 def measure_translation_parity(

@@ -16,11 +16,11 @@ from attendant_export.bundle.reference_outputs import (
 from attendant_export.data.shortlists import WITH_SHORTLISTS
 from attendant_export.verify.agreement import compare, difference, scorer_difference, trace_of
 from attendant_export.verify.bounds import largest
+from attendant_export.verify.decoder import SEARCHES, SampleSentences
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
 from attendant_export.verify.shortlists import check_shortlists
-from attendant_export.verify.translation import SEARCHES, SampleSentences
 
 
 def reference_outputs(

@@ -13,13 +13,13 @@ from attendant.v1.bundle_pb2 import (
 
 from attendant_export.verify.agreement import TokenIds, gap
 from attendant_export.verify.bounds import FP32_BOUND, largest
+from attendant_export.verify.decoder import SEARCHES
 from attendant_export.verify.embedding import FloatArray
 from attendant_export.verify.graph_search import SearchRules, search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.language_samples import Sample, batches
 from attendant_export.verify.original import Implementation, count_other_token_ids
 from attendant_export.verify.reference_search import SearchTrace
-from attendant_export.verify.translation import SEARCHES
 
 MAX_COMPARED_TOKENS = 100
 BATCH_SIZE = 16
