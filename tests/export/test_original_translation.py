@@ -8,7 +8,7 @@ from attendant.v1.architecture_pb2 import POSITION_KIND_SINUSOIDAL_HALVED, Posit
 from attendant_export.bundle.description import describe_original
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.original import compare_model
-from attendant_export.bundle.reference_outputs import read_translation_outputs
+from attendant_export.bundle.reference_outputs import read_search_outputs
 from attendant_export.models.embeddings import sinusoids
 from attendant_export.verify import original, original_translation, original_translator
 from attendant_export.verify.agreement import trace_of
@@ -104,7 +104,7 @@ def theirs(imported):
 def texts(imported):
     """The first reference texts."""
     _, bundle = imported
-    return read_translation_outputs(bundle, read_manifest(bundle))["texts"][:NUM_TEXTS]
+    return read_search_outputs(bundle, read_manifest(bundle))["texts"][:NUM_TEXTS]
 
 
 @pytest.fixture

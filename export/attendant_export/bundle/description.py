@@ -6,7 +6,7 @@ from typing import Any
 
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import (
-    MODEL_KIND_EMBEDDING,
+    MODEL_KIND_TRANSLATION,
     CorpusParity,
     ImportSource,
     Manifest,
@@ -74,7 +74,7 @@ def _origin_lines(provenance: Provenance) -> Iterator[str]:
 
 
 def _languages(manifest: Manifest) -> str:
-    if manifest.kind == MODEL_KIND_EMBEDDING:
+    if manifest.kind != MODEL_KIND_TRANSLATION:
         return ", ".join(manifest.languages) or "not stated"
     sources, targets = (
         ", ".join(language.tag for language in languages)

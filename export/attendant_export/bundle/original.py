@@ -21,7 +21,7 @@ from attendant_export.bundle.manifest import check_files, read_manifest
 from attendant_export.bundle.reference_outputs import (
     check_has_reference_outputs,
     read_embedding_outputs,
-    read_translation_outputs,
+    read_search_outputs,
 )
 from attendant_export.importers.bge_m3 import is_bge_m3
 from attendant_export.importers.checkpoint import Checkpoint
@@ -249,7 +249,7 @@ def verify_against(folder: Path, source: str) -> list[str]:
     check_files(folder, manifest)
     check_has_reference_outputs(folder, manifest)
     is_embedding = manifest.kind == MODEL_KIND_EMBEDDING
-    read_outputs = read_embedding_outputs if is_embedding else read_translation_outputs
+    read_outputs = read_embedding_outputs if is_embedding else read_search_outputs
     parity = compare_model(
         _checkpoint_path(source, manifest.provenance.imported_from),
         manifest,

@@ -1,11 +1,18 @@
 """Runs the graphs of a language model's bundle in ONNX Runtime."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from attendant.v1.bundle_pb2 import MODEL_KIND_LANGUAGE_MODEL, Manifest, PrecisionGraphs
 
 from attendant_export.data.batches import pad
-from attendant_export.verify.graph_sessions import Array, DecoderGraphs, check_finite
+from attendant_export.verify.graph_sessions import (
+    Array,
+    DecoderGraphs,
+    TranslationGraphs,
+    check_finite,
+)
 from attendant_export.verify.score_batches import score_batches
 
 
@@ -51,3 +58,10 @@ class LanguageModelGraphs(DecoderGraphs):
         rows = [row[: len(text) - 1] for row, text in zip(log_p, texts, strict=True)]
         check_finite("scorer", np.concatenate(rows))
         return rows
+
+
+def open_graphs(folder: Path, graphs: PrecisionGraphs, manifest: Manifest) -> DecoderGraphs:
+    """The graphs of one precision of a bundle whose model has a decoder. Raises GraphError."""
+    is_language_model = manifest.kind == MODEL_KIND_LANGUAGE_MODEL
+    kind = LanguageModelGraphs if is_language_model else TranslationGraphs
+    return kind(folder, graphs, manifest)
