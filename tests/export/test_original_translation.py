@@ -134,7 +134,7 @@ def test_states_log_probabilities_and_searches_of_all_precisions_are_compared(co
         (search, batching) for search in ("greedy", "beam4") for batching in BATCHES
     ]
     assert {entry.num_identical + entry.num_ties for entry in fp32.tokens} == {NUM_TEXTS}
-    line = f"fp32 beam4 ragged: 0 of {NUM_TEXTS} translations have other tokens, 0 more in ties"
+    line = f"fp32 beam4 ragged: 0 of {NUM_TEXTS} outputs have other tokens, 0 more in ties"
     assert line in describe_original(parity)
 
 

@@ -209,7 +209,7 @@ def _translation_lines(parity: OriginalTranslations) -> Iterator[str]:
         longer = f", {entry.num_longer_searches} more by longer searches"
         yield (
             f"{parity.precision} {entry.search} {entry.batching}: "
-            f"{entry.num_sentences - explained} of {entry.num_sentences} translations have other "
+            f"{entry.num_sentences - explained} of {entry.num_sentences} outputs have other "
             f"tokens, {entry.num_ties} more in ties"
             f"{longer if entry.num_longer_searches else ''}"
         )

@@ -7,7 +7,9 @@ from typing import Any
 
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_EMBEDDING,
+    MODEL_KIND_LANGUAGE_MODEL,
     MODEL_KIND_TRANSLATION,
+    DecodingDefaults,
     ImportSource,
     Manifest,
     OriginalParity,
@@ -55,7 +57,8 @@ from attendant_export.verify.ctranslate2_original import (
 )
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
-from attendant_export.verify.language_samples import language_samples
+from attendant_export.verify.language_model_graphs import LanguageModelGraphs
+from attendant_export.verify.language_samples import Sample, language_samples
 from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.opennmt_py_original import converted_translator
 from attendant_export.verify.original import (
@@ -63,6 +66,7 @@ from attendant_export.verify.original import (
     OriginalError,
     compare_with_original,
 )
+from attendant_export.verify.original_language_model import OriginalLanguageModel
 from attendant_export.verify.original_translation import compare_translations
 from attendant_export.verify.original_translator import OriginalTranslator
 from attendant_export.verify.sparse_vectors import OriginalMaskedLM, compare_sparse_vectors
@@ -103,6 +107,8 @@ def compare_model(
     """
     if manifest.kind == MODEL_KIND_TRANSLATION:
         return _compare_translation(checkpoint, manifest, outputs, folders)
+    if manifest.kind == MODEL_KIND_LANGUAGE_MODEL:
+        return _compare_language_model(checkpoint, manifest, outputs, folders)
     encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
     texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
     if is_static(files := open_checkpoint(str(checkpoint))):
@@ -179,6 +185,30 @@ def _compare_translation(
         manifest.decoding,
         bounds,
         max_tokens,
+    )
+
+
+def _compare_language_model(
+    checkpoint: Path,
+    manifest: Manifest,
+    outputs: Mapping[str, Any],
+    folders: Sequence[tuple[Path, PrecisionGraphs]],
+) -> OriginalParity:
+    """Compare continuations without the search options of the checkpoint.
+
+    In the original, these also apply to the tokens of prompts.
+    """
+    graphs = {p.name: LanguageModelGraphs(folder, p, manifest) for folder, p in folders}
+    for opened in graphs.values():
+        opened.close()
+    texts, special = outputs["texts"], manifest.special_tokens
+    return compare_translations(
+        OriginalLanguageModel(checkpoint, special.eos_id, special.pad_id),
+        [Sample(text["text"], tuple(text["token_ids"])) for text in texts],
+        graphs,
+        DecodingDefaults(),
+        {p.precision: p.log_probability_bound for p in manifest.parity.precisions},
+        min(text["max_output_tokens"] for text in texts),
     )
 
 
