@@ -91,8 +91,8 @@ class GenerateOptions(google.protobuf.message.Message):
 
     @property
     def stop_texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Texts at which a continuation ends. The continuation ends before the first occurrence of any of them, which it does
-        not contain, whichever tokens write it. At most 16 of 1 to 256 characters each; more, and an empty one, is
+        """Texts at which a continuation ends. The continuation ends before the one that is complete first, whichever tokens
+        write it, and contains none of them. At most 16 of 1 to 256 characters each; more, and an empty one, is
         INVALID_ARGUMENT.
         """
 
@@ -292,7 +292,8 @@ class GeneratedText(google.protobuf.message.Message):
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.translation_pb2.OutputToken]:
         """The tokens in order. Empty unless GenerateOptions.return_tokens is set. The last one is the end token if
-        finish_reason is FINISH_REASON_STOP and no stop text was found.
+        finish_reason is FINISH_REASON_STOP and no stop text was found. After a stop text, it is the token that completes the
+        stop text, and score counts all tokens up to it.
         """
 
     def __init__(
