@@ -48,9 +48,8 @@ def write_language_model(folder: Path, family: str, has_start: bool = False, **f
     )
     config_class, model_class, sizes = CLASSES[family]
     ids = {"bos_token_id": 1 if has_start else 0, "eos_token_id": 0}
-    config = config_class(
-        vocab_size=tokenizer.get_vocab_size(), **{**sizes, **ids, "pad_token_id": None, **fields}
-    )
+    size = {"vocab_size": tokenizer.get_vocab_size()}
+    config = config_class(**{**size, **sizes, **ids, "pad_token_id": None, **fields})
     torch.manual_seed(3)
     model = model_class(config)
     with torch.no_grad():  # Biases and factors of norms are 0 and 1 at first.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,9 @@ from attendant_export.verify.decoder import DecoderVerifier, SampleSentences
 from attendant_export.verify.language_model_graphs import LanguageModelGraphs
 from attendant_export.verify.reference_search import ReferenceHypothesis, greedy
 
-NUM_PROMPTS = 32
-"""Number of reference texts. Each token of a large model takes long."""
-NUM_CONTINUED = 16
+NUM_PROMPTS = 8
+"""Number of reference texts, at equal distances. Each token of a large model takes long."""
+NUM_CONTINUED = 12
 """Limit of tokens of the continuations of reference texts."""
 MAX_EXAMPLE_TOKENS = 32
 """Limit of tokens of the continuations in model cards."""
@@ -75,8 +74,8 @@ class LanguageModelExport:
         _describe(manifest, model, tokenizer, self._max_tokens)
         manifest.decoding.MergeFrom(decoding or DecodingDefaults())
         draft.add_tokenizer(tokenizer)
-        texts = draft.reference_texts(tokenizer, self._max_tokens - 1)
-        self._texts = dict(islice(texts.items(), NUM_PROMPTS))
+        texts = list(draft.reference_texts(tokenizer, self._max_tokens - 1).items())
+        self._texts = dict(texts[:: -(-len(texts) // NUM_PROMPTS)])
         prompts = list(self._texts.values())
         limits = [min(NUM_CONTINUED, self._max_tokens - len(ids)) for ids in prompts]
         self._sample = SampleSentences(prompts, limits)

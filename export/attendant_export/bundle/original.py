@@ -19,6 +19,7 @@ from attendant_manifest.special_tokens import target_tokens
 
 from attendant_export.bundle.classification import TEXTS
 from attendant_export.bundle.description import describe_original
+from attendant_export.bundle.gguf_original import gguf_original
 from attendant_export.bundle.manifest import check_files, read_manifest
 from attendant_export.bundle.reference_outputs import (
     check_has_reference_outputs,
@@ -29,6 +30,7 @@ from attendant_export.importers.bge_m3 import is_bge_m3
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_folder_tokens
 from attendant_export.importers.ctranslate2_vocabulary import Vocabularies
+from attendant_export.importers.gguf import is_gguf
 from attendant_export.importers.late_interaction import read_token_dense
 from attendant_export.importers.marian_file import read_marian_file
 from attendant_export.importers.marian_network import LOGITS_BIAS, QUANTIZATION_SUFFIX
@@ -202,8 +204,10 @@ def _compare_language_model(
     for opened in graphs.values():
         opened.close()
     texts, special = outputs["texts"], manifest.special_tokens
+    is_file = is_gguf(open_checkpoint(str(checkpoint)))
+    open_original = gguf_original if is_file else OriginalLanguageModel
     return compare_translations(
-        OriginalLanguageModel(checkpoint, special.eos_id, special.pad_id),
+        open_original(checkpoint, special.eos_id, special.pad_id),
         [Sample(text["text"], tuple(text["token_ids"])) for text in texts],
         graphs,
         DecodingDefaults(),

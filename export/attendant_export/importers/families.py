@@ -12,6 +12,7 @@ from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_c
 from attendant_export.importers.distilbert import read_distilbert
 from attendant_export.importers.electra import read_electra
 from attendant_export.importers.gemma3 import read_gemma3
+from attendant_export.importers.gguf import is_gguf, read_gguf
 from attendant_export.importers.gpt2 import read_gpt2
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.language_model import ImportedLanguageModel
@@ -89,6 +90,9 @@ def read_model(
     embedding part of a model for a task. Raises ValueError if one of them is given for
     another checkpoint.
     """
+    if is_gguf(checkpoint):
+        _refuse_options(tokenizer, without_head)
+        return read_gguf(checkpoint)
     is_opennmt = is_opennmt_py(checkpoint)
     is_converted = not is_opennmt and is_ctranslate2(checkpoint)
     is_own_format = is_converted or is_opennmt or is_marian(checkpoint)
@@ -98,11 +102,7 @@ def read_model(
         return read_ctranslate2(checkpoint, tokenizer)
     if is_opennmt:
         return read_opennmt_py(checkpoint, tokenizer)
-    if tokenizer is not None:
-        raise ValueError(
-            "--tokenizer is for models of CTranslate2 and OpenNMT-py, which have no tokenizer of "
-            "text"
-        )
+    _refuse_options(tokenizer)
     if is_own_format:
         return read_marian_folder(checkpoint)
     read = _importer(checkpoint)
@@ -122,6 +122,16 @@ def read_model(
         return with_cross_encoder_defaults(imported, checkpoint)
     imported = with_defaults(imported, checkpoint)
     return with_bge_m3_vectors(imported, checkpoint) if is_bge_m3(checkpoint) else imported
+
+
+def _refuse_options(tokenizer: str | None, without_head: bool = False) -> None:
+    if tokenizer is not None:
+        raise ValueError(
+            "--tokenizer is for models of CTranslate2 and OpenNMT-py, which have no tokenizer of "
+            "text"
+        )
+    if without_head:
+        raise ValueError("--without-head is for embedding models")
 
 
 def _importer(checkpoint: Checkpoint) -> Callable[[Checkpoint], Imported]:

@@ -1,6 +1,6 @@
 """Causal language models in the original implementation, ``transformers``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from attendant_export.verify.agreement import TokenIds, trace_of
 from attendant_export.verify.embedding import FloatArray
 from attendant_export.verify.language_samples import Sample
-from attendant_export.verify.original import IMPLEMENTATION, Original, OriginalError
+from attendant_export.verify.original import IMPLEMENTATION, Original, OriginalError, is_installed
 from attendant_export.verify.recorded_search import BeamRecorder
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
 
@@ -31,6 +31,9 @@ class OriginalLanguageModel(Original):
                 f"{IMPLEMENTATION} {self.version} finds no weights for {self._missing[0]} in "
                 f"{folder}"
             )
+        self._set_tokens(eos_id, pad_id)
+
+    def _set_tokens(self, eos_id: int, pad_id: int) -> None:
         import transformers
 
         self._eos_id, self._pad_id = eos_id, pad_id
@@ -38,7 +41,7 @@ class OriginalLanguageModel(Original):
             eos_token_id=eos_id, pad_token_id=pad_id, do_sample=False
         )
 
-    def sample_ids(self, sample: Sample) -> list[int]:
+    def sample_ids(self, sample: Sample) -> list[int] | None:
         """The token ids of a text, special tokens included."""
         return self.token_ids(sample.text)
 
@@ -114,3 +117,38 @@ class OriginalLanguageModel(Original):
 
     def _until_end(self, ids: list[int]) -> TokenIds:
         return tuple(ids[: ids.index(self._eos_id) + 1] if self._eos_id in ids else ids)
+
+
+class LoadedLanguageModel(OriginalLanguageModel):
+    """A network of the original implementation with given weights and without a tokenizer."""
+
+    def __init__(
+        self,
+        family: str,
+        fields: Mapping[str, Any],
+        tensors: Mapping[str, torch.Tensor],
+        eos_id: int,
+        pad_id: int,
+    ) -> None:
+        """``fields`` are those of the configuration of a ``family``. Raises OriginalError.
+
+        ``tensors`` have the names of the original, and a tied head has none.
+        """
+        if not is_installed():
+            raise OriginalError(f"a comparison with the original needs {IMPLEMENTATION}")
+        import transformers
+
+        self.version = transformers.__version__
+        try:
+            config = transformers.AutoConfig.for_model(family, **fields)
+            model: Any = transformers.AutoModelForCausalLM.from_config(config)
+            missing, unexpected = model.load_state_dict(tensors, strict=False)
+        except Exception as error:  # The library raises no narrower class.
+            raise OriginalError(f"{IMPLEMENTATION} {self.version}: {error}") from error
+        if unexpected or set(missing) - {"lm_head.weight"}:
+            raise OriginalError(f"{IMPLEMENTATION} {self.version} lacks {missing} {unexpected}")
+        self._model = model.eval()
+        self._set_tokens(eos_id, pad_id)
+
+    def sample_ids(self, sample: Sample) -> None:
+        """None: there is no tokenizer to compare with."""
