@@ -18,7 +18,7 @@ from attendant_server.bundle_glossaries import read_glossaries
 from attendant_server.bundle_tokenizers import check_room, check_special_tokens, read_tokenizer
 from attendant_server.bundle_trial import try_bundle
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
-from attendant_server.engine.cache_budget import ANY_LENGTH, most_needed_bytes
+from attendant_server.engine.cache_budget import most_needed_bytes
 from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
 from attendant_server.engine.reports import Observer
@@ -228,7 +228,8 @@ class ModelLoader:
         settings = self._settings
         # Beams of the longest prompts can take gigabytes, so one row must do for a language model.
         width = 1 if isinstance(model, OnnxLanguageModel) else settings.max_beam_size
-        largest_sentence = model.needed_cache_bytes(width, 1, ANY_LENGTH, ANY_LENGTH)
+        longest = model.max_row, model.max_source_tokens
+        largest_sentence = model.needed_cache_bytes(width, 1, *longest)
         smallest = self.num_workers * largest_sentence
         if not settings.max_cache_bytes:
             num_sentences = self.num_workers * self._max_sentences

@@ -25,6 +25,7 @@ from attendant_server.bundles import read_bundle
 from attendant_server.engine.calls import SearchOptions, TranslateCall
 from attendant_server.runtime.language_model import OnnxLanguageModel
 from attendant_server.runtime.model_graphs import RunCounter
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.support.bundles import MAX_TOKENS
 from tests.support.language_models import gpt2_like, tiny_tokenizer, write_random_language_model
@@ -330,6 +331,11 @@ def test_models_are_described_and_chosen_by_default(server):
     assert found.request_limits.max_beam_size
     tokens = server.models.Tokenize(TokenizeRequest(model="tiny-lm", texts=["A b"])).results[0]
     assert [token.id for token in tokens.tokens] == tiny_tokenizer().encode("A b").ids
+
+
+def test_the_service_of_language_models_is_healthy_if_there_are_any(server):
+    request = HealthCheckRequest(service="attendant.v1.LanguageModelService")
+    assert server.health.Check(request).status == HealthCheckResponse.SERVING
 
 
 def test_models_of_other_kinds_are_refused(server):
