@@ -85,7 +85,7 @@ EXPORTER_TESTS := tests/export $(addprefix tests/e2e/test_imported_,languages.py
 
 MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
-SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto model.proto model_control.proto)
+SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto language_model.proto model.proto model_control.proto)
 
 .PHONY: help serve test test-tools test-all test-real soak licenses audit check protos clients graphs dashboards bundles bench
 

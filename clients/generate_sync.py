@@ -16,6 +16,7 @@ TARGETS = {
     PACKAGE / "asyncio_comparison.py": PACKAGE / "comparison.py",
     PACKAGE / "asyncio_detection.py": PACKAGE / "detection.py",
     PACKAGE / "asyncio_embedding.py": PACKAGE / "embedding.py",
+    PACKAGE / "asyncio_generation.py": PACKAGE / "generation.py",
     PACKAGE / "asyncio_prediction.py": PACKAGE / "prediction.py",
     PACKAGE / "asyncio_scoring.py": PACKAGE / "scoring.py",
     PACKAGE / "asyncio_translation.py": PACKAGE / "translation.py",
@@ -30,12 +31,13 @@ CODE = {
     r"\ba(?=(close|next)\()": "",
     r"\bAsyncGenerator\[([\w\[\]]+), None\]": r"Generator[\1, None, None]",
     r"\bAsync(?=[A-Z])": "",
-    r"\basyncio_(?=streams|bulk|comparison|detection|embedding|prediction|scoring|translation)": "",
+    r"\basyncio_(?=streams|bulk|comparison|detection|embedding|generation)": "",
+    r"\basyncio_(?=prediction|scoring|translation)": "",
     r"\bgrpc\.aio\b": "grpc",
 }
 PROSE = {
     r"The asyncio client": "The synchronous client",
-    r"; `make clients` generates the synchronous one from this module": "",
+    r"; `make clients` generates the synchronous (one|streams) from this module": "",
     r" for asyncio; make it inside the event loop that uses it": (
         "; may be used from several threads"
     ),

@@ -42,6 +42,7 @@ BUNDLE_FILES = ("attendant/v1/architecture.proto", "attendant/v1/bundle.proto")
 SERVICES = (
     "TranslationService",
     "EmbeddingService",
+    "LanguageModelService",
     "LanguageService",
     "ModelService",
     "ModelControlService",

@@ -12,10 +12,12 @@ from attendant_server.reasons import reason_of
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
 
 
-def read_tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:
+def read_tokenizer(
+    bundle: Bundle, path: str, mask_id: int | None = None, reads_special_tokens: bool = False
+) -> TextTokenizer:
     """The tokenizer of a file of the bundle; raises BundleError.
 
-    With ``mask_id``, this token is recognized in texts.
+    With ``mask_id``, this token is recognized in texts, and with ``reads_special_tokens`` all are.
     """
     try:
         definition = bundle.path_of(path).read_text(encoding="utf-8")
@@ -24,6 +26,7 @@ def read_tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> Tex
             mask_id,
             *_vocabulary(bundle.manifest, path),
             normalizes=normalizes_texts(bundle.manifest),
+            reads_special_tokens=reads_special_tokens,
         )
     except (OSError, UnicodeDecodeError, TokenizerError) as error:
         raise BundleError(f"{bundle.directory / path}: {reason_of(error)}") from error
@@ -38,15 +41,14 @@ def check_special_tokens(bundle: Bundle, tokenizer: TextTokenizer) -> None:
     part = (
         "target_special_tokens" if manifest.HasField("target_special_tokens") else "special_tokens"
     )
-    roles = {
-        f"{part}.eos_id": target_tokens(manifest).eos_id,
-        "decoding.start_token_id": manifest.decoding.start_token_id,
-    }
+    roles = {f"{part}.eos_id": target_tokens(manifest).eos_id}
+    if manifest.decoding.HasField("start_token_id"):
+        roles["decoding.start_token_id"] = manifest.decoding.start_token_id
     for field, token_id in roles.items():
         if tokenizer.is_plain(token_id):
             raise BundleError(
                 f"{bundle.directory / MANIFEST_NAME}: {field} is {token_id}, which is no special "
-                f"token of {manifest.target_tokenizer}"
+                f"token of {manifest.target_tokenizer or manifest.source_tokenizer}"
             )
 
 
@@ -76,7 +78,9 @@ def _vocabulary(manifest: bundle_pb2.Manifest, path: str) -> tuple[int, int | No
     """The number of tokens that the network has for a tokenizer, and the id of the unknown one."""
     architecture, special_tokens = manifest.architecture, manifest.special_tokens
     embeddings = architecture.source_embeddings
-    if path != manifest.source_tokenizer:
+    if manifest.kind == bundle_pb2.MODEL_KIND_LANGUAGE_MODEL:
+        embeddings = architecture.target_embeddings
+    elif path != manifest.source_tokenizer:
         embeddings, special_tokens = architecture.target_embeddings, target_tokens(manifest)
     unk_id = special_tokens.unk_id if special_tokens.HasField("unk_id") else None
     return embeddings.vocab_size, unk_id

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from attendant_server.application.catalog import Catalog, ServedModel, version_order
-from attendant_server.application.descriptions import ModelDescription, ModelKind
+from attendant_server.application.descriptions import ModelDescription
 from attendant_server.attention_opening import opener
 from attendant_server.bundle_faults import without_paths
 from attendant_server.bundles import Bundle, BundleError, is_wanted
@@ -90,7 +90,7 @@ class ModelLifecycle:
         can no longer be loaded are then left out.
         """
         skips_bad = self._skips_bad or self._num_loads > 0
-        self._loader.num_translation = self._num_translation()
+        self._loader.num_decoding = self._num_decoding()
         loaded = []
         for bundle in list(self._served.values()):
             try:
@@ -242,7 +242,7 @@ class ModelLifecycle:
         if old is None:
             self._announce(description)
         try:
-            self._loader.num_translation = self._num_translation()
+            self._loader.num_decoding = self._num_decoding()
             if self._settings.device == "cpu":
                 check_memory(bundle)
             model = await run_blocking(partial(self._loader.load, bundle, while_serving=True))
@@ -330,6 +330,7 @@ class ModelLifecycle:
             source_tokenizer=model.source_tokenizer,
             target_tokenizer=model.target_tokenizer,
             mask_tokenizer=model.mask_tokenizer,
+            special_tokenizer=model.special_tokenizer,
             engine=self.engine,
             engine_name=name,
             on_refused=self._series.on_refused,
@@ -337,9 +338,9 @@ class ModelLifecycle:
             glossaries=model.glossaries,
         )
 
-    def _num_translation(self) -> int:
-        """Number of translation models that are served or loading."""
-        return sum(d.kind is ModelKind.TRANSLATION for d in self._catalog.descriptions)
+    def _num_decoding(self) -> int:
+        """Number of models that decode and are served or loading."""
+        return sum(d.kind.decodes for d in self._catalog.descriptions)
 
     def _report_bad(self, directory: Path, error: BundleError) -> None:
         self._series.on_change("failed")

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from attendant.v1 import bundle_pb2
 
+from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.glossaries import Glossary
 from attendant_server.application.validation import RequestLimits
 from attendant_server.bundle_glossaries import read_glossaries
@@ -27,9 +28,11 @@ from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.reasons import reason_of
 from attendant_server.runtime.attention_graph import AttentionGraph
 from attendant_server.runtime.cache_pool import SPARE_BYTES
-from attendant_server.runtime.device_translation_model import DeviceTranslationModel
+from attendant_server.runtime.decoder_model import OnnxDecoderModel
+from attendant_server.runtime.device_models import DeviceLanguageModel, DeviceTranslationModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.graph_rules import check_graphs
+from attendant_server.runtime.language_model import OnnxLanguageModel
 from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.reference_outputs import check_reference_outputs
 from attendant_server.runtime.sessions import gpu_memory, use_gpu
@@ -44,7 +47,7 @@ from attendant_server.tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
-Model = TypeVar("Model", OnnxTranslationModel, DeviceTranslationModel, OnnxEmbeddingModel)
+Model = TypeVar("Model", bound=OnnxDecoderModel | OnnxEmbeddingModel)
 SchedulerKind = TypeVar("SchedulerKind", bound=Scheduler)
 
 FULL_ROWS = 16
@@ -60,11 +63,13 @@ class LoadedModel:
     bundle: Bundle
     schedulers: Sequence[Scheduler]
     max_cache_bytes: int
-    """Limit of the caches of a translation model, over all workers; 0 for other models."""
+    """Limit of the caches of a model that decodes, over all workers; 0 for other models."""
     source_tokenizer: TextTokenizer
     target_tokenizer: TextTokenizer
     mask_tokenizer: TextTokenizer | None
     """None for models without a mask token."""
+    special_tokenizer: TextTokenizer | None = None
+    """The tokenizer of prompts that recognizes special tokens; None for other models."""
     attention: AttentionGraph | None = None
     """The graph of attention weights, which is not open yet. None for a bundle without one."""
     glossaries: Mapping[str, Glossary] = field(default_factory=dict)
@@ -101,8 +106,8 @@ class ModelLoader:
     def __init__(self, settings: Settings, observer: Observer) -> None:
         """``observer`` receives the reports of all schedulers."""
         self._settings, self._observer = settings, observer
-        self.num_translation = 1
-        """Number of translation models that share the memory for caches."""
+        self.num_decoding = 1
+        """Number of models that decode, which share the memory for caches."""
         self.clock = time.monotonic
         self.num_threads = settings.num_threads or num_processors()
         """Number of threads of all model runs together."""
@@ -143,18 +148,18 @@ class ModelLoader:
     def load_copy(self, bundle: Bundle) -> LoadedModel:
         """Load the checked copy of a bundle; raises BundleError or other errors."""
         check_graphs(bundle)
-        is_translation = bundle.manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION
+        kind = ModelKind(bundle.manifest.kind)
         tokenizer = cache(partial(read_tokenizer, bundle))  # both sides often name one file
         source = bundle.manifest.source_tokenizer
         target = bundle.manifest.target_tokenizer or source
-        if is_translation:
+        if kind.decodes:
             check_special_tokens(bundle, tokenizer(target))
         check_room(bundle, tokenizer(source))
         special_tokens = bundle.manifest.special_tokens
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
-        model: OnnxTranslationModel | OnnxEmbeddingModel
-        if is_translation:
-            model = self._translation_model(bundle)
+        model: OnnxDecoderModel | OnnxEmbeddingModel
+        if kind.decodes:
+            model = self._decoder_model(bundle)
             schedulers, max_cache_bytes = self._translation_schedulers(bundle, model)
         else:
             model = self._opened(OnnxEmbeddingModel, bundle)
@@ -166,12 +171,17 @@ class ModelLoader:
             source_tokenizer=tokenizer(source),
             target_tokenizer=tokenizer(target),
             mask_tokenizer=None if mask_id is None else tokenizer(source, mask_id),
+            special_tokenizer=(
+                tokenizer(source, reads_special_tokens=True)
+                if kind is ModelKind.LANGUAGE_MODEL
+                else None
+            ),
             attention=model.attention,
             glossaries=read_glossaries(bundle),
         )
 
     def _translation_schedulers(
-        self, bundle: Bundle, model: OnnxTranslationModel
+        self, bundle: Bundle, model: OnnxDecoderModel
     ) -> tuple[Sequence[Scheduler], int]:
         """The schedulers of a model, and the limit of their caches together."""
         settings = self._settings
@@ -197,6 +207,12 @@ class ModelLoader:
         """The processor time of a worker's thread, which computes the runs itself on a CPU."""
         return time.thread_time if self._settings.device == "cpu" else None
 
+    def _decoder_model(self, bundle: Bundle) -> OnnxDecoderModel:
+        if bundle.manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION:
+            return self._translation_model(bundle)
+        on_device = self._settings.device == "cuda"
+        return self._opened(DeviceLanguageModel if on_device else OnnxLanguageModel, bundle)
+
     def _translation_model(self, bundle: Bundle) -> OnnxTranslationModel:
         if self._settings.device == "cuda":
             return self._opened(DeviceTranslationModel, bundle)
@@ -207,16 +223,18 @@ class ModelLoader:
             logger.warning("event=no_shortlists model=%s", bundle.key)
         return model
 
-    def _max_cache_bytes(self, model: OnnxTranslationModel) -> int:
+    def _max_cache_bytes(self, model: OnnxDecoderModel) -> int:
         """The limit in bytes of one model's caches, over all workers."""
-        settings, limits = self._settings, model.limits
-        longest = limits.max_target_tokens, limits.max_source_tokens
-        largest_sentence = model.needed_cache_bytes(settings.max_beam_size, 1, *longest)
+        settings = self._settings
+        # Beams of the longest prompts can take gigabytes, so one row must do for a language model.
+        width = 1 if isinstance(model, OnnxLanguageModel) else settings.max_beam_size
+        longest = model.max_row, model.max_source_tokens
+        largest_sentence = model.needed_cache_bytes(width, 1, *longest)
         smallest = self.num_workers * largest_sentence
         if not settings.max_cache_bytes:
             num_sentences = self.num_workers * self._max_sentences
             most = most_needed_bytes(model.needed_cache_bytes, settings.max_rows, num_sentences)
-            share = CACHES_SHARE_OF_MEMORY * self._memory_bytes() / self.num_translation
+            share = CACHES_SHARE_OF_MEMORY * self._memory_bytes() / self.num_decoding
             return int(max(smallest, min(most, share)))
         if settings.max_cache_bytes < smallest:
             logger.warning(

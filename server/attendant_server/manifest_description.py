@@ -1,17 +1,20 @@
 """Converts the manifest of a bundle to the application's description of a model."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from attendant.v1 import bundle_pb2
+from attendant.v1.architecture_pb2 import Architecture
 from attendant_manifest.sizes import (
     embedding_sizes,
+    language_model_sizes,
     num_layers,
     sparse_dimension,
     text_dimension,
     token_dimension,
     translation_sizes,
 )
+from attendant_manifest.special_tokens import target_tokens
 from attendant_manifest.text_normalization import normalizes_texts
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -30,16 +33,23 @@ from attendant_server.bundles import Bundle
 
 PUBLISHED = ("limits", "license", "credits", "provenance", "quality", "parity")
 """Fields of the manifest that callers can read, in addition to the sizes."""
+SIZES: Mapping[ModelKind, tuple[str, Callable[[Architecture], Message]]] = {
+    ModelKind.TRANSLATION: ("translation_sizes", translation_sizes),
+    ModelKind.EMBEDDING: ("embedding_sizes", embedding_sizes),
+    ModelKind.LANGUAGE_MODEL: ("language_model_sizes", language_model_sizes),
+}
+"""The field with the sizes of the models of each kind, and their function."""
 
 
 def describe_model(bundle: Bundle) -> ModelDescription:
     """The description of a bundle's model."""
     manifest, special_tokens = bundle.manifest, bundle.manifest.special_tokens
     architecture, decoding = manifest.architecture, manifest.decoding
+    kind = ModelKind(manifest.kind)
     return ModelDescription(
         name=manifest.name,
         version=manifest.version,
-        kind=ModelKind(manifest.kind),
+        kind=kind,
         precision=bundle.precision,
         available_precisions=tuple(precision.name for precision in manifest.precisions),
         description=manifest.description,
@@ -57,8 +67,11 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         early_stopping=decoding.early_stopping,
         no_repeat_ngram_size=decoding.no_repeat_ngram_size,
         repetition_penalty=decoding.repetition_penalty or 1.0,
-        # A rule of manifests: only a bundle with a penalty needs graphs that apply one.
-        takes_repetition_penalties=bool(decoding.repetition_penalty),
+        takes_repetition_penalties=all(
+            step.inputs.HasField("repetition_penalty")
+            for step in bundle.graphs.steps
+            if not step.rows_per_sentence  # sentences with a penalty run in no other step
+        ),
         default_min_output_tokens=decoding.min_output_tokens,
         suppressed_token_ids=tuple(decoding.suppressed_token_ids),
         forced_token_ids=tuple(decoding.forced_token_ids),
@@ -85,8 +98,11 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         can_align=manifest.HasField("alignment"),
         has_attention=bundle.has_graph("attention"),
         glossaries=tuple(manifest.glossaries),
-        start_token_id=decoding.start_token_id,
-        repetition_guard=not manifest.provenance.HasField("imported_from"),
+        start_token_id=decoding.start_token_id if decoding.HasField("start_token_id") else None,
+        eos_id=target_tokens(manifest).eos_id,
+        repetition_guard=(
+            kind is ModelKind.TRANSLATION and not manifest.provenance.HasField("imported_from")
+        ),
         normalizes_texts=normalizes_texts(manifest),
         published=_published(manifest),
     )
@@ -135,11 +151,9 @@ def _default_pooling(manifest: bundle_pb2.Manifest) -> Pooling:
 
 
 def _published(manifest: bundle_pb2.Manifest) -> dict[str, Any]:
-    if manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION:
-        sizes = {"translation_sizes": _json_value(translation_sizes(manifest.architecture))}
-    else:
-        sizes = {"embedding_sizes": _json_value(embedding_sizes(manifest.architecture))}
-    return {name: _json_value(getattr(manifest, name)) for name in PUBLISHED} | sizes
+    name, sizes_of = SIZES[ModelKind(manifest.kind)]
+    published = {name: _json_value(getattr(manifest, name)) for name in PUBLISHED}
+    return published | {name: _json_value(sizes_of(manifest.architecture))}
 
 
 def _json_value(value: Any) -> Any:

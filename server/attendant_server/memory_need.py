@@ -12,6 +12,7 @@ from attendant_server.system.memory import host_memory
 BYTES_PER_BYTE = {
     ModelKind.TRANSLATION: 7.0,
     ModelKind.EMBEDDING: 4.5,
+    ModelKind.LANGUAGE_MODEL: 7.0,
 }
 """Resident memory of a loaded model, relative to the files that are loaded. ONNX Runtime keeps the
 weights of each graph in the order in which its kernels read them."""

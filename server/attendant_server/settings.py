@@ -180,24 +180,29 @@ class Settings:
     )
 
     max_rows: int = _setting(
-        128, "Hypotheses that a translation model decodes concurrently", min=1, max=65536
+        128,
+        "Hypotheses that a translation or language model decodes concurrently",
+        min=1,
+        max=65536,
     )
     max_sentences: int = _setting(
         0,
-        "Texts that a translation model decodes concurrently, within `--max-rows`; 0 for 16 per"
-        " thread on cpu and for no limit on cuda",
+        "Texts that a translation or language model decodes concurrently, within `--max-rows`; 0"
+        " for 16 per thread on cpu and for no limit on cuda",
         min=0,
         max=65536,
     )
     max_cache_bytes: int = _setting(
         0,
-        "Memory of one translation model's caches, over all workers; texts that could exceed it "
-        "wait; 0 for what all rows at full length need, at most half of the memory for all models",
+        "Memory of the caches of one translation or language model, over all workers; texts that "
+        "could exceed it wait; 0 for what all rows at full length need, at most half of the memory "
+        "for all models",
         min=0,
     )
     max_encode_tokens: int = _setting(
         256,
-        "Source tokens encoded between two decoding steps, and as many target tokens scored",
+        "Tokens of sources or prompts encoded between two decoding steps, and as many target"
+        " tokens scored",
         min=1,
     )
     max_batch_tokens: int = _setting(

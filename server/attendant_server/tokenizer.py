@@ -1,6 +1,7 @@
 """Tokenizers: texts to token ids with offsets, and token ids back to text.
 
-The only user of the ``tokenizers`` library. Special tokens in a user's text are read as plain text.
+The only user of the ``tokenizers`` library. Special tokens in a user's text are read as plain text,
+unless a tokenizer is made to read them.
 Knows no requests and no models.
 """
 
@@ -46,10 +47,12 @@ class TextTokenizer:
         vocab_size: int | None = None,
         unk_id: int | None = None,
         normalizes: bool = False,
+        reads_special_tokens: bool = False,
     ) -> None:
         """``definition`` is the content of tokenizer.json; raises TokenizerError.
 
-        With ``mask_id``, this token is recognized in texts; other special tokens are not. Ids from
+        With ``mask_id``, this token is recognized in texts; other special tokens are not, except
+        with ``reads_special_tokens``. Ids from
         ``vocab_size`` on, which the model does not have, become ``unk_id``. ``normalizes``: whether
         texts are normalized unless a caller says otherwise.
         """
@@ -63,7 +66,7 @@ class TextTokenizer:
             self._tokenizer = Tokenizer.from_str(definition)
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
-            self._tokenizer.encode_special_tokens = True
+            self._tokenizer.encode_special_tokens = not reads_special_tokens
             self._only_appends = only_appends(content.get("decoder"))
             self.marks_word_ends = marks_word_ends(content.get("decoder"))
             """Whether tokens that end words are marked, instead of those that begin or go on."""
@@ -224,13 +227,17 @@ class TextTokenizer:
 
         Later tokens cannot change them: the whole text begins with them. Raises TokenizerError.
         """
+        return complete_words(self.decode_settled(token_ids))
+
+    def decode_settled(self, token_ids: Sequence[int]) -> str:
+        """Like `decode_words`, but up to the last complete character."""
         if not self._only_appends:
             return ""
         known = len(token_ids)
         while known and self._is_open(token_ids[known - 1]):
             known -= 1
         # At the end, U+FFFD stands for bytes whose character is not complete yet.
-        return complete_words(self.decode(token_ids[:known]).rstrip("\ufffd"))
+        return self.decode(token_ids[:known]).rstrip("\ufffd")
 
     def _is_open(self, token_id: int) -> bool:
         """Whether a later token may change the decoded text of bytes up to this token."""

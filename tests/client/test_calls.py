@@ -306,7 +306,7 @@ def test_an_answer_that_breaks_the_contract_is_a_server_error(client, script, ch
 
 def test_a_stream_without_its_translation_is_a_server_error(client, script):
     script.change = lambda response: response.ClearField("translation")
-    with pytest.raises(ServerError, match="ended without its translation"):
+    with pytest.raises(ServerError, match="ended without its result"):
         list(client.stream_translate("one two"))
 
 

@@ -7,14 +7,24 @@ from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
-from attendant.v1 import embedding_pb2, language_pb2, model_control_pb2, model_pb2, translation_pb2
+from attendant.v1 import (
+    embedding_pb2,
+    language_model_pb2,
+    language_pb2,
+    model_control_pb2,
+    model_pb2,
+    translation_pb2,
+)
 from attendant_client import AsyncClient, Client, Sampling, model_messages
 from attendant_client.bulk_calls import BulkCall, BulkText
 from grpc_health.v1 import health_pb2
 
 SERVICES = [
     service
-    for file in (translation_pb2, embedding_pb2, language_pb2, model_pb2, model_control_pb2)
+    for file in (
+        *(translation_pb2, embedding_pb2, language_pb2, language_model_pb2),
+        *(model_pb2, model_control_pb2),
+    )
     for service in file.DESCRIPTOR.services_by_name.values()
 ]
 METHODS = {
@@ -32,6 +42,7 @@ COMMON = {"timeout_seconds", "request_id"}
 TEXTS: dict[str, Any] = {
     "texts": ["a [MASK]"],
     "text": "a",
+    "prompts": ["a"],
     "pairs": [("a", "b")],
     "queries": ["a"],
     "query": "a",
@@ -52,6 +63,7 @@ VALUES: dict[str, list[dict[str, Any]]] = {
     "unit": [{"unit": "words"}, {"unit": "tokens"}, {"unit": "spans", "spans": [[(1, 2)]]}],
     "target_prefix": [{"target_prefix": "b"}],
     "suppressed_texts": [{"suppressed_texts": ["b"]}],
+    "stop_texts": [{"stop_texts": ["b"]}],
     "source_language": [{"source_language": "en"}],
     "target_language": [{"target_language": "de"}],
     "controls": [{"controls": {"formality": "formal"}}],
@@ -93,8 +105,8 @@ def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> A
     async def hold_later(_: Any, call: Any, *__: Any) -> None:
         raise SentError(call)
 
-    for name in ("_texts", "_call", "_stream", "_bulk"):
-        is_waiting = request.param is AsyncClient and name not in ("_stream", "_bulk")
+    for name in ("_texts", "_call", "_stream", "_generation_stream", "_bulk"):
+        is_waiting = request.param is AsyncClient and name in ("_texts", "_call")
         monkeypatch.setattr(request.param, name, hold_later if is_waiting else hold)
     return object.__new__(request.param)
 
@@ -107,6 +119,8 @@ def calls_of(client: Any) -> Iterator[Any]:
             continue
         parameters, hints = inspect.signature(method).parameters, get_type_hints(method)
         texts = {key: value for key, value in TEXTS.items() if key in parameters}
+        if name == "stream_generate":
+            texts["prompt"] = "a"
         if name in ("stream_translate", "translate"):
             texts["target_prefix"] = "" if "text" in parameters else [""]
         yield sent(client, name, texts)

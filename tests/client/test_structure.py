@@ -15,10 +15,12 @@ import pytest
 from attendant_client import (
     AsyncBulkResults,
     AsyncClient,
+    AsyncGenerationStream,
     AsyncTranslationStream,
     AttendantError,
     BulkResults,
     Client,
+    GenerationStream,
     TextError,
     TranslationStream,
     errors,
@@ -39,7 +41,9 @@ MODULES |= {"asyncio_bulk", "asyncio_bulk_results", "bulk", "bulk_calls", "bulk_
 MODULES |= {"bulk_results", "glossary_flags", "language_flags", "line_languages"}
 MODULES |= {"embedding_messages", "embedding_parsing", "embedding_results"}
 MODULES |= {"attention_messages", "attention_results"}
-WITHOUT_WAITING = ("stream_translate", "bulk_translate", "bulk_embed")
+MODULES |= {"asyncio_generation", "generation", "generation_messages"}
+MODULES |= {"generation_parsing", "generation_results"}
+WITHOUT_WAITING = ("stream_translate", "stream_generate", "bulk_translate", "bulk_embed")
 """Methods whose calls begin when their results are read."""
 
 
@@ -72,6 +76,7 @@ def test_every_visible_name_is_exported():
     of_command = {"__main__", "arguments", "argument_checks", "commands", "connection_flags"}
     of_command |= {"line_commands", "line_output", "model_page", "printing", "text_commands"}
     of_command |= {"input_lines", "search_flags", "attention_command", "attention_maps"}
+    of_command |= {"generation_command"}
     of_command |= {"attention_text", "attention_html", "attention_image", "flag_types"}
     assert visible - MODULES - of_command == set(PUBLIC_NAMES)
 
@@ -90,6 +95,7 @@ def test_every_public_name_is_documented(name):
     [
         (Client, AsyncClient),
         (TranslationStream, AsyncTranslationStream),
+        (GenerationStream, AsyncGenerationStream),
         (BulkResults, AsyncBulkResults),
     ],
 )

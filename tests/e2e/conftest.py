@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attendant_server.application.streaming import _SettledPrefix
+from attendant_server.application.settled_prefix import SettledPrefix
 from attendant_server.settings import Settings
 from attendant_server.tokenizer import TextTokenizer
 
@@ -70,16 +70,16 @@ def every_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     For one stream per test.
     """
     decoded = set[tuple[int, ...]]()
-    decode_words, put = TextTokenizer.decode_words, _SettledPrefix.put
+    decode_words, put = TextTokenizer.decode_words, SettledPrefix.put
 
     def decode(tokenizer: TextTokenizer, token_ids: tuple[int, ...]) -> str:
         words = decode_words(tokenizer, token_ids)
         decoded.add(token_ids)
         return words
 
-    def put_and_wait(prefix: _SettledPrefix, token_ids: tuple[int, ...]) -> None:
+    def put_and_wait(prefix: SettledPrefix, token_ids: tuple[int, ...]) -> None:
         put(prefix, token_ids)
         wait_until(lambda: token_ids in decoded)
 
     monkeypatch.setattr(TextTokenizer, "decode_words", decode)
-    monkeypatch.setattr(_SettledPrefix, "put", put_and_wait)
+    monkeypatch.setattr(SettledPrefix, "put", put_and_wait)

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from attendant.v1.translation_pb2 import TranslateRequest
 from attendant_server import loading
-from attendant_server.runtime.device_translation_model import DeviceTranslationModel
+from attendant_server.runtime.device_models import DeviceTranslationModel
 
 from tests.support.bundles import sentence_pairs
 from tests.support.devices import open_device

@@ -32,7 +32,8 @@ def test_an_unknown_service_is_not_found(running: Running):
 def test_a_service_without_a_model_does_not_serve(start):
     running = start(models=("tiny-bert",))
     assert status(running) == HealthCheckResponse.SERVING
-    assert status(running, "attendant.v1.TranslationService") == HealthCheckResponse.NOT_SERVING
+    for service in ("TranslationService", "LanguageModelService"):
+        assert status(running, f"attendant.v1.{service}") == HealthCheckResponse.NOT_SERVING
 
 
 def test_a_server_that_is_loading_says_so_and_refuses_calls(loop, settings):
@@ -99,7 +100,7 @@ def reflect(running: Running, version: str, **requests: Any) -> list[Any]:
 
 REFLECTION_VERSIONS = ["v1", "v1alpha"]
 ALL_SERVICES = [
-    *(f"attendant.v1.{name}" for name in SERVICES),
+    *(f"attendant.v1.{name}" for name in (*SERVICES, "LanguageModelService")),
     "grpc.health.v1.Health",
     *(f"grpc.reflection.{version}.ServerReflection" for version in REFLECTION_VERSIONS),
 ]

@@ -24,9 +24,10 @@ from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.runs.checkpoint import set_weights
+from attendant_export.verify.decoder import SampleSentences
 from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
 from attendant_export.verify.graph_sessions import TranslationGraphs
-from attendant_export.verify.translation import SampleSentences, TranslationVerifier
+from attendant_export.verify.translation import TranslationVerifier
 from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st

@@ -7,7 +7,7 @@ from attendant.v1.embedding_pb2 import POOLING_LAST, POOLING_MEAN
 from attendant_export.__main__ import main
 from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.models.special_tokens import EncoderTokens
-from attendant_manifest.rules import MAX_TOKENS
+from attendant_manifest.part_rules import MAX_TOKENS
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, processors
 

@@ -125,7 +125,7 @@ def test_a_drawn_model_gives_the_translations_of_the_original(seed, tmp_path, ca
         assert entry.num_sentences > 12
         assert entry.num_identical + entry.num_ties == entry.num_sentences
         assert entry.num_ties <= 1
-    line = f"fp32 beam4 ragged: 0 of {parity.num_texts} translations have other tokens"
+    line = f"fp32 beam4 ragged: 0 of {parity.num_texts} outputs have other tokens"
     assert line in (bundle / "MODEL_CARD.md").read_text()
     main(["verify", str(bundle), "--against", str(source)])
     assert line in capsys.readouterr().out

@@ -10,16 +10,17 @@ import torch
 from attendant_export.graphs import quantization
 from attendant_export.graphs.quantization import quantize_columns
 from attendant_export.graphs.writer import write_translation_graphs
-from attendant_export.verify import graph_search, reference_cache, translation
+from attendant_export.verify import decoder, graph_search, reference_cache
 from attendant_export.verify import reference_search as search
 from attendant_export.verify import score_batches as batching
 from attendant_export.verify.agreement import trace_of
+from attendant_export.verify.decoder import SampleSentences
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import GraphSession, ParityError, TranslationGraphs
 from attendant_export.verify.reference_cache import ReferenceCache
 from attendant_export.verify.reference_search import ReferenceHypothesis
 from attendant_export.verify.score_batches import score_batches
-from attendant_export.verify.translation import SampleSentences, TranslationVerifier
+from attendant_export.verify.translation import TranslationVerifier
 
 from tests.support.graphs import manifest_of, tiny_transformer
 
@@ -196,7 +197,7 @@ def test_long_outputs_are_decoded_without_caches_for_fewer_sentences(monkeypatch
     def traces(*lengths):
         return [trace_of(ReferenceHypothesis((5,) * n, (-1.0,) * n)) for n in lengths]
 
-    monkeypatch.setattr(translation, "MAX_UNCACHED_RUNS", 30)
-    assert translation._num_uncached(traces(4, 4, 4, 4)) == 3
-    assert translation._num_uncached(traces(40, 4)) == 1
-    assert translation._num_uncached(traces(*[1] * 20)) == translation.NUM_UNCACHED
+    monkeypatch.setattr(decoder, "MAX_UNCACHED_RUNS", 30)
+    assert decoder._num_uncached(traces(4, 4, 4, 4)) == 3
+    assert decoder._num_uncached(traces(40, 4)) == 1
+    assert decoder._num_uncached(traces(*[1] * 20)) == decoder.NUM_UNCACHED

@@ -8,7 +8,7 @@ from attendant.v1.architecture_pb2 import POSITION_KIND_SINUSOIDAL_HALVED, Posit
 from attendant_export.bundle.description import describe_original
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.original import compare_model
-from attendant_export.bundle.reference_outputs import read_translation_outputs
+from attendant_export.bundle.reference_outputs import read_search_outputs
 from attendant_export.models.embeddings import sinusoids
 from attendant_export.verify import original, original_translation, original_translator
 from attendant_export.verify.agreement import trace_of
@@ -104,7 +104,7 @@ def theirs(imported):
 def texts(imported):
     """The first reference texts."""
     _, bundle = imported
-    return read_translation_outputs(bundle, read_manifest(bundle))["texts"][:NUM_TEXTS]
+    return read_search_outputs(bundle, read_manifest(bundle))["texts"][:NUM_TEXTS]
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_states_log_probabilities_and_searches_of_all_precisions_are_compared(co
         (search, batching) for search in ("greedy", "beam4") for batching in BATCHES
     ]
     assert {entry.num_identical + entry.num_ties for entry in fp32.tokens} == {NUM_TEXTS}
-    line = f"fp32 beam4 ragged: 0 of {NUM_TEXTS} translations have other tokens, 0 more in ties"
+    line = f"fp32 beam4 ragged: 0 of {NUM_TEXTS} outputs have other tokens, 0 more in ties"
     assert line in describe_original(parity)
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from attendant_export.data.shortlists import MAX_TOKENS, Shortlists, Vocabulary, learn_shortlists
 from attendant_export.graphs.writer import write_translation_graphs
+from attendant_export.verify.decoder import SampleSentences
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.reference_cache import ReferenceCache
 from attendant_export.verify.shortlists import check_shortlists
-from attendant_export.verify.translation import SampleSentences
 
 from tests.support.graphs import manifest_of, tiny_transformer
 

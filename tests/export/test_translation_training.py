@@ -179,7 +179,9 @@ def test_a_training_that_could_not_start_leaves_nothing_that_the_next_goes_by(ru
         train_translation(architecture, texts, OPTIONS, tmp_path, device="cpu", init_from=run_dir)
     train_translation(architecture, texts, OPTIONS, tmp_path, device="cpu")
 
-    assert load_model(tmp_path)[0].embedding.num_embeddings == 100
+    model, _ = load_model(tmp_path)
+    assert isinstance(model, EncoderDecoder)
+    assert model.embedding.num_embeddings == 100
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ from attendant_export.graphs.writer import write_embedding_graphs, write_transla
 from attendant_export.verify import reference_search as search
 from attendant_export.verify.agreement import compare, trace_of
 from attendant_export.verify.bounds import round_up
+from attendant_export.verify.decoder import SampleSentences
 from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
 from attendant_export.verify.graph_search import SentenceSearch, greedy_uncached
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.reference_cache import ReferenceCache
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
-from attendant_export.verify.translation import SampleSentences, TranslationVerifier
+from attendant_export.verify.translation import TranslationVerifier
 from attendant_manifest.rules import MAX_LOG_PROBABILITY_BOUNDS
 
 from tests.support.graphs import manifest_of, tiny_bert, tiny_transformer
@@ -213,7 +214,7 @@ def test_another_token_is_a_tie_if_it_is_closer_than_twice_the_bound(other_log_p
 
 def trace_of_two_steps(first, second):
     """A search with beam size 2 and two steps; each candidate is a token and a log-probability."""
-    beams = SentenceSearch(0, beam_size=2, max_tokens=2, eos_id=2)
+    beams = SentenceSearch(0, beam_size=2, max_tokens=2, eos_id=2, first_token=1)
     for rows in ([first, first], second):
         ids = np.array([[token for token, _ in row] for row in rows])
         beams.advance(ids, np.array([[value for _, value in row] for row in rows]))

@@ -50,7 +50,7 @@ def readable_response(descriptor: Any, content: bytes) -> Answer:
 
 
 def joined_pieces(messages: list[Answer]) -> list[Answer]:
-    """The messages of a streamed translation as one message with the whole delta."""
+    """The messages of a streamed text as one message with the whole delta."""
     text = "".join(message.get("delta", "") for message in messages)
     return [{"delta": ""} | messages[-1] | {"delta": text}] if messages else []
 

@@ -7,6 +7,7 @@ from typing import Any
 from attendant.v1 import (
     attention_pb2,
     embedding_pb2,
+    language_model_pb2,
     language_pb2,
     model_pb2,
     text_pb2,
@@ -21,6 +22,7 @@ _FILES: Sequence[Any] = (
     translation_pb2,
     embedding_pb2,
     language_pb2,
+    language_model_pb2,
     model_pb2,
     health_pb2,
     reflection_pb2,
@@ -165,6 +167,29 @@ def rerank(name: str, query: str, documents: Iterable[str], model: str = "", **f
     return Call(f"Rerank: {name}", "attendant.v1.EmbeddingService/Rerank", request)
 
 
+def generate(name: str, prompts: Iterable[str], model: str = "", **fields: Any) -> Call:
+    """A Generate call; ``fields`` are those of the request or of its options."""
+    request = language_model_pb2.GenerateRequest(
+        model=model, prompts=prompts, **_with_options(fields, language_model_pb2.GenerateOptions)
+    )
+    return Call(f"Generate: {name}", "attendant.v1.LanguageModelService/Generate", request)
+
+
+def stream_generate(name: str, prompt: str, model: str = "", **fields: Any) -> Call:
+    """A StreamGenerate call; ``fields`` as for `generate`."""
+    request = language_model_pb2.StreamGenerateRequest(
+        model=model, prompt=prompt, **_with_options(fields, language_model_pb2.GenerateOptions)
+    )
+    method = "attendant.v1.LanguageModelService/StreamGenerate"
+    return Call(f"StreamGenerate: {name}", method, request)
+
+
+def score_texts(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:
+    """A ScoreText call."""
+    request = language_model_pb2.ScoreTextRequest(model=model, texts=texts, **fields)
+    return Call(f"ScoreText: {name}", "attendant.v1.LanguageModelService/ScoreText", request)
+
+
 def detect_language(name: str, texts: Iterable[str], **fields: Any) -> Call:
     """A DetectLanguage call."""
     request = language_pb2.DetectLanguageRequest(texts=texts, **fields)
@@ -195,10 +220,12 @@ def get_attention(name: str, text: str, model: str = "", **fields: Any) -> Call:
     return Call(f"GetAttention: {name}", "attendant.v1.ModelService/GetAttention", request)
 
 
-def _with_options(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a request, with those of TranslateOptions moved into its own message."""
-    names = translation_pb2.TranslateOptions.DESCRIPTOR.fields_by_name
+def _with_options(
+    fields: dict[str, Any], options_type: Any = translation_pb2.TranslateOptions
+) -> dict[str, Any]:
+    """The fields of a request, with those of its options moved into their own message."""
+    names = options_type.DESCRIPTOR.fields_by_name
     options = {name: value for name, value in fields.items() if name in names}
     others = {name: value for name, value in fields.items() if name not in names}
-    others["options"] = translation_pb2.TranslateOptions(**({"return_tokens": True} | options))
+    others["options"] = options_type(**({"return_tokens": True} | options))
     return others

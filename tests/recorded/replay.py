@@ -90,7 +90,7 @@ def _answer(channel: grpc.Channel, call: Call) -> Answer:
         readable_response(METHODS[call.method].output_type, content)
         for content in _messages(rpc, call)
     ]
-    if call.method.endswith("/StreamTranslate"):
+    if call.method.endswith(("/StreamTranslate", "/StreamGenerate")):
         messages = joined_pieces(messages)
     if call.max_messages is not None:
         rpc.cancel()

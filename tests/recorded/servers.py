@@ -20,6 +20,13 @@ from tests.recorded.embedding_calls import (
     rerank_calls,
     similarity_calls,
 )
+from tests.recorded.language_model_calls import (
+    bad_language_model_calls,
+    generate_calls,
+    score_text_calls,
+    stop_calls,
+    stream_generate_calls,
+)
 from tests.recorded.model_calls import (
     attention_calls,
     description_calls,
@@ -59,6 +66,7 @@ ROOT = Path(__file__).parents[2]
 BUILT_IN_BUNDLES = ROOT / "bundles"
 TINY_BUNDLES = ROOT / "tests/data/manifest-1"
 CLASSIFIER_BUNDLES = ROOT / "tests/recorded/classifiers"
+LANGUAGE_MODEL_BUNDLES = ROOT / "tests/recorded/language_models"
 SPLADE_BUNDLES = ROOT / "tests/recorded/splade"
 FP32_BUNDLES = ROOT / "tests/recorded/bundles"
 """Tiny bundles in fp32 and with shortlists, which the other bundles lack."""
@@ -261,6 +269,20 @@ SERVERS = (
             *embed_sparse_calls("tiny-splade", TINY_ENGLISH),
             get_model("tiny-splade", "tiny-splade"),
             fill_mask("a model without this head", [TINY_MASK], "tiny-splade"),
+        ),
+        precision="fp32",
+    ),
+    RecordedServer(
+        "tiny-language-model",
+        lambda _: LANGUAGE_MODEL_BUNDLES,
+        (
+            *description_calls(("tiny-lm",)),
+            *generate_calls("tiny-lm", TINY_ENGLISH),
+            *stop_calls("tiny-lm", TINY_ENGLISH[0], ["never", "t", "a"]),
+            *stream_generate_calls("tiny-lm", TINY_ENGLISH[0]),
+            *score_text_calls("tiny-lm", TINY_ENGLISH),
+            *tokenize_calls("tiny-lm", ("unspecified", "source", "target")),
+            *bad_language_model_calls("tiny-lm"),
         ),
         precision="fp32",
     ),

@@ -24,7 +24,7 @@ BOUND = 0.01
 WITH_VERSION_1 = [
     server
     for server in SERVERS
-    if not server.name.startswith(("built-in", "tiny-classifier", "tiny-splade"))
+    if not server.name.startswith(("built-in", "tiny-classifier", "tiny-splade", "tiny-language"))
 ]
 """The servers of bundles with manifests of version 1."""
 CALLS = [call for server in SERVERS for call in server.calls]

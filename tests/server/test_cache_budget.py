@@ -6,12 +6,19 @@ import random
 import pytest
 from attendant_server.engine.cache_budget import CacheBudget
 from attendant_server.engine.calls import SearchOptions, SearchTooLarge, TranslateCall
+from attendant_server.engine.models import RowStart
 from attendant_server.engine.running_batch import Sentence
 from attendant_server.engine.searches import search_of
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed
 
-from tests.support.fake_model import BOS, EOS, FakeTranslationModel, RecordingObserver
+from tests.support.fake_model import (
+    BOS,
+    EOS,
+    FakeLanguageModel,
+    FakeTranslationModel,
+    RecordingObserver,
+)
 from tests.support.limits import translation_limits
 
 
@@ -153,17 +160,28 @@ def test_without_a_limit_of_the_callers_own_the_limit_of_each_text_counts(model)
     assert "21 tokens, with a beam of 1 and at most 100 output" in refusal.value.problems[1]
 
 
-def test_all_widths_are_counted_together():
-    def needed_bytes(width, num_sentences, longest_output, longest_source):
-        return num_sentences * (width * longest_output + longest_source)
+def test_the_rows_of_a_prompt_begin_with_its_tokens():
+    scheduler = new_scheduler(FakeLanguageModel(), max_cache_bytes=40)
+    options = SearchOptions(10, beam_size=2)
+    scheduler.submit(TranslateCall([(5,) * 6], options))  # 6 + 2 x (5 + 10) bytes
+    with pytest.raises(SearchTooLarge) as refusal:
+        scheduler.submit(TranslateCall([(5,) * 8, (6,)], options))
+    assert list(refusal.value.problems) == [0]
+    run(scheduler)
 
-    def sentence(width, longest_output, num_source_tokens):
+
+def test_all_widths_are_counted_together():
+    def needed_bytes(width, num_sentences, longest_row, longest_source):
+        return num_sentences * (width * longest_row + longest_source)
+
+    def sentence(width, longest_output, num_source_tokens, num_positions=0):
         options = SearchOptions(longest_output, width)
         call = TranslateCall([(5,) * num_source_tokens], options)
         search = search_of(options, "", BOS, EOS)
-        return Sentence(call, 0, search, num_source_tokens, longest_output)
+        start = RowStart(BOS, num_positions)
+        return Sentence(call, 0, search, start, num_source_tokens, longest_output)
 
-    running = {1: [sentence(1, 10, 5)], 2: [sentence(2, 20, 3)], 4: []}
+    running = {1: [sentence(1, 10, 5)], 2: [sentence(2, 15, 3, num_positions=5)], 4: []}
     joining = sentence(2, 5, 8)
     needed = (10 + 5) + 2 * (2 * 20 + 8)
     assert CacheBudget(needed, 32, 32, needed_bytes).has_room(running, 2, joining)

@@ -46,12 +46,20 @@ class Variant:
     max_share: float = 1.0
     """The limit of the pool, relative to the need of all slots."""
 
+    @property
+    def has_prompts(self) -> bool:
+        """Whether encoded sources are the first positions of rows."""
+        return not self.sizes.sources.num_tensors
+
 
 ATTENTION = CacheSizes(GROWING, NO_STATES, SOURCES)
+PROMPTS = CacheSizes(GROWING, NO_STATES, NO_STATES)
 VARIANTS = {
     "self-attention": Variant(ATTENTION),
     "self-attention with two tokens in a step": Variant(ATTENTION, num_greedy_tokens=2),
     "graphs that read padding": Variant(ATTENTION, reads_padding=True, spare_bytes=20_000),
+    "prompts": Variant(PROMPTS, num_greedy_tokens=2),
+    "little memory and prompts": Variant(PROMPTS, spare_bytes=5_000, max_share=0.15),
     "vectors": Variant(CacheSizes(NO_STATES, VECTORS, SOURCES)),
     "vectors and self-attention": Variant(CacheSizes(GROWING, VECTORS, SOURCES)),
     "little memory": Variant(ATTENTION, num_greedy_tokens=2, max_share=0.15),
@@ -77,7 +85,7 @@ class Sentence:
     source: int
     """The number that fills the states of the source."""
     num_source_tokens: int
-    max_output_tokens: int
+    longest_row: int
     rows: list[Row]
 
 
@@ -149,19 +157,27 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(
         width=widths,
         num_source_tokens=st.integers(1, SOURCES.max_positions),
-        max_output_tokens=st.integers(1, GROWING.max_positions - 1),
+        max_output_tokens=st.integers(1, GROWING.max_positions - SOURCES.max_positions - 1),
     )
     def join(self, width, num_source_tokens, max_output_tokens):
         sentences = self.running[width]
-        rows = [Row() for _ in range(width)]
-        source = self.new_number()
-        joining = Sentence(width, source, num_source_tokens, max_output_tokens, rows)
+        num_prompt_tokens = num_source_tokens if self.variant.has_prompts else 0
+        prompt = [self.new_number() for _ in range(num_prompt_tokens)]
+        rows = [Row(list(prompt)) for _ in range(width)]
+        source, longest_row = self.new_number(), num_prompt_tokens + max_output_tokens
+        joining = Sentence(width, source, num_source_tokens, longest_row, rows)
         has_room = self.budget.has_room(self.running, width, joining)  # type: ignore[arg-type]
         if len(sentences) == MAX_SLOTS or not has_room:
             return
-        shape = SOURCES.num_heads, num_source_tokens, SOURCES.head_dim
-        states = [np.full(shape, source + i, FLOAT) for i in range(SOURCES.num_tensors)]
-        self.caches[width].load(len(sentences), EncodedSentence(states, num_source_tokens))
+        layout = GROWING if self.variant.has_prompts else SOURCES
+        states = np.zeros(
+            (layout.num_tensors, layout.num_heads, num_source_tokens, layout.head_dim), FLOAT
+        )
+        if self.variant.has_prompts:
+            states += np.array(prompt, FLOAT)[:, None]
+        else:
+            states += source + np.arange(layout.num_tensors)[:, None, None, None]
+        self.caches[width].load(len(sentences), EncodedSentence(list(states), num_source_tokens))
         sentences.append(joining)
 
     @rule(width=widths, num_steps=st.integers(1, 20))
@@ -223,8 +239,8 @@ class CacheMachine(RuleBasedStateMachine):
         assert self.pool.allocated <= self.variant.spare_bytes
         self.idle()
 
-    def needed_bytes(self, width, num_sentences, longest_output, longest_source):
-        longest_row = longest_output + self.variant.num_greedy_tokens - 1
+    def needed_bytes(self, width, num_sentences, longest_row, longest_source):
+        longest_row += self.variant.num_greedy_tokens - 1
         return self.variant.sizes.needed_bytes(width, num_sentences, longest_row, longest_source)
 
     def new_number(self):
@@ -273,6 +289,8 @@ class CacheMachine(RuleBasedStateMachine):
         return CacheCopy(first + row, first + parent, num_equal, stop)
 
     def check_source(self, cache, slot, sentence):
+        if self.variant.has_prompts:
+            return
         for i, tensor in enumerate(cache._cross.tensors):
             assert (tensor[slot, :, : sentence.num_source_tokens] == sentence.source + i).all()
             if self.variant.reads_padding:
@@ -287,7 +305,7 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 def is_at_its_limit(sentence: Sentence) -> bool:
-    return len(sentence.rows[0].positions) >= sentence.max_output_tokens
+    return len(sentence.rows[0].positions) >= sentence.longest_row
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)

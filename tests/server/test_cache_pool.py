@@ -66,7 +66,7 @@ class Worker:
             sources = CountingBuffer(self.pool, sizes.sources, slots, excess)
             self.counting += *rows, sources
             self.sources[width] = sources
-            self.buffers[width] = WidthBuffers(self.pool, width, rows, sources)
+            self.buffers[width] = WidthBuffers(self.pool, width, rows, [sources])
             self.running[width] = []
 
     @property
@@ -86,7 +86,7 @@ class Worker:
         sentences = self.running[width]
         sentences.append([1, source, limit])
         longest = max(s[1] for s in sentences)
-        self.buffers[width].fit_source(len(sentences) - 1, longest)
+        self.buffers[width].fit_source(len(sentences) - 1, 0, longest)
         self.sources[width].num_filled = len(sentences)
 
     def step(self):

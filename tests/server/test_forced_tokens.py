@@ -98,13 +98,13 @@ def test_the_default_limit_grows_by_the_prefix():
 
 
 def test_a_search_that_is_too_large_because_of_its_prefix_is_refused():
-    def needed_bytes(width, num_sentences, longest_output, longest_source):
-        return num_sentences * (width * longest_output + longest_source)
+    def needed_bytes(width, num_sentences, longest_row, longest_source):
+        return num_sentences * (width * longest_row + longest_source)
 
     options = SearchOptions(60, max_output_ratio=3, extra_output_tokens=16)
     budget = CacheBudget(24, 8, 8, needed_bytes)
     sources = [(3, EOS)] * 2
-    budget.check(TranslateCall(sources, options), [2, 2])
+    budget.check(TranslateCall(sources, options), [2, 2], [0, 0])
     with pytest.raises(SearchTooLarge) as refused:
-        budget.check(TranslateCall(sources, options, prefixes=[(), (7,)]), [2, 2])
+        budget.check(TranslateCall(sources, options, prefixes=[(), (7,)]), [2, 2], [0, 0])
     assert list(refused.value.problems) == [1]

@@ -6,7 +6,13 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from attendant.v1 import embedding_pb2, language_pb2, model_pb2, translation_pb2
+from attendant.v1 import (
+    embedding_pb2,
+    language_model_pb2,
+    language_pb2,
+    model_pb2,
+    translation_pb2,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +21,7 @@ from tests.support.observed import observed_server
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 METHODS = [
     (f"/{service.full_name}/{method.name}", method.server_streaming)
-    for file in (translation_pb2, embedding_pb2, language_pb2, model_pb2)
+    for file in (translation_pb2, embedding_pb2, language_pb2, language_model_pb2, model_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]

@@ -54,6 +54,7 @@ def new_cache(model, max_slots, left_there=0.0):
     """A new cache, or one whose memory still holds values of earlier sentences."""
     pool = CachePool(model.cache_sizes)
     cache = HostDecoderCache(model.greedy_graph, 1, max_slots, model.vocab_size, pool)
+    assert cache._cross is not None
     cache._cross.memory[...] = left_there
     return cache
 

@@ -13,7 +13,7 @@ from attendant_server.engine.models import NO_TOKEN_BIAS, CacheCopy, StepInput, 
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes, StateLayout
 from attendant_server.runtime.decoder_cache import MAX_BINDINGS
-from attendant_server.runtime.device_translation_model import DeviceTranslationModel
+from attendant_server.runtime.device_models import DeviceTranslationModel
 from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.step import check_input_devices
 
@@ -261,7 +261,7 @@ def test_a_graph_that_would_read_a_stale_copy_of_an_input_is_refused(name, devic
 def test_heads_that_do_not_fill_words_are_refused_at_load(translation_bundle, monkeypatch):
     layout = StateLayout(1, 2, 3, np.dtype(np.float16), 16)
     sizes = CacheSizes(layout, layout, layout)
-    monkeypatch.setattr("attendant_server.runtime.translation_model.cache_sizes", lambda *_: sizes)
+    monkeypatch.setattr("attendant_server.runtime.decoder_model.cache_sizes", lambda *_: sizes)
     # A real graph cannot have such heads, so no trial can run.
     monkeypatch.setattr(DeviceTranslationModel, "_check_steps", lambda *_: None)
     monkeypatch.setattr(DeviceTranslationModel, "_choose_sessions", lambda *_: None)

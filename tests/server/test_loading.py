@@ -81,7 +81,7 @@ def test_a_tokenizer_file_that_both_sides_name_is_read_once(translation_bundle):
     assert model.mask_tokenizer is None
 
 
-def test_translation_models_share_the_memory_for_caches(monkeypatch, translation_bundle):
+def test_models_that_decode_share_the_memory_for_caches(monkeypatch, translation_bundle):
     memory = HostMemory(used=0, limit=20_000 * POSITION_BYTES)
     monkeypatch.setattr(loading, "host_memory", lambda: memory)
     settings = Settings(bundles=translation_bundle.parents[1], num_threads=1)
@@ -89,5 +89,5 @@ def test_translation_models_share_the_memory_for_caches(monkeypatch, translation
     loader = ModelLoader(settings, NoMetrics())
     model = loader._translation_model(bundle)
     alone = loader._max_cache_bytes(model)
-    loader.num_translation = 4
+    loader.num_decoding = 4
     assert loader._max_cache_bytes(model) < alone

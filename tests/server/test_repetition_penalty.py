@@ -18,17 +18,17 @@ START, EOS, VOCAB = 1, 2, 50
 OPTIONS = SearchOptions(max_output_tokens=9, beam_size=2, num_hypotheses=2)
 
 
-def test_every_token_of_a_row_and_the_start_token_is_penalized_once():
+def test_every_token_of_a_row_and_its_begin_token_is_penalized_once():
     greedy = GreedySearch(SearchOptions(max_output_tokens=9), START, EOS)
     for token in (5, 6, 5):
         greedy.advance([[token]], [[-1.0]])
     beams = BeamSearch(OPTIONS, START, EOS)
     beams.advance([[7, 8, 9, EOS]] * 2, [[-1.0, -2.0, -3.0, -4.0]] * 2)
-    found = token_penalties([(0, greedy, 1.5), (4, beams, 0.5)], START)
+    found = token_penalties([(0, greedy, 1.5, START), (4, beams, 0.5, None)])
     pairs = sorted(zip(map(tuple, found.positions.tolist()), found.values.tolist(), strict=True))
     assert pairs == [
         *(((0, START), 1.5), ((0, 5), 1.5), ((0, 6), 1.5)),
-        *(((4, START), 0.5), ((4, 7), 0.5), ((5, START), 0.5), ((5, 8), 0.5)),
+        *(((4, 7), 0.5), ((5, 8), 0.5)),
     ]
 
 

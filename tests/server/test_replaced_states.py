@@ -9,7 +9,7 @@ from attendant_server.bundles import read_bundle
 from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import cache_sizes
-from attendant_server.runtime.device_translation_model import DeviceTranslationModel
+from attendant_server.runtime.device_models import DeviceTranslationModel
 from attendant_server.runtime.model_graphs import RunCounter
 
 from tests.server.test_greedy_steps import OneByOne, model_of
@@ -109,7 +109,7 @@ def test_replaced_states_of_several_widths_are_refused(ssru_bundle):
 
 
 def test_vectors_that_do_not_fill_words_are_refused_on_a_device(ssru_bundle, monkeypatch):
-    module = "attendant_server.runtime.translation_model"
+    module = "attendant_server.runtime.decoder_model"
 
     def odd(*arguments):
         sizes = cache_sizes(*arguments)

@@ -15,7 +15,7 @@ from attendant_server.engine.pair_calls import ScoreCall
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed
 from attendant_server.runtime.device_cache import DeviceEncodedSentence
-from attendant_server.runtime.device_translation_model import DeviceTranslationModel
+from attendant_server.runtime.device_models import DeviceTranslationModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.translation_model import OnnxTranslationModel

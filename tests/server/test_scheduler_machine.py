@@ -9,7 +9,11 @@ from attendant_server.errors import DeadlineExceeded, ModelFailed, QueueFull
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.support.fake_model import FakeTranslationModel, RecordingObserver
+from tests.support.fake_model import (
+    FakeLanguageModel,
+    FakeTranslationModel,
+    RecordingObserver,
+)
 from tests.support.limits import translation_limits
 
 MAX_ROWS = 8
@@ -28,6 +32,10 @@ class FailingModel(FakeTranslationModel):
     def log_probabilities(self, source, prefix):
         found = super().log_probabilities(source, prefix)
         return np.full(len(found), np.nan) if self.returns_nan else found
+
+
+class FailingLanguageModel(FailingModel, FakeLanguageModel):
+    """The same for prompts."""
 
 
 def schedulers_of(model, clock, num_workers):
@@ -66,11 +74,14 @@ def tokens_of(results):
 class SchedulerMachine(RuleBasedStateMachine):
     """Each call is answered exactly once, and rightly if it is answered with a result."""
 
-    @initialize(num_greedy_tokens=st.sampled_from([1, 2]))
-    def begin(self, num_greedy_tokens):
+    @initialize(
+        num_greedy_tokens=st.sampled_from([1, 2]),
+        new_model=st.sampled_from([FailingModel, FailingLanguageModel]),
+    )
+    def begin(self, num_greedy_tokens, new_model):
         logging.disable(logging.CRITICAL)  # the failures are intended
         self.now = 0.0
-        self.model = FailingModel(num_greedy_tokens)
+        self.model = new_model(num_greedy_tokens)
         self.workers = schedulers_of(self.model, lambda: self.now, 2)
         self.calls = []
         self.num_ends = {}

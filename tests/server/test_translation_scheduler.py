@@ -1,6 +1,7 @@
 """Continuous batching compared with searches for single sentences."""
 
 import random
+from functools import partial
 
 import pytest
 from attendant_server.engine.calls import Caller, SearchOptions, TranslateCall
@@ -13,13 +14,19 @@ from tests.support.fake_model import (
     EOS,
     VOCAB,
     FakeCache,
+    FakeLanguageModel,
     FakeTranslationModel,
     RecordingObserver,
     log_probabilities,
 )
 from tests.support.limits import translation_limits
 
-TOKENS_OF_A_STEP = pytest.mark.parametrize("model", [1, 2, 5], indirect=True)  # if it is greedy
+KINDS = {"translation": FakeTranslationModel, "language": FakeLanguageModel}
+ANY_MODEL = pytest.mark.parametrize(  # with so many tokens of a greedy step
+    "model",
+    ["translation 1", "translation 2", "translation 5", "language 1", "language 2"],
+    indirect=True,
+)
 
 
 class Clock:
@@ -41,7 +48,8 @@ def observer():
 
 @pytest.fixture
 def model(request):
-    return FakeTranslationModel(getattr(request, "param", 1))
+    kind, num_greedy_tokens = getattr(request, "param", "translation 1").split()
+    return KINDS[kind](int(num_greedy_tokens))
 
 
 @pytest.fixture
@@ -58,13 +66,13 @@ def run(scheduler):
         assert rounds < 10_000, "the scheduler does not come to an end"
 
 
-def forbidden_tokens(options, tokens):
+def forbidden_tokens(options, tokens, begin=(BOS,)):
     """The tokens that may not follow ``tokens``."""
     is_too_short = len(tokens) < options.min_output_tokens
     never = {*options.suppressed_token_ids, *([EOS] if is_too_short else [])}
     if not (size := options.no_repeat_ngram_size):
         return never
-    begun = (BOS, *tokens)
+    begun = (*begin, *tokens)
     ngrams = {begun[i : i + size] for i in range(len(begun) - size + 1)}
     return never | {t for t in range(VOCAB) if (*begun, t)[-size:] in ngrams}
 
@@ -129,9 +137,11 @@ def random_options(rng):
 
 
 @pytest.mark.parametrize("seed", range(8))
-@TOKENS_OF_A_STEP
-def test_any_mixture_of_options_gives_every_text_what_it_gets_alone(scheduler, seed):
+@ANY_MODEL
+def test_any_mixture_of_options_gives_every_text_what_it_gets_alone(scheduler, model, seed):
     rng = random.Random(seed)
+    begin = () if isinstance(model, FakeLanguageModel) else (BOS,)
+    forbidden = partial(forbidden_tokens, begin=begin)
     calls = []
     for _ in range(30):
         sources = [
@@ -146,12 +156,12 @@ def test_any_mixture_of_options_gives_every_text_what_it_gets_alone(scheduler, s
     run(scheduler)
     for call in calls:
         search = greedy if call.options.beam_size == 1 else beam
-        expected = [search(source, call.options) for source in call.sources]
+        expected = [search(source, call.options, forbidden) for source in call.sources]
         found = [[h.token_ids for h in hypotheses] for hypotheses in call.future.result()]
         assert found == expected
 
 
-@TOKENS_OF_A_STEP
+@ANY_MODEL
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_scores_are_sums_of_log_probabilities_over_the_penalized_length(scheduler, beam_size):
     options = SearchOptions(9, beam_size, num_hypotheses=beam_size, length_penalty=0.7)
@@ -263,7 +273,7 @@ def test_cancelling_frees_places_in_the_queue_at_once(scheduler):
     scheduler.submit(TranslateCall([(5,)] * 60, options))
 
 
-@TOKENS_OF_A_STEP
+@ANY_MODEL
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_settled_prefixes_only_grow_and_begin_the_best_hypothesis(scheduler, beam_size):
     prefixes: list[tuple[int, ...]] = []
@@ -307,6 +317,24 @@ def test_the_first_input_of_the_decoder_is_the_begin_token(model):
     scheduler.submit(TranslateCall([(5,)], SearchOptions(max_output_tokens=2)))
     scheduler.advance(is_alone=True)
     assert first_tokens == [[BOS]]
+
+
+@pytest.mark.parametrize("model", ["language 1"], indirect=True)
+def test_the_first_input_after_a_prompt_is_its_last_token(model):
+    inputs: list[tuple[list[int], list[int]]] = []
+
+    class SpyingCache(FakeCache):
+        def step(self, num_slots, step_input):
+            inputs.append((step_input.tokens.tolist(), step_input.lengths.tolist()))
+            return super().step(num_slots, step_input)
+
+    model.new_cache = lambda step, width, max_slots, _: SpyingCache(model, width, max_slots, step)
+    scheduler = TranslationScheduler(
+        "fake", model, translation_limits(max_rows=4), RecordingObserver(), Clock()
+    )
+    scheduler.submit(TranslateCall([(5, 6, 7), (8,)], SearchOptions(max_output_tokens=2)))
+    scheduler.advance(is_alone=True)
+    assert inputs == [([7, 8], [2, 0])]
 
 
 def test_a_call_that_ends_while_others_are_encoded_is_in_no_step(scheduler, model):

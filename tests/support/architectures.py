@@ -60,11 +60,12 @@ def factors(*values: float) -> st.SearchStrategy[float]:
 
 @st.composite
 def attentions(
-    draw: st.DrawFn, is_causal: bool = False, is_cached: bool = False, is_in_encoder: bool = False
+    draw: st.DrawFn, is_causal: bool = False, is_cached: bool = False, is_free: bool = False
 ) -> Attention:
     """Heads of any width. Those with a cache have widths that its kernel supports.
 
-    Only encoders have rotary positions, local attention, grouped heads and norms of heads.
+    Only self-attention that ``is_free``, of an encoder or of a language model, has rotary
+    positions, grouped heads and norms of heads, and local attention without a cache.
     """
     part = Attention(
         num_heads=draw(st.integers(1, 4)),
@@ -73,20 +74,20 @@ def attentions(
         scale=draw(factors(0.1, 0.4)),
         is_causal=is_causal,
     )
-    if is_in_encoder:
-        part.window = draw(st.integers(0, 4))
+    if is_free:
+        part.window = 0 if is_cached else draw(st.integers(0, 4))
         divisors = [count for count in range(1, part.num_heads) if part.num_heads % count == 0]
         part.num_key_value_heads = draw(st.sampled_from([0, part.num_heads, *divisors]))
         if draw(st.booleans()):
             part.query_key_norm.epsilon = draw(EPSILONS)
-        if part.head_dim % 2 == 0 and draw(st.booleans()):
+        if part.head_dim % (16 if is_cached else 2) == 0 and draw(st.booleans()):
             part.rotary_positions.theta = draw(st.sampled_from([1.0, 50.0, 10_000.0]))
     return part
 
 
 def encoder_attentions(is_local: bool = True) -> st.SearchStrategy[Attention]:
     """Self-attention of an encoder, which may be causal, and local if ``is_local`` allows it."""
-    parts = st.booleans().flatmap(lambda is_causal: attentions(is_causal, is_in_encoder=True))
+    parts = st.booleans().flatmap(lambda is_causal: attentions(is_causal, is_free=True))
     return parts if is_local else parts.filter(lambda part: not part.window)
 
 
@@ -144,26 +145,26 @@ def relative_positions() -> st.SearchStrategy[RelativePositions]:
 
 
 @st.composite
-def layer_groups(draw: st.DrawFn, is_decoder: bool) -> LayerGroup:
-    """Layers with self-attention or, in a decoder only, with an SSRU."""
+def layer_groups(draw: st.DrawFn, is_decoder: bool, has_memory: bool) -> LayerGroup:
+    """Layers with self-attention or, in a decoder with ``has_memory`` only, with an SSRU."""
     is_causal = is_decoder or draw(st.booleans())
-    has_ssru = is_decoder and draw(st.booleans())
+    has_ssru = has_memory and draw(st.booleans())
     return LayerGroup(
         num_layers=draw(st.integers(1, 2)),
         self_attention=None
         if has_ssru
-        else draw(attentions(is_causal, is_cached=is_decoder, is_in_encoder=not is_decoder)),
+        else draw(attentions(is_causal, is_cached=is_decoder, is_free=not has_memory)),
         ssru=Ssru() if has_ssru else None,
-        cross_attention=draw(attentions(is_cached=True)) if is_decoder else None,
+        cross_attention=draw(attentions(is_cached=True)) if has_memory else None,
         feed_forward=draw(feed_forwards()),
         num_repeats=0 if is_decoder else draw(st.integers(0, 3)),
     )
 
 
 @st.composite
-def stacks(draw: st.DrawFn, is_decoder: bool = False) -> Stack:
-    """1 to 3 layers in 1 or 2 groups."""
-    groups = draw(st.lists(layer_groups(is_decoder), min_size=1, max_size=2))
+def stacks(draw: st.DrawFn, is_decoder: bool = False, has_memory: bool = False) -> Stack:
+    """1 to 3 layers in 1 or 2 groups. A decoder with ``has_memory`` attends to an encoder."""
+    groups = draw(st.lists(layer_groups(is_decoder, has_memory), min_size=1, max_size=2))
     if len(groups) == 2:
         groups[1].num_layers = 1
     attending = [group.self_attention for group in groups if group.HasField("self_attention")]
@@ -249,6 +250,17 @@ def encoder_decoders(draw: st.DrawFn) -> Architecture:
         target_embeddings=target,
         shares_embeddings=shares_embeddings,
         encoder=draw(stacks()),
+        decoder=draw(stacks(is_decoder=True, has_memory=True)),
+        head=draw(heads()),
+    )
+
+
+@st.composite
+def language_models(draw: st.DrawFn) -> Architecture:
+    d_model = draw(st.sampled_from(WIDTHS))
+    return Architecture(
+        d_model=d_model,
+        target_embeddings=draw(embeddings(d_model)),
         decoder=draw(stacks(is_decoder=True)),
         head=draw(heads()),
     )

@@ -11,7 +11,13 @@ from functools import cache
 import numpy as np
 from attendant_server.engine.attention_calls import Attention, LayerWeights
 from attendant_server.engine.encoder_calls import MaskCandidates
-from attendant_server.engine.models import CacheCopy, CacheFigures, Candidates, StepInput
+from attendant_server.engine.models import (
+    CacheCopy,
+    CacheFigures,
+    Candidates,
+    RowStart,
+    StepInput,
+)
 from attendant_server.engine.pair_calls import AttentionWeights, TargetScore
 from attendant_server.engine.reports import BatchReport, StepReport
 
@@ -50,6 +56,8 @@ class FakeCache:
     def load(self, slot: int, source: tuple[int, ...]) -> None:
         self.is_released = False
         self.sources[slot] = source
+        for row in range(slot * self.width, (slot + 1) * self.width):
+            self.rows[row] = list(self.model.first_tokens(source))
 
     def keep(self, num_slots: int, longest_row: int) -> None:
         assert num_slots
@@ -94,7 +102,7 @@ class FakeCache:
             self.rows[row] = [*self.rows[row][:length], token]
             assert len(self.rows[row]) == length + 1, "the cache lacks tokens"
             source = self.sources[row // self.width]
-            scores[row] = self.model.log_probabilities(source, tuple(self.rows[row][1:]))
+            scores[row] = self.model.after_row(source, tuple(self.rows[row]))
         return scores
 
 
@@ -111,7 +119,7 @@ class FakeCachePool:
 class FakeTranslationModel:
     """Records the runs that it was asked for."""
 
-    start_token_id, eos_id, vocab_size = BOS, EOS, VOCAB
+    eos_id, vocab_size = EOS, VOCAB
 
     def __init__(self, num_greedy_tokens: int = 1) -> None:
         self.num_greedy_tokens = num_greedy_tokens
@@ -130,14 +138,25 @@ class FakeTranslationModel:
     def before_step(self) -> None:
         """A hook for subclasses that fail or wait."""
 
+    def row_start(self, source: Sequence[int]) -> RowStart:
+        return RowStart(BOS, begin_token_id=BOS)
+
+    def first_tokens(self, source: tuple[int, ...]) -> tuple[int, ...]:
+        """The tokens with which the rows of a source begin."""
+        return ()
+
+    def after_row(self, source: tuple[int, ...], row: tuple[int, ...]) -> Sequence[float]:
+        """Log-probabilities of all tokens after a row of a source."""
+        return self.log_probabilities(source, row[1:])
+
     def encode(self, sources: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
         self.encoded.append([tuple(s) for s in sources])
         return self.encoded[-1]
 
     def needed_cache_bytes(
-        self, width: int, num_sentences: int, longest_output: int, longest_source: int
+        self, width: int, num_sentences: int, longest_row: int, longest_source: int
     ) -> int:
-        return num_sentences * (width * longest_output + longest_source)
+        return num_sentences * (width * longest_row + longest_source)
 
     def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> "FakeCachePool":
         return FakeCachePool()
@@ -194,6 +213,22 @@ def _first_keys(num_queries: int, num_keys: int) -> LayerWeights:
     weights = np.zeros((1, 1, num_queries, num_keys), np.float32)
     weights[..., 0] = 1
     return LayerWeights(weights, (1,))
+
+
+class FakeLanguageModel(FakeTranslationModel):
+    """Continues a prompt as the fake translation model translates it.
+
+    The rows hold the prompt, so that a row that lost a part of it gives different tokens.
+    """
+
+    def row_start(self, source: Sequence[int]) -> RowStart:
+        return RowStart(source[-1], len(source) - 1)
+
+    def first_tokens(self, source: tuple[int, ...]) -> tuple[int, ...]:
+        return source[:-1]
+
+    def after_row(self, source: tuple[int, ...], row: tuple[int, ...]) -> Sequence[float]:
+        return self.log_probabilities(row[: len(source)], row[len(source) :])
 
 
 class FakeEmbeddingModel:

@@ -13,7 +13,12 @@ from typing import Any
 import grpc
 import pytest
 import uvloop
-from attendant.v1 import embedding_pb2_grpc, model_pb2_grpc, translation_pb2_grpc
+from attendant.v1 import (
+    embedding_pb2_grpc,
+    language_model_pb2_grpc,
+    model_pb2_grpc,
+    translation_pb2_grpc,
+)
 from attendant_server.app import Server
 from attendant_server.engine.calls import SearchOptions, TranslateCall
 from attendant_server.settings import Settings
@@ -57,6 +62,7 @@ class Running:
     def __post_init__(self) -> None:
         self.translation: Any = translation_pb2_grpc.TranslationServiceStub(self.channel)
         self.embedding: Any = embedding_pb2_grpc.EmbeddingServiceStub(self.channel)
+        self.language: Any = language_model_pb2_grpc.LanguageModelServiceStub(self.channel)
         self.models: Any = model_pb2_grpc.ModelServiceStub(self.channel)
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)
 

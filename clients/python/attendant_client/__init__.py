@@ -2,7 +2,7 @@
 
 from attendant_client.asyncio_bulk_results import AsyncBulkResults
 from attendant_client.asyncio_client import AsyncClient
-from attendant_client.asyncio_streams import AsyncTranslationStream
+from attendant_client.asyncio_streams import AsyncGenerationStream, AsyncTranslationStream
 from attendant_client.attention_results import Attention
 from attendant_client.bulk_results import BulkResults
 from attendant_client.client import Client
@@ -38,6 +38,7 @@ from attendant_client.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from attendant_client.generation_results import GeneratedText, Generation, TextScore
 from attendant_client.model_results import (
     Control,
     Limits,
@@ -62,13 +63,14 @@ from attendant_client.results import (
     WordAlignment,
 )
 from attendant_client.retries import RetryPolicy
-from attendant_client.streams import TranslationStream
+from attendant_client.streams import GenerationStream, TranslationStream
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncBulkResults",
     "AsyncClient",
+    "AsyncGenerationStream",
     "AsyncTranslationStream",
     "AttendantError",
     "Attention",
@@ -87,6 +89,9 @@ __all__ = [
     "Embedding",
     "Embeddings",
     "FilledText",
+    "GeneratedText",
+    "Generation",
+    "GenerationStream",
     "GlossaryTerm",
     "Hypothesis",
     "InvalidRequestError",
@@ -114,6 +119,7 @@ __all__ = [
     "SimilarTexts",
     "SparseEmbedding",
     "TextError",
+    "TextScore",
     "Token",
     "TokenEmbeddings",
     "Tokenization",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from attendant_client import attention_command, text_commands
+from attendant_client import attention_command, generation_command, text_commands
 from attendant_client.search_flags import check_search_flags
 
 Parser = argparse.ArgumentParser
@@ -21,8 +21,10 @@ def check_together(parser: Parser, arguments: argparse.Namespace) -> None:
         attention_command.check_attention_flags(parser, arguments)
     if "input" in arguments:
         _check_files(parser, arguments)
-    if arguments.command == "translate":
+    if arguments.command in ("translate", "generate"):
         check_search_flags(parser, arguments)
+    if arguments.command == "generate":
+        generation_command.check_generation_flags(parser, arguments)
     if arguments.command == "translate" and arguments.stream:
         further = arguments.json or arguments.scores or arguments.output or arguments.markup
         if further or (arguments.num_hypotheses or 1) > 1:

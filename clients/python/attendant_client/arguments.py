@@ -10,6 +10,7 @@ from attendant_client import (
     attention_command,
     commands,
     connection_flags,
+    generation_command,
     text_commands,
 )
 from attendant_client.client import Client
@@ -18,7 +19,7 @@ from attendant_client.flag_types import count, seconds
 from attendant_client.glossary_flags import add_glossary_flags
 from attendant_client.language_flags import add_control_flags, add_language_flags
 from attendant_client.options import DataType, OffsetUnit, Pooling
-from attendant_client.search_flags import add_search_flags
+from attendant_client.search_flags import add_search_flags, add_translation_flags
 
 HEALTH_TIMEOUT_SECONDS = 3.0
 BATCH_SIZE = 32
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_connection_flags(parser, target=target, timeout=None)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_translation_commands(subparsers)
+    _add_generation_command(subparsers)
     _add_detection_command(subparsers)
     _add_embedding_commands(subparsers)
     _add_model_commands(subparsers)
@@ -69,12 +71,8 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     add_language_flags(translate, detects=True)
     add_control_flags(translate)
     add_glossary_flags(translate)
-    translate.add_argument(
-        "--beam", type=count, metavar="N", help="beam size, 1 for greedy; default: the model's"
-    )
-    translate.add_argument("--num-hypotheses", type=count, metavar="N", help="hypotheses per text")
-    translate.add_argument("--max-output-tokens", type=count, metavar="N", help="output limit")
     add_search_flags(translate)
+    add_translation_flags(translate)
     translate.add_argument("--scores", action="store_true", help="put the score before each line")
     translate.add_argument("--stream", action="store_true", help="print words while decoding")
     _add_tokens(translate)
@@ -96,6 +94,16 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     _add_length_penalty(score)
     _add_tokens(score)
     _add_offset_unit(score)
+
+
+def _add_generation_command(subparsers: "argparse._SubParsersAction[Parser]") -> None:
+    generate = _add(subparsers, "generate", generation_command.generate, "continue prompts")
+    _add_texts(generate, "a prompt; default: the lines of the standard input")
+    _add_truncation(generate)
+    _add_length_penalty(generate)
+    add_search_flags(generate)
+    generation_command.add_generation_flags(generate)
+    _add_tokens(generate)
 
 
 def _add_detection_command(subparsers: "argparse._SubParsersAction[Parser]") -> None:
@@ -308,6 +316,10 @@ def _add_offset_unit(parser: Parser) -> None:
 def _add_reading(parser: Parser) -> None:
     """Add the options of how a model reads texts."""
     _add_normalization(parser)
+    _add_truncation(parser)
+
+
+def _add_truncation(parser: Parser) -> None:
     parser.add_argument(
         "--truncation",
         choices=["refuse", "right", "left"],

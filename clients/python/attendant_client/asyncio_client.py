@@ -15,9 +15,14 @@ from attendant_client.asyncio_bulk_results import AsyncBulkResults
 from attendant_client.asyncio_comparison import AsyncComparisonCalls
 from attendant_client.asyncio_detection import AsyncDetectionCalls
 from attendant_client.asyncio_embedding import AsyncEmbeddingCalls
+from attendant_client.asyncio_generation import AsyncGenerationCalls
 from attendant_client.asyncio_prediction import AsyncPredictionCalls
 from attendant_client.asyncio_scoring import AsyncScoringCalls
-from attendant_client.asyncio_streams import AsyncTranslationStream
+from attendant_client.asyncio_streams import (
+    AsyncGenerationStream,
+    AsyncTextStream,
+    AsyncTranslationStream,
+)
 from attendant_client.asyncio_translation import AsyncTranslationCalls
 from attendant_client.attention_messages import get_attention
 from attendant_client.attention_results import Attention
@@ -33,18 +38,21 @@ from attendant_client.connection import (
     connect,
 )
 from attendant_client.errors import CallTooLargeError, call_error
+from attendant_client.generation_results import Generation
 from attendant_client.options import FilePath, OffsetUnit, TextNormalization, Token
 from attendant_client.results import Results, TextResult, Translation
 from attendant_client.retries import RetryPolicy
 
 Value = TypeVar("Value")
 Result = TypeVar("Result", bound=TextResult)
+Stream = TypeVar("Stream", bound=AsyncTextStream[Any])
 
 
 class AsyncClient(
     AsyncTranslationCalls,
     AsyncScoringCalls,
     AsyncDetectionCalls,
+    AsyncGenerationCalls,
     AsyncEmbeddingCalls,
     AsyncPredictionCalls,
     AsyncComparisonCalls,
@@ -263,15 +271,30 @@ class AsyncClient(
         timeout_seconds: float | None,
         request_id: str | None,
     ) -> AsyncTranslationStream:
+        return self._opened(AsyncTranslationStream, call, timeout_seconds, request_id)
+
+    def _generation_stream(
+        self,
+        call: Call[Generation | None],
+        timeout_seconds: float | None,
+        request_id: str | None,
+    ) -> AsyncGenerationStream:
+        return self._opened(AsyncGenerationStream, call, timeout_seconds, request_id)
+
+    def _opened(
+        self,
+        kind: type[Stream],
+        call: Call[Any],
+        timeout_seconds: float | None,
+        request_id: str | None,
+    ) -> Stream:
         send = self._channel.unary_stream(
             call.method,
             request_serializer=type(call.request).SerializeToString,
             response_deserializer=call.response_type.FromString,
         )
         request_id = self._defaults.request_id(request_id)
-        return AsyncTranslationStream(
-            call, send, self._defaults, self._closing, timeout_seconds, request_id
-        )
+        return kind(call, send, self._defaults, self._closing, timeout_seconds, request_id)
 
     def _bulk(
         self,

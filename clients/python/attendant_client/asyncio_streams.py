@@ -1,4 +1,4 @@
-"""A translation in pieces; `make clients` generates the synchronous one from this module.
+"""Texts in pieces; `make clients` generates the synchronous streams from this module.
 
 A stream that fails before its first message is retried like any call. Later it is not retried,
 because delivered pieces cannot be taken back.
@@ -6,7 +6,7 @@ because delivered pieces cannot be taken back.
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import grpc
 
@@ -14,20 +14,23 @@ from attendant_client.calls import Call
 from attendant_client.closing import AsyncClosing
 from attendant_client.connection import CallDefaults
 from attendant_client.errors import bad_answer, call_error
-from attendant_client.results import Translation
+from attendant_client.generation_results import Generation
+from attendant_client.results import TextResult, Translation
 from attendant_client.retries import Attempts
 
+Result = TypeVar("Result", bound=TextResult)
 
-class AsyncTranslationStream(AsyncIterator[str]):
-    """The pieces of one translation, in order; together they are its text.
 
-    Use it as a context manager, or close it, to cancel a translation that is not read to its end.
+class AsyncTextStream(AsyncIterator[str], Generic[Result]):
+    """The pieces of one text, in order; together they are the text.
+
+    Use it as a context manager, or close it, to cancel a call that is not read to its end.
     Iterating raises CallError when the call fails. Use `async with`, `async for`, `await close()`.
     """
 
     def __init__(
         self,
-        call: Call[Translation | None],
+        call: Call[Result | None],
         send: Any,
         defaults: CallDefaults,
         closing: AsyncClosing,
@@ -41,15 +44,8 @@ class AsyncTranslationStream(AsyncIterator[str]):
         self._timeout_seconds = timeout_seconds
         self._request_id = request_id
         self._started = False
-        self._translation: Translation | None = None
+        self._result: Result | None = None
         self._deltas = self._read()
-
-    @property
-    def translation(self) -> Translation:
-        """The whole result. Raises RuntimeError before the stream was read to its end."""
-        if self._translation is None:
-            raise RuntimeError("the stream was not read to its end")
-        return self._translation
 
     async def __anext__(self) -> str:
         return await anext(self._deltas)
@@ -66,11 +62,17 @@ class AsyncTranslationStream(AsyncIterator[str]):
         await self.close()
 
     async def close(self) -> None:
-        """Cancel the translation if it is still running.
+        """Cancel the call if it is still running.
 
         Not while someone else waits for its next piece; closing the client ends such a wait.
         """
         await self._deltas.aclose()
+
+    def _end(self) -> Result:
+        """The whole result. Raises RuntimeError before the stream was read to its end."""
+        if self._result is None:
+            raise RuntimeError("the stream was not read to its end")
+        return self._result
 
     async def _read(self) -> AsyncGenerator[str, None]:
         attempts = self._defaults.attempts(self._timeout_seconds)
@@ -97,15 +99,15 @@ class AsyncTranslationStream(AsyncIterator[str]):
         )
 
     def _take(self, response: Any) -> str:
-        if self._translation is not None:
-            raise bad_answer("a stream goes on after its translation", self._request_id)
+        if self._result is not None:
+            raise bad_answer("a stream goes on after its result", self._request_id)
         self._started = True
-        self._translation = self._call.parse(response, self._request_id)
+        self._result = self._call.parse(response, self._request_id)
         return str(response.delta)
 
     def _finish(self, attempts: Attempts) -> None:
-        if self._translation is None:
-            raise bad_answer("a stream ended without its translation", self._request_id)
+        if self._result is None:
+            raise bad_answer("a stream ended without its result", self._request_id)
         attempts.record_success()
 
     def _wait_seconds_after(self, error: grpc.RpcError, attempts: Attempts) -> float:
@@ -113,3 +115,21 @@ class AsyncTranslationStream(AsyncIterator[str]):
         if self._started:
             raise failure
         return attempts.wait_seconds_after(failure)
+
+
+class AsyncTranslationStream(AsyncTextStream[Translation]):
+    """The pieces of a translation."""
+
+    @property
+    def translation(self) -> Translation:
+        """The whole result. Raises RuntimeError before the stream was read to its end."""
+        return self._end()
+
+
+class AsyncGenerationStream(AsyncTextStream[Generation]):
+    """The pieces of a continuation."""
+
+    @property
+    def generation(self) -> Generation:
+        """The whole result. Raises RuntimeError before the stream was read to its end."""
+        return self._end()

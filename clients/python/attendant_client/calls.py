@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Self, TypeVar
 
-from attendant.v1 import translation_pb2
+from attendant.v1 import language_model_pb2, translation_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 
@@ -23,10 +23,12 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024 - 4096
 """The server's default limits of a request, for a call whose own limits are not known yet."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PLACE = re.compile(
-    r"(?:(?:texts|pairs|queries|documents)\[\d+\]|text)(?:\.(\w+))?: "
+    r"(?:(?:texts|pairs|queries|documents|prompts)\[\d+\]|text|prompt)(?:\.(\w+))?: "
     r"|(text_pairs|target_prefixes)\[\d+\]: |(?:spans|candidates)\[\d+\]\.([\w.\[\]]+): "
 )
 """The place of a text in its request, at the beginning of the server's messages."""
+_SAMPLED = translation_pb2.TranslateRequest, language_model_pb2.GenerateRequest
+"""Requests whose samples depend on the places of texts."""
 _SIDES: dict[str | None, str] = {"text_pairs": "second text", "target_prefixes": "target_prefix"}
 
 
@@ -77,7 +79,7 @@ class TextCall(Generic[Result]):
         for name in self.fields:
             values = getattr(request, name)
             del values[end:], values[:begin]
-        if isinstance(request, translation_pb2.TranslateRequest):
+        if isinstance(request, _SAMPLED):
             _move_samples(request.options, begin)
         faults = {i - begin: problem for i, problem in self.faults.items() if begin <= i < end}
         return replace(self, request=request, faults=faults, first=self.first + begin)
@@ -141,7 +143,9 @@ class CallSplitter:
         return _halves(call)
 
 
-def _move_samples(options: translation_pb2.TranslateOptions, begin: int) -> None:
+def _move_samples(
+    options: translation_pb2.TranslateOptions | language_model_pb2.GenerateOptions, begin: int
+) -> None:
     """Let texts after the first `begin` ones have the samples that they have in the whole call."""
     if options.HasField("sampling"):
         options.sampling.first_index += begin

@@ -30,22 +30,30 @@ from attendant_client.connection import (
 from attendant_client.detection import DetectionCalls
 from attendant_client.embedding import EmbeddingCalls
 from attendant_client.errors import CallTooLargeError, call_error
+from attendant_client.generation import GenerationCalls
+from attendant_client.generation_results import Generation
 from attendant_client.options import FilePath, OffsetUnit, TextNormalization, Token
 from attendant_client.prediction import PredictionCalls
 from attendant_client.results import Results, TextResult, Translation
 from attendant_client.retries import RetryPolicy
 from attendant_client.scoring import ScoringCalls
-from attendant_client.streams import TranslationStream
+from attendant_client.streams import (
+    GenerationStream,
+    TextStream,
+    TranslationStream,
+)
 from attendant_client.translation import TranslationCalls
 
 Value = TypeVar("Value")
 Result = TypeVar("Result", bound=TextResult)
+Stream = TypeVar("Stream", bound=TextStream[Any])
 
 
 class Client(
     TranslationCalls,
     ScoringCalls,
     DetectionCalls,
+    GenerationCalls,
     EmbeddingCalls,
     PredictionCalls,
     ComparisonCalls,
@@ -263,15 +271,30 @@ class Client(
         timeout_seconds: float | None,
         request_id: str | None,
     ) -> TranslationStream:
+        return self._opened(TranslationStream, call, timeout_seconds, request_id)
+
+    def _generation_stream(
+        self,
+        call: Call[Generation | None],
+        timeout_seconds: float | None,
+        request_id: str | None,
+    ) -> GenerationStream:
+        return self._opened(GenerationStream, call, timeout_seconds, request_id)
+
+    def _opened(
+        self,
+        kind: type[Stream],
+        call: Call[Any],
+        timeout_seconds: float | None,
+        request_id: str | None,
+    ) -> Stream:
         send = self._channel.unary_stream(
             call.method,
             request_serializer=type(call.request).SerializeToString,
             response_deserializer=call.response_type.FromString,
         )
         request_id = self._defaults.request_id(request_id)
-        return TranslationStream(
-            call, send, self._defaults, self._closing, timeout_seconds, request_id
-        )
+        return kind(call, send, self._defaults, self._closing, timeout_seconds, request_id)
 
     def _bulk(
         self,

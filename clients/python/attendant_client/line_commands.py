@@ -18,9 +18,11 @@ import numpy as np
 
 from attendant_client.client import Client
 from attendant_client.errors import TextError
+from attendant_client.generation_results import GeneratedText
 from attendant_client.input_lines import Line, batches, num_lines, opened_lines
 from attendant_client.line_output import OutputFile, Progress, StandardOutput, complain
 from attendant_client.printing import json_text
+from attendant_client.results import Hypothesis
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,19 @@ def batch_size(arguments: argparse.Namespace) -> int:
     reads_terminal = not arguments.texts and arguments.input is None
     is_typed = reads_terminal and sys.stdin is not None and sys.stdin.isatty()
     return 1 if is_typed else int(arguments.batch_size)
+
+
+def hypotheses_line(
+    hypotheses: Sequence[Hypothesis | GeneratedText], arguments: argparse.Namespace
+) -> str:
+    """The texts of hypotheses, with ``--scores`` each after its score, separated by tabs."""
+    if len(hypotheses) == 1 and not arguments.scores:
+        return one_line(hypotheses[0].text)
+    columns = []
+    for each in hypotheses:
+        columns += [f"{each.score:.4f}"] if arguments.scores else []
+        columns.append(one_line(each.text).replace("\t", " "))
+    return "\t".join(columns)
 
 
 def one_line(text: str) -> str:

@@ -75,7 +75,7 @@ def model_info(info: model_pb2.ModelInfo) -> results.ModelInfo:
     return results.ModelInfo(
         name=info.name,
         version=info.version,
-        kind=choice(bundle_pb2.ModelKind, info.kind),
+        kind=_named(bundle_pb2.ModelKind, "MODEL_KIND_", info.kind),
         state=choice(model_pb2.ModelState, info.state),
         is_default=info.is_default,
         source_language=info.source_language,
@@ -101,11 +101,14 @@ def _quality_figure(figure: bundle_pb2.QualityFigure) -> results.QualityFigure:
 
 
 def _pooling(number: int) -> str:
-    """Return the name of a pooling as in options; empty for none and for unknown ones."""
-    if number == 0 or number not in embedding_pb2.Pooling.values():
+    return _named(embedding_pb2.Pooling, "POOLING_", number)
+
+
+def _named(enum: Any, prefix: str, number: int) -> str:
+    """Return the name of a value as in options; empty for none and for unknown ones."""
+    if number == 0 or number not in enum.values():
         return ""
-    name: str = embedding_pb2.Pooling.Name(number)  # type: ignore[arg-type]
-    return name.removeprefix("POOLING_").lower()
+    return str(enum.Name(number)).removeprefix(prefix).lower()
 
 
 def _plain(message: Message) -> dict[str, Any]:

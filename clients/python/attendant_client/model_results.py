@@ -8,11 +8,11 @@ from dataclasses import dataclass
 class ModelInfo:
     """The short description of a model.
 
-    `kind` is "translation" or "embedding", `state` "loading" or "ready". Languages are BCP 47 tags:
-    `source_languages` and `target_languages` of a translation model, `languages` of an embedding
-    one. `source_language` and `target_language` are empty if there are several. `is_default` says
-    whether calls get this version by the name of the model alone, `is_default_of_kind` whether
-    calls get it that name neither a model nor languages.
+    `kind` is "translation", "embedding" or "language_model", `state` "loading" or "ready".
+    Languages are BCP 47 tags: `source_languages` and `target_languages` of a translation model,
+    `languages` of an embedding one. `source_language` and `target_language` are empty if there are
+    several. `is_default` says whether calls get this version by the name of the model alone,
+    `is_default_of_kind` whether calls get it that name neither a model nor languages.
     """
 
     name: str

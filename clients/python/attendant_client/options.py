@@ -26,15 +26,15 @@ Role = Literal["query", "document"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the tokens of a translation are drawn at random. None takes the server's default.
+    """How tokens are drawn at random. None takes the server's default.
 
     `temperature`: less than 1 makes likely tokens likelier; 1 if absent.
     `top_k`: only this many of the likeliest tokens are drawn, 1 to 256; 50 if absent.
     `top_p`: only the likeliest tokens with this probability together are drawn; 1 if absent.
     `min_p`: only tokens with at least this times the probability of the likeliest one are drawn; 0
     if absent.
-    `seed`: the same seed gives the same translations of the same texts in the same order, however
-    many calls they need. If absent, one is chosen (`CallReport.seed`).
+    `seed`: the same seed gives the same results for the same texts in the same order, however many
+    calls they need. If absent, one is chosen (`CallReport.seed`).
     `first_index`: the index of the first text among all texts, if a call has a part of them.
     """
 

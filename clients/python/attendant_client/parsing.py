@@ -127,14 +127,16 @@ def tokens(sent: Sequence[text_pb2.Token]) -> tuple[results.Token, ...]:
     )
 
 
+def output_tokens(sent: Sequence[translation_pb2.OutputToken]) -> tuple[results.OutputToken, ...]:
+    """Parse the tokens of a hypothesis."""
+    return tuple(results.OutputToken(token.id, token.text, token.log_probability) for token in sent)
+
+
 def _hypothesis(hypothesis: translation_pb2.Hypothesis) -> results.Hypothesis:
     return results.Hypothesis(
         text=hypothesis.text,
         score=hypothesis.score,
-        tokens=tuple(
-            results.OutputToken(token.id, token.text, token.log_probability)
-            for token in hypothesis.tokens
-        ),
+        tokens=output_tokens(hypothesis.tokens),
         finish_reason=choice(translation_pb2.FinishReason, hypothesis.finish_reason),
         sentences=tuple(
             results.SentencePair(

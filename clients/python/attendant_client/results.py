@@ -17,7 +17,7 @@ class CallReport:
     """The server's report on a whole call; all results of the call share it.
 
     Times are in seconds, measured by the server; None for a phase that the call does not have.
-    `request_id` is the id of the call in the server's log, `seed` that of sampled translations.
+    `request_id` is the id of the call in the server's log, `seed` that of samples.
     """
 
     model: str

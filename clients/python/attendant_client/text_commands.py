@@ -15,7 +15,7 @@ from attendant_client.embedding_results import (
 )
 from attendant_client.errors import InvalidRequestError, NotFoundError, TextError
 from attendant_client.input_lines import Line, opened_lines
-from attendant_client.line_commands import LineCommand, one_line
+from attendant_client.line_commands import LineCommand, hypotheses_line, one_line
 from attendant_client.line_languages import (
     Untranslated,
     detects,
@@ -24,8 +24,8 @@ from attendant_client.line_languages import (
     with_language_of,
 )
 from attendant_client.line_output import complain
-from attendant_client.options import Sampling
 from attendant_client.results import Tokenization, Translation, TranslationScore
+from attendant_client.search_flags import runs, search_options
 
 
 def stream(client: Client, arguments: argparse.Namespace) -> int:
@@ -80,7 +80,7 @@ def _translate_lines(
         return _translate_run(client, arguments, lines)
     # The place of a line in its input decides about its samples, whatever lines share its call.
     found: list[Translation] = []
-    for run in _runs(lines):
+    for run in runs(lines):
         found += _translate_run(client, arguments, run)
     return found
 
@@ -96,17 +96,6 @@ def _translate_run(
     )
 
 
-def _runs(lines: Sequence[Line]) -> list[list[Line]]:
-    """The lines in runs without gaps between their numbers."""
-    runs: list[list[Line]] = []
-    for line in lines:
-        if runs and runs[-1][-1].number + 1 == line.number:
-            runs[-1].append(line)
-        else:
-            runs.append([line])
-    return runs
-
-
 def _texts(lines: Sequence[Line]) -> list[str]:
     """The first text of each line."""
     return [line.texts[0] for line in lines]
@@ -118,50 +107,20 @@ def _translate_options(arguments: argparse.Namespace, first: Line) -> dict[str, 
         **_common(arguments),
         "glossary": arguments.glossary,
         "glossary_entries": arguments.glossary_entries,
-        "beam_size": arguments.beam,
-        "num_hypotheses": arguments.num_hypotheses,
-        "length_penalty": arguments.length_penalty,
-        "max_output_tokens": arguments.max_output_tokens,
-        "no_repeat_ngram_size": arguments.no_repeat_ngram_size,
-        "suppressed_texts": arguments.suppress,
+        **search_options(arguments, first),
         "allow_unknown": arguments.allow_unknown,
         "replace_unknown": arguments.replace_unknown,
-        "repetition_penalty": arguments.repetition_penalty,
-        "patience": arguments.patience,
         "coverage_penalty": arguments.coverage_penalty,
         "target_prefix_bias": arguments.target_prefix_bias,
-        "num_beam_groups": arguments.beam_groups,
-        "diversity_penalty": arguments.diversity_penalty,
         "return_alternatives": arguments.alternatives,
-        "sampling": _sampling(arguments, first),
-        "return_tokens": arguments.tokens,
         "return_alignments": arguments.alignments,
         "splitting": arguments.split,
         "offset_unit": arguments.offset_unit,
     }
 
 
-def _sampling(arguments: argparse.Namespace, first: Line) -> Sampling | None:
-    if not arguments.sample:
-        return None
-    return Sampling(
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        min_p=arguments.min_p,
-        seed=arguments.seed,
-        first_index=first.number - 1,
-    )
-
-
 def _translation_text(result: Translation, arguments: argparse.Namespace) -> str:
-    if len(result.hypotheses) == 1 and not arguments.scores:
-        return one_line(result.text)
-    columns = []
-    for each in result.hypotheses:
-        columns += [f"{each.score:.4f}"] if arguments.scores else []
-        columns.append(one_line(each.text).replace("\t", " "))
-    return "\t".join(columns)
+    return hypotheses_line(result.hypotheses, arguments)
 
 
 def _translation_fields(result: Translation, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import (
-    MODEL_KIND_EMBEDDING,
+    MODEL_KIND_TRANSLATION,
     CorpusParity,
     ImportSource,
     Manifest,
@@ -74,7 +74,7 @@ def _origin_lines(provenance: Provenance) -> Iterator[str]:
 
 
 def _languages(manifest: Manifest) -> str:
-    if manifest.kind == MODEL_KIND_EMBEDDING:
+    if manifest.kind != MODEL_KIND_TRANSLATION:
         return ", ".join(manifest.languages) or "not stated"
     sources, targets = (
         ", ".join(language.tag for language in languages)
@@ -209,7 +209,7 @@ def _translation_lines(parity: OriginalTranslations) -> Iterator[str]:
         longer = f", {entry.num_longer_searches} more by longer searches"
         yield (
             f"{parity.precision} {entry.search} {entry.batching}: "
-            f"{entry.num_sentences - explained} of {entry.num_sentences} translations have other "
+            f"{entry.num_sentences - explained} of {entry.num_sentences} outputs have other "
             f"tokens, {entry.num_ties} more in ties"
             f"{longer if entry.num_longer_searches else ''}"
         )

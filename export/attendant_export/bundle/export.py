@@ -18,7 +18,7 @@ from attendant.v1.bundle_pb2 import (
     Provenance,
 )
 from attendant.v1.text_pb2 import TEXT_NORMALIZATION_STANDARD
-from attendant_manifest import MANIFEST_VERSION, rules
+from attendant_manifest import MANIFEST_VERSION, part_rules, rules
 
 from attendant_export.bundle.controls import ControlOption
 from attendant_export.bundle.data_card import DataCard, training_data
@@ -55,8 +55,8 @@ def check_options(
         raise ValueError(f"version {version!r} is not 1 to 100 letters, digits, dots, hyphens")
     if not precisions or not set(precisions) <= set(rules.PRECISIONS):
         raise ValueError(f"precisions must be some of {', '.join(rules.PRECISIONS)}")
-    if max_tokens is not None and not 1 <= max_tokens <= rules.MAX_TOKENS:
-        raise ValueError(f"max_tokens must be between 1 and {rules.MAX_TOKENS}")
+    if max_tokens is not None and not 1 <= max_tokens <= part_rules.MAX_TOKENS:
+        raise ValueError(f"max_tokens must be between 1 and {part_rules.MAX_TOKENS}")
 
 
 @dataclass(frozen=True, slots=True)

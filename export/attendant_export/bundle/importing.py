@@ -33,6 +33,7 @@ from attendant_export.bundle.export import (
 )
 from attendant_export.bundle.glossaries import GlossaryFile, add_glossaries
 from attendant_export.bundle.kinds import ModelExport
+from attendant_export.bundle.language_model import LanguageModelExport
 from attendant_export.bundle.manifest import write_manifest
 from attendant_export.bundle.model_card import write_import_card
 from attendant_export.bundle.original import compare_model, is_original_installed
@@ -42,6 +43,7 @@ from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+from attendant_export.importers.language_model import ImportedLanguageModel
 from attendant_export.importers.languages import single_languages
 from attendant_export.importers.left_out import left_out_files
 from attendant_export.importers.prompts import check_room
@@ -72,7 +74,7 @@ class ImportOptions:
     """fp32 by default: indexes that users have hold vectors of the original."""
     license: str | None = None
     languages: tuple[str, ...] | None = None
-    """The languages of an embedding model."""
+    """The languages of an embedding model or a language model."""
     source_languages: tuple[str, ...] | None = None
     """The languages that a translation model reads."""
     target_languages: tuple[str, ...] | None = None
@@ -118,11 +120,11 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
     languages = _languages(imported, checkpoint, card, options)
     controls = _controls(imported, options)
     max_tokens = min(imported.max_tokens, options.max_tokens or imported.max_tokens)
+    if options.glossaries and not isinstance(imported, ImportedTranslator):
+        raise ValueError("--glossary is for translation models")
     if isinstance(imported, ImportedEncoder):
         check_room(imported.tokenizer, imported.defaults, max_tokens)
         _add_dimensions(imported, checkpoint, options.trained_dimensions)
-        if options.glossaries:
-            raise ValueError("--glossary is for translation models")
     elif options.trained_dimensions is not None:
         raise ValueError("--trained-dimensions is for embedding models")
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
@@ -139,6 +141,10 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         )
         if isinstance(imported, ImportedTranslator):
             export: ModelExport = _new_translator(imported, draft)
+        elif isinstance(imported, ImportedLanguageModel):
+            export = LanguageModelExport(
+                imported.model, imported.tokenizer, draft, imported.decoding
+            )
         else:
             export = EmbeddingExport(
                 *(imported.model, imported.tokenizer, draft),
@@ -195,14 +201,17 @@ def _languages(
 ) -> Manifest:
     """A manifest with languages only: the given ones, or those of the checkpoint."""
     sides = (options.source_languages, options.target_languages)
-    if isinstance(imported, ImportedEncoder):
+    if not isinstance(imported, ImportedTranslator):
         if sides != (None, None):
             raise ValueError("--source-languages and --target-languages are for translation models")
         return Manifest(
             languages=card.languages if options.languages is None else options.languages
         )
     if options.languages is not None:
-        raise ValueError("--languages is for embedding models: give --source-languages and so on")
+        raise ValueError(
+            "--languages is for embedding models and language models: give "
+            "--source-languages and so on"
+        )
     tokenizers, named = imported.tokenizers, PAIR.search(checkpoint.name)
     stated = (tokenizers.source_languages, tokenizers.target_languages)
     chosen = [

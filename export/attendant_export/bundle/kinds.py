@@ -1,4 +1,4 @@
-"""The kinds of models, translation and embedding, and how the exporter handles each."""
+"""The kinds of models and how the exporter handles each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,18 +8,23 @@ from typing import Any, Protocol, TypeAlias
 from attendant.v1 import bundle_pb2
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs, PrecisionParity, QualityFigure
-from attendant_manifest.sizes import embedding_sizes, translation_sizes
+from attendant_manifest.sizes import embedding_sizes, language_model_sizes, translation_sizes
 from google.protobuf.message import Message
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from attendant_export.bundle import embedding, translation
+from attendant_export.bundle import embedding, language_model, translation
 from attendant_export.bundle.controls import ControlOption
 from attendant_export.bundle.draft import Draft
-from attendant_export.bundle.parity import measure_embedding_parity, measure_translation_parity
-from attendant_export.bundle.translation_outputs import check_translation_outputs
+from attendant_export.bundle.parity import (
+    measure_embedding_parity,
+    measure_language_model_parity,
+    measure_translation_parity,
+)
+from attendant_export.bundle.translation_outputs import check_search_outputs
 from attendant_export.data.corpus import Corpus
 from attendant_export.runs.config import BERT as BERT_RUN
+from attendant_export.runs.config import LANGUAGE_MODEL as LANGUAGE_MODEL_RUN
 from attendant_export.runs.config import TRANSLATION as TRANSLATION_RUN
 from attendant_export.runs.config import read_config
 
@@ -92,7 +97,7 @@ TRANSLATION = ModelKind(
     describe_use=translation.describe_use,
     new_export=translation.export_of_run,
     measure_parity=measure_translation_parity,
-    check_outputs=check_translation_outputs,
+    check_outputs=check_search_outputs,
 )
 EMBEDDING = ModelKind(
     name=BERT_RUN,
@@ -105,7 +110,18 @@ EMBEDDING = ModelKind(
     measure_parity=measure_embedding_parity,
     check_outputs=embedding.check_embedding_outputs,
 )
-_KINDS = (TRANSLATION, EMBEDDING)
+LANGUAGE_MODEL = ModelKind(
+    name=LANGUAGE_MODEL_RUN,
+    value=bundle_pb2.MODEL_KIND_LANGUAGE_MODEL,
+    read_sizes=language_model_sizes,
+    example_output="greedy continuation",
+    set_languages=language_model.set_languages,
+    describe_use=language_model.describe_use,
+    new_export=language_model.export_of_run,
+    measure_parity=measure_language_model_parity,
+    check_outputs=check_search_outputs,
+)
+_KINDS = (TRANSLATION, EMBEDDING, LANGUAGE_MODEL)
 
 
 def kind_of_run(run_dir: Path) -> ModelKind:

@@ -7,7 +7,9 @@ from typing import Any
 
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_EMBEDDING,
+    MODEL_KIND_LANGUAGE_MODEL,
     MODEL_KIND_TRANSLATION,
+    DecodingDefaults,
     ImportSource,
     Manifest,
     OriginalParity,
@@ -17,16 +19,18 @@ from attendant_manifest.special_tokens import target_tokens
 
 from attendant_export.bundle.classification import TEXTS
 from attendant_export.bundle.description import describe_original
+from attendant_export.bundle.gguf_original import gguf_original
 from attendant_export.bundle.manifest import check_files, read_manifest
 from attendant_export.bundle.reference_outputs import (
     check_has_reference_outputs,
     read_embedding_outputs,
-    read_translation_outputs,
+    read_search_outputs,
 )
 from attendant_export.importers.bge_m3 import is_bge_m3
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_folder_tokens
 from attendant_export.importers.ctranslate2_vocabulary import Vocabularies
+from attendant_export.importers.gguf import is_gguf
 from attendant_export.importers.late_interaction import read_token_dense
 from attendant_export.importers.marian_file import read_marian_file
 from attendant_export.importers.marian_network import LOGITS_BIAS, QUANTIZATION_SUFFIX
@@ -55,7 +59,8 @@ from attendant_export.verify.ctranslate2_original import (
 )
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
-from attendant_export.verify.language_samples import language_samples
+from attendant_export.verify.language_model_graphs import LanguageModelGraphs
+from attendant_export.verify.language_samples import Sample, language_samples
 from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.opennmt_py_original import converted_translator
 from attendant_export.verify.original import (
@@ -63,6 +68,7 @@ from attendant_export.verify.original import (
     OriginalError,
     compare_with_original,
 )
+from attendant_export.verify.original_language_model import OriginalLanguageModel
 from attendant_export.verify.original_translation import compare_translations
 from attendant_export.verify.original_translator import OriginalTranslator
 from attendant_export.verify.sparse_vectors import OriginalMaskedLM, compare_sparse_vectors
@@ -103,6 +109,8 @@ def compare_model(
     """
     if manifest.kind == MODEL_KIND_TRANSLATION:
         return _compare_translation(checkpoint, manifest, outputs, folders)
+    if manifest.kind == MODEL_KIND_LANGUAGE_MODEL:
+        return _compare_language_model(checkpoint, manifest, outputs, folders)
     encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
     texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
     if is_static(files := open_checkpoint(str(checkpoint))):
@@ -182,6 +190,32 @@ def _compare_translation(
     )
 
 
+def _compare_language_model(
+    checkpoint: Path,
+    manifest: Manifest,
+    outputs: Mapping[str, Any],
+    folders: Sequence[tuple[Path, PrecisionGraphs]],
+) -> OriginalParity:
+    """Compare continuations without the search options of the checkpoint.
+
+    In the original, these also apply to the tokens of prompts.
+    """
+    graphs = {p.name: LanguageModelGraphs(folder, p, manifest) for folder, p in folders}
+    for opened in graphs.values():
+        opened.close()
+    texts, special = outputs["texts"], manifest.special_tokens
+    is_file = is_gguf(open_checkpoint(str(checkpoint)))
+    open_original = gguf_original if is_file else OriginalLanguageModel
+    return compare_translations(
+        open_original(checkpoint, special.eos_id, special.pad_id),
+        [Sample(text["text"], tuple(text["token_ids"])) for text in texts],
+        graphs,
+        DecodingDefaults(),
+        {p.precision: p.log_probability_bound for p in manifest.parity.precisions},
+        min(text["max_output_tokens"] for text in texts),
+    )
+
+
 def _ctranslate2(checkpoint: Checkpoint, manifest: Manifest) -> CTranslate2Translator:
     """The model of a folder of CTranslate2, or of OpenNMT-py after a conversion."""
     if not is_opennmt_py(checkpoint):
@@ -249,7 +283,7 @@ def verify_against(folder: Path, source: str) -> list[str]:
     check_files(folder, manifest)
     check_has_reference_outputs(folder, manifest)
     is_embedding = manifest.kind == MODEL_KIND_EMBEDDING
-    read_outputs = read_embedding_outputs if is_embedding else read_translation_outputs
+    read_outputs = read_embedding_outputs if is_embedding else read_search_outputs
     parity = compare_model(
         _checkpoint_path(source, manifest.provenance.imported_from),
         manifest,

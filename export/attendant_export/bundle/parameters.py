@@ -12,8 +12,7 @@ from attendant_export.bundle.weights import read_weights
 from attendant_export.graphs.builder import StoredWeights
 from attendant_export.graphs.parameters import model_parameters, stored_parameters
 from attendant_export.models.embeddings import SOURCE
-from attendant_export.models.encoder import Encoder
-from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.runs.models import model_of
 
 REFERENCES = ("fp32", "fp16", "int8")
 """The first of these precisions that a bundle has gives the weights of the PyTorch model."""
@@ -62,7 +61,6 @@ def fitting_parameters(
 
 
 def _model_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    model_of = EncoderDecoder if architecture.HasField("decoder") else Encoder
     with torch.device("meta"):
         parameters = model_of(architecture).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in parameters.items()}

@@ -10,17 +10,52 @@ from torch import Tensor
 from attendant_export.bundle.classification import LabelExport, read_classified
 from attendant_export.bundle.reference_outputs import (
     read_embedding_outputs,
-    read_translation_outputs,
+    read_search_outputs,
 )
 from attendant_export.bundle.sparse_vectors import SparseExport
+from attendant_export.models.causal_language_model import CausalLanguageModel
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
-from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
+from attendant_export.models.special_tokens import (
+    EncoderTokens,
+    LanguageModelTokens,
+    TranslationTokens,
+)
+from attendant_export.verify.decoder import DecoderVerifier, SampleSentences
 from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
 from attendant_export.verify.graph_sessions import TranslationGraphs
+from attendant_export.verify.language_model_graphs import LanguageModelGraphs
 from attendant_export.verify.shortlists import check_shortlists
 from attendant_export.verify.token_vectors import TokenVectorVerifier
-from attendant_export.verify.translation import SampleSentences, TranslationVerifier
+from attendant_export.verify.translation import TranslationVerifier
+
+
+def measure_language_model_parity(
+    folder: Path, manifest: Manifest, parameters: Mapping[str, Tensor]
+) -> list[PrecisionParity]:
+    """Compare all precisions, in searches of the reference texts, as an export does.
+
+    The parameters are those of `measure_translation_parity`. Raises ParityError as
+    `DecoderVerifier.verify`, and BundleError for reference outputs that cannot be read.
+    """
+    special, has_start = manifest.special_tokens, manifest.decoding.HasField("start_token_id")
+    bos_id = manifest.decoding.start_token_id if has_start else None
+    tokens = LanguageModelTokens(special.pad_id, bos_id, special.eos_id)
+    model = CausalLanguageModel(manifest.architecture, tokens).eval()
+    model.load_state_dict(parameters)
+    verifier = DecoderVerifier(model, _reference_sample(folder, manifest))
+    measured = []
+    for precision in manifest.precisions:
+        graphs = LanguageModelGraphs(folder, precision, manifest)
+        measured.append(verifier.verify(precision.name, graphs).parity)
+        graphs.close()
+    return measured
+
+
+def _reference_sample(folder: Path, manifest: Manifest) -> SampleSentences:
+    texts = read_search_outputs(folder, manifest)["texts"]
+    limits = [text["max_output_tokens"] for text in texts]
+    return SampleSentences([text["token_ids"] for text in texts], limits)
 
 
 def measure_translation_parity(
@@ -39,10 +74,7 @@ def measure_translation_parity(
     )
     model = EncoderDecoder(manifest.architecture, tokens).eval()
     model.load_state_dict(parameters)
-    texts = read_translation_outputs(folder, manifest)["texts"]
-    sample = SampleSentences(
-        [text["token_ids"] for text in texts], [text["max_output_tokens"] for text in texts]
-    )
+    sample = _reference_sample(folder, manifest)
     verifier = TranslationVerifier(model, sample)
     if all(precision.HasField("aligner") for precision in manifest.precisions):
         manifest.alignment.CopyFrom(verifier.alignment)

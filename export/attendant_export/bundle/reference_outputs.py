@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attendant.v1.bundle_pb2 import Manifest
+from attendant.v1.architecture_pb2 import Architecture, Embeddings
+from attendant.v1.bundle_pb2 import MODEL_KIND_LANGUAGE_MODEL, Manifest
 from attendant_manifest.sizes import text_dimension
 from tokenizers import Tokenizer
 
@@ -31,15 +32,15 @@ def check_has_reference_outputs(folder: Path, manifest: Manifest) -> None:
         raise BundleError(f"{folder}: the manifest names no reference outputs to compare with")
 
 
-def read_translation_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    """The reference outputs of a translation bundle. Raises BundleError that names the fault."""
+def read_search_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """The reference outputs of a decoder's bundle. Raises BundleError that names the fault."""
     path = folder / manifest.reference_outputs
     content = read_json_object(path)
-    network = manifest.architecture
+    network, limits = manifest.architecture, manifest.limits
     text: Form = {
         "text": str,
-        "token_ids": ListOf(range(network.source_embeddings.vocab_size)),
-        "max_output_tokens": range(1, manifest.limits.max_target_tokens + 1),
+        "token_ids": ListOf(range(_read_embeddings(network).vocab_size)),
+        "max_output_tokens": range(1, (limits.max_target_tokens or limits.max_tokens) + 1),
     }
     beam_sizes = MapOf(range(1, MAX_BEAM_SIZE + 1))
     check_form(path, content, {"texts": ListOf(text), "beam_sizes": beam_sizes})
@@ -87,15 +88,25 @@ def source_token_ids(
 ) -> list[int]:
     """The ids that a model reads: those after its vocabulary stand for the unknown token.
 
-    ``pair`` is the second text of a pair. Raises ValueError if the tokenizer cannot read them.
+    Those of a language model begin with its start token, if it has one. ``pair`` is the second text
+    of a pair. Raises ValueError if the tokenizer cannot read them.
     """
-    vocab_size = manifest.architecture.source_embeddings.vocab_size
+    vocab_size = _read_embeddings(manifest.architecture).vocab_size
     unk_id = manifest.special_tokens.unk_id
     try:
         encoding = tokenizer.encode(text, pair)
     except Exception as error:  # The library raises no narrower class.
         raise ValueError(f"the tokenizer cannot read the text {text!r}: {error}") from error
-    return [i if i < vocab_size else unk_id for i in encoding.ids]
+    ids = [i if i < vocab_size else unk_id for i in encoding.ids]
+    if manifest.kind == MODEL_KIND_LANGUAGE_MODEL and manifest.decoding.HasField("start_token_id"):
+        return [manifest.decoding.start_token_id, *ids]
+    return ids
+
+
+def _read_embeddings(network: Architecture) -> Embeddings:
+    """The embeddings of the texts that a model reads."""
+    has_encoder = network.HasField("source_embeddings")
+    return network.source_embeddings if has_encoder else network.target_embeddings
 
 
 def checked_token_ids(

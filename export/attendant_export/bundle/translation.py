@@ -51,6 +51,7 @@ from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.runs.models import load_model, load_pair_tokenizer
 from attendant_export.runs.text_facts import have_language_tokens, marks_of, new_facts, read_facts
 from attendant_export.runs.translation import translate
+from attendant_export.verify.decoder import SampleSentences
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.quality import (
     compare_corpora,
@@ -59,7 +60,7 @@ from attendant_export.verify.quality import (
 )
 from attendant_export.verify.reference_search import ReferenceHypothesis
 from attendant_export.verify.shortlists import check_shortlists
-from attendant_export.verify.translation import SampleSentences, TranslationVerifier
+from attendant_export.verify.translation import TranslationVerifier
 
 logger = logging.getLogger(__name__)
 

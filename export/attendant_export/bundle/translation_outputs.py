@@ -1,4 +1,4 @@
-"""The reference outputs of translation bundles: their form, and searches that repeat them."""
+"""The reference outputs of decoders' bundles: their form, and searches that repeat them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,16 +11,21 @@ from attendant_export.bundle.draft import ROUNDING, rounded
 from attendant_export.bundle.reference_outputs import (
     checked_token_ids,
     log_probability_bounds,
-    read_translation_outputs,
+    read_search_outputs,
 )
 from attendant_export.data.shortlists import WITH_SHORTLISTS
 from attendant_export.verify.agreement import compare, difference, scorer_difference, trace_of
 from attendant_export.verify.bounds import largest
+from attendant_export.verify.decoder import SEARCHES, SampleSentences
 from attendant_export.verify.graph_search import search_all
-from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.graph_sessions import (
+    DecoderGraphs,
+    ParityError,
+    TranslationGraphs,
+)
+from attendant_export.verify.language_model_graphs import open_graphs
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
 from attendant_export.verify.shortlists import check_shortlists
-from attendant_export.verify.translation import SEARCHES, SampleSentences
 
 
 def reference_outputs(
@@ -51,7 +56,7 @@ def reference_outputs(
     }
 
 
-def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Tokenizer) -> list[str]:
+def check_search_outputs(folder: Path, manifest: Manifest, tokenizer: Tokenizer) -> list[str]:
     """Search the reference texts again, with sentences that join and leave at different steps.
 
     Returns one line per precision and search that describes the comparison. Raises ParityError if
@@ -59,13 +64,13 @@ def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Token
     differ from the stored ones by more than the manifest's bound. Raises BundleError or GraphError
     if the reference outputs or a graph cannot be read.
     """
-    reference = read_translation_outputs(folder, manifest)
+    reference = read_search_outputs(folder, manifest)
     token_ids = checked_token_ids(reference["texts"], tokenizer, manifest)
     sample = SampleSentences(token_ids, [text["max_output_tokens"] for text in reference["texts"]])
     bounds = log_probability_bounds(manifest)
     checked = []
     for precision in manifest.precisions:
-        graphs, bound = TranslationGraphs(folder, precision, manifest), bounds[precision.name]
+        graphs, bound = open_graphs(folder, precision, manifest), bounds[precision.name]
         for name, beam_size in reference["beam_sizes"].items():
             outputs = reference["outputs"][precision.name][name]
             expected = [_trace(output, beam_size) for output in outputs]
@@ -74,7 +79,7 @@ def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Token
             except ParityError as error:
                 raise ParityError(f"{precision.name} {name}: {error}") from error
             checked.append(f"{precision.name} {name}: {result}")
-        if graphs.has_shortlists:
+        if isinstance(graphs, TranslationGraphs) and graphs.has_shortlists:
             check_shortlists(graphs, sample, bound)
             checked.append(f"{precision.name}{WITH_SHORTLISTS}: batch mates change nothing")
         graphs.close()
@@ -82,7 +87,7 @@ def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Token
 
 
 def _check_search(
-    graphs: TranslationGraphs,
+    graphs: DecoderGraphs,
     sample: SampleSentences,
     expected: list[SearchTrace],
     beam_size: int,

@@ -1,5 +1,7 @@
 """Tokenizers that the exporter trains: BPE and unigram for translation, WordPiece for BERT.
 
+Causal language models have BPE of bytes.
+
 Depends on the ``tokenizers`` library, not on models.
 """
 
@@ -25,6 +27,7 @@ TOKENIZER = "tokenizer.json"
 TARGET_TOKENIZER = "target_tokenizer.json"
 """Name of the file of the tokenizer of targets, if it is another one."""
 
+NUM_BYTES = 256
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 BPE, BPE_BYTES, UNIGRAM_BYTES = "bpe", "bpe-bytes", "unigram-bytes"
 KINDS = {
@@ -102,6 +105,30 @@ def _pre_tokenizer(kind: str) -> pre_tokenizers.PreTokenizer:
         # A unigram trainer finds a word only within several others, such as those with commas.
         steps.append(pre_tokenizers.Punctuation("isolated"))
     return pre_tokenizers.Sequence(steps)
+
+
+def train_language_model_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a vocabulary of byte-level BPE (Radford et al., 2019), which has no unknown text.
+
+    Ids 0 to 2 are padding, begin and end, which encodings do not have. Texts are not normalized, so
+    that decoding gives the text back. Raises ValueError for a vocabulary that is too small for the
+    256 bytes.
+    """
+    special = [PAD, BOS, EOS]
+    least = len(special) + NUM_BYTES
+    if vocab_size < least:
+        raise ValueError(f"vocab_size must be at least {least}, for bytes and special tokens")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def train_bert_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -3,7 +3,7 @@
 The counterpart of `models.attention`. `stack` adds the linear layers before and after it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,18 @@ from attendant.v1.architecture_pb2 import Architecture, Attention, Stack
 
 from attendant_export.graphs.builder import MICROSOFT
 from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.rotations import rotation_names
 from attendant_export.graphs.text_positions import TextPositions
 from attendant_export.models.attention import num_key_value_heads, projection_widths
 from attendant_export.models.relative_positions import buckets
 from attendant_export.models.unsupported import unsupported
 
+OnKeysValues = Callable[[str, str], None]
+"""Receives keys and values (batch, length, width) as they are attended to."""
 HEAD_DIM_MULTIPLE = 8
 """The kernel of `attend_past` supports only widths of a head that are multiples of this."""
+ROTATED_MULTIPLE = 16
+"""The same for heads with rotary positions."""
 
 
 def check_decoder_heads(architecture: Architecture) -> None:
@@ -30,8 +35,11 @@ def check_decoder_heads(architecture: Architecture) -> None:
 
 
 def _check_cached_head(part: Attention) -> None:
-    if part.head_dim % HEAD_DIM_MULTIPLE:
-        problem = f"is not supported in a decoder, only multiples of {HEAD_DIM_MULTIPLE}"
+    is_rotated = part.HasField("rotary_positions")
+    multiple = ROTATED_MULTIPLE if is_rotated else HEAD_DIM_MULTIPLE
+    if part.head_dim % multiple:
+        where = "a decoder with rotary positions" if is_rotated else "a decoder"
+        problem = f"is not supported in {where}, only multiples of {multiple}"
         raise unsupported(part, "head_dim", problem)
 
 
@@ -65,6 +73,7 @@ def attend_sequence(
     lengths: str = "",
     bias: str = "",
     positions: TextPositions | None = None,
+    on_keys_values: OnKeysValues | None = None,
 ) -> str:
     """Self-attention of whole texts: queries, keys and values (rows, width) to (rows, inner).
 
@@ -72,7 +81,7 @@ def attend_sequence(
     after the first ones, such as padding;
     causal attention needs no mask. ``bias`` (1, heads, length, length) is added to the scores.
     ``positions`` are needed for rotary positions, local attention, and causal attention of long
-    texts in little memory.
+    texts in little memory. ``on_keys_values`` is called with the keys, after rotation, and values.
     """
     assert positions or not (part.window or part.HasField("rotary_positions"))
     query, keys, values = (g.by_text(x, batch) for x in query_key_value)  # (batch, length, width)
@@ -80,6 +89,9 @@ def attend_sequence(
     if positions is not None:
         query = positions.rotate(part, query, part.num_heads)
         keys = positions.rotate(part, keys, key_heads)
+    if on_keys_values is not None:
+        on_keys_values(keys, values)
+    if positions is not None:
         if part.window:
             local = positions.local(part, lengths)
             weighted = local.attend(part, query, keys, values, **_scale(part))
@@ -251,22 +263,28 @@ def attend_past(
 
     ``past`` holds keys and values (rows, heads, max_length, head_dim), of which the first
     ``lengths`` (rows, int32) positions are valid. ``total_length`` (1, int32) is the largest length
-    plus one. Queries, keys and values are (rows, inner) each. If they are fused, the first string
-    names (rows, 3 inner) and the others are "". ``bias`` (rows, heads, 1, total length) is added to
-    the scores. Returns weighted values (rows, inner) and the extended keys and values, to be bound
-    to the memory of ``past``. Raises ValueError for a head_dim that the kernel does not support.
+    plus one. Queries, keys and values are (rows, width) each. If they are fused, the first string
+    names (rows, all widths) and the others are "". Rotary positions are those after ``lengths``.
+    ``bias`` (rows, heads, 1, total length) is added to the scores. Returns weighted values (rows,
+    inner) and the extended keys and values, to be bound to the memory of ``past``. Raises
+    ValueError for a head_dim that the kernel does not support.
     """
     _check_cached_head(part)
     one = g.integers(1)
-    new = [x and g.op("Unsqueeze", x, one) for x in query_key_value]  # (rows, 1, inner)
+    new = [x and g.op("Unsqueeze", x, one) for x in query_key_value]  # (rows, 1, width)
+    options, tables = _scale(part), ("", "")
+    if part.HasField("rotary_positions"):
+        options["do_rotary"], tables = 1, rotation_names(part)
+        for table in tables:
+            g.parameter(table)
     weighted, *presents = g.ops(
         *("GroupQueryAttention", *new, *past, lengths, total_length),
-        *(("", "", "", bias) if bias else ()),
+        *((*tables, "", bias) if bias or tables[0] else ()),
         num_results=3,
         domain=MICROSOFT,
         num_heads=part.num_heads,
-        kv_num_heads=part.num_heads,
-        **_scale(part),
+        kv_num_heads=num_key_value_heads(part),
+        **options,
     )
     return g.rows(weighted, inner_width(part)), (presents[0], presents[1])
 

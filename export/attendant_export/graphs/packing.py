@@ -3,7 +3,7 @@
 import numpy as np
 from attendant.v1.architecture_pb2 import Attention
 
-from attendant_export.graphs.attention import attend_sequence
+from attendant_export.graphs.attention import OnKeysValues, attend_sequence
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.text_positions import TextPositions
 from attendant_export.models.attention import projection_widths
@@ -45,13 +45,20 @@ class Packing:
         positions = self._g.op("Mod", self._indices, length)  # (packed)
         return self._g.op("Add", x, self._g.op("Gather", self._g.parameter(table), positions))
 
-    def attend(self, _: int, part: Attention, query_key_value: str, bias: str = "") -> str:
+    def attend(
+        self,
+        _: int,
+        part: Attention,
+        query_key_value: str,
+        bias: str = "",
+        on_keys_values: OnKeysValues | None = None,
+    ) -> str:
         """Self-attention within each text: (packed, fused) to (packed, inner).
 
-        ``bias`` is that of `attend_sequence`.
+        ``bias`` and ``on_keys_values`` are those of `attend_sequence`.
         """
         padded = self._pad_projections(part, query_key_value)
-        inputs = (padded, self._batch, self._attended, bias, self._positions)
+        inputs = (padded, self._batch, self._attended, bias, self._positions, on_keys_values)
         weighted = attend_sequence(self._g, part, *inputs)
         return self.pack(weighted)
 

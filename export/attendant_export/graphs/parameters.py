@@ -2,7 +2,7 @@
 
 Graphs store only the used rows of position tables, only the vector of token type 0 unless types
 are an input, one joint layer for the cross-attention keys and values of all decoder layers, and one
-for both gates of an SSRU.
+for both gates of an SSRU. Graphs of steps also have tables of rotations.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,6 +25,7 @@ from attendant_export.graphs.quantization import (
     QuantizedWeight,
     restore_columns,
 )
+from attendant_export.graphs.rotations import names_of_rotations, rotations
 from attendant_export.models.embeddings import (
     SINUSOIDS,
     embedding_width,
@@ -52,7 +53,7 @@ def graph_parameters(
     for side in _sides(architecture):
         width = embedding_width(side.part, architecture.d_model)
         _write_positions(parameters, side, width, max_positions)
-    return parameters
+    return parameters | rotations(architecture, max_positions)
 
 
 def model_parameters(
@@ -66,10 +67,11 @@ def model_parameters(
     for side in _sides(architecture):
         if side.positions and side.positions not in parameters:
             raise ValueError(f"{side.positions} is missing")
+    computed = names_of_rotations(architecture) | set(SHORTLIST_TABLES)
     restored = {
         name: array
         for name, array in parameters.items()
-        if name not in SHORTLIST_TABLES and not name.endswith((SMOOTHING, INPUT_SCALE))
+        if name not in computed and not name.endswith((SMOOTHING, INPUT_SCALE))
     }
     _part_cross_attention(restored, architecture)
     _part_gates(restored, architecture)
@@ -112,7 +114,9 @@ def _vocabulary_tables(architecture: Architecture) -> set[str]:
 
 
 def _sides(architecture: Architecture) -> list[EmbeddingsOfGraphs]:
-    sides = [source_embeddings(architecture)]
+    sides = []
+    if architecture.HasField("encoder"):
+        sides.append(source_embeddings(architecture))
     if architecture.HasField("decoder"):
         sides.append(target_embeddings(architecture))
     return sides
@@ -141,7 +145,8 @@ def _write_positions(
 
 def _cross_attention(architecture: Architecture) -> Iterator[tuple[str, Attention]]:
     for i, group in enumerate(each_layer(architecture.decoder)):
-        yield f"decoder.{i}.cross_attention", group.cross_attention
+        if group.HasField("cross_attention"):
+            yield f"decoder.{i}.cross_attention", group.cross_attention
 
 
 def _join_cross_attention(parameters: dict[str, Array], architecture: Architecture) -> None:

@@ -21,6 +21,7 @@ from attendant.v1.bundle_pb2 import (
 from attendant.v1.embedding_pb2 import DATA_TYPE_FLOAT16, DATA_TYPE_FLOAT32
 
 from attendant_export.graphs.layers import Layers
+from attendant_export.models.attention import num_key_value_heads
 
 KINDS = ("key", "value")
 SHORTLIST = "shortlist"
@@ -37,15 +38,31 @@ def source_names(layer: int) -> tuple[str, str]:
     return f"cross_key_{layer}", f"cross_value_{layer}"
 
 
+def past_names(layer: int) -> tuple[str, str]:
+    """Names of the self-attention keys and values of a decoder layer."""
+    return f"past_key_{layer}", f"past_value_{layer}"
+
+
 class StepInterface:
     """Declares the inputs and outputs of a step graph.
 
     A state must be declared before its outputs. States lie in memory in the order of declaration.
     """
 
-    def __init__(self, g: Layers, *, num_tokens: int = 1, rows_per_sentence: int = 0) -> None:
-        """See `StepGraph` for ``num_tokens`` and ``rows_per_sentence``."""
-        self._g = g
+    def __init__(
+        self,
+        g: Layers,
+        *,
+        num_tokens: int = 1,
+        rows_per_sentence: int = 0,
+        has_prefill: bool = False,
+    ) -> None:
+        """See `StepGraph` for ``num_tokens`` and ``rows_per_sentence``.
+
+        With ``has_prefill``, the keys and values of rows begin with those of an output of the
+        prefill that has the name of the input. Otherwise they begin empty.
+        """
+        self._g, self._has_prefill = g, has_prefill
         self.signature = StepGraph(
             name=g.name,
             num_tokens=num_tokens,
@@ -111,8 +128,7 @@ class StepInterface:
 
     def past(self, layer: int, part: Attention) -> tuple[str, str]:
         """Self-attention keys and values of a layer, each (rows, heads, max_length, head_dim)."""
-        names = [f"past_{name}_{layer}" for name in KINDS]
-        return self._keys_values(names, part, STATE_OWNER_ROW)
+        return self._keys_values(past_names(layer), part, STATE_OWNER_ROW)
 
     def replaced(self, layer: int, width: int) -> str:
         """The vectors of a layer (rows, width), fp32, which each run replaces."""
@@ -140,10 +156,10 @@ class StepInterface:
         state = StateTensor(
             input=name,
             data_type=DATA_TYPE_FLOAT16 if self._g.dtype == np.float16 else DATA_TYPE_FLOAT32,
-            shape=[part.num_heads, 0, part.head_dim],
+            shape=[num_key_value_heads(part), 0, part.head_dim],
             owner=owner,
             update=STATE_UPDATE_GROWS if is_row else STATE_UPDATE_CONSTANT,
-            encoder_output="" if is_row else name,
+            encoder_output="" if is_row and not self._has_prefill else name,
             reads_padding=not is_row,
         )
         return self._declare(state)
@@ -161,8 +177,8 @@ class StepInterface:
 
     def give_past(self, layer: int, presents: Sequence[str]) -> None:
         """Declare the self-attention keys and values of a layer after the next token of the run."""
-        for kind, present in zip(KINDS, presents, strict=True):
-            self._give(f"past_{kind}_{layer}", f"present_{kind}_{layer}", present)
+        for kind, name, present in zip(KINDS, past_names(layer), presents, strict=True):
+            self._give(name, f"present_{kind}_{layer}", present)
 
     def give_replaced(self, layer: int, value: str) -> None:
         """Declare the vectors of a layer after the last token of the run."""

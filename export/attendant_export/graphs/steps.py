@@ -37,11 +37,15 @@ def build_decoder_step(
 ) -> StepGraph:
     """A step of one token for rows with pasts of any lengths. It extends the caches in place.
 
-    The rows of one sentence share its source. With a shortlist, candidates come from the sorted
-    token ids ``shortlist`` (listed) as far as ``shortlist_mask`` (rows, listed) allows, and token
-    biases refer to columns of the shortlist. A step that penalizes repetition takes penalties of
-    tokens and returns scores beside log-probabilities; it has no shortlist.
+    The rows of one sentence share its source, if there is an encoder. With a shortlist, candidates
+    come from the sorted token ids ``shortlist`` (listed) as far as ``shortlist_mask`` (rows,
+    listed) allows, and token biases refer to columns of the shortlist. A step that penalizes
+    repetition takes penalties of tokens and returns scores beside log-probabilities; it has no
+    shortlist.
     """
+    if not architecture.HasField("encoder"):
+        interface = StepInterface(g, has_prefill=True)
+        return _build_step(interface, g, architecture, None, False, penalizes_repetition)
     interface = StepInterface(g)
     source_lengths = interface.source_lengths()
     sources = [
@@ -74,7 +78,7 @@ def _build_step(
     interface: StepInterface,
     g: Layers,
     architecture: Architecture,
-    attend_source: Attend,
+    attend_source: Attend | None,
     has_shortlist: bool = False,
     penalizes_repetition: bool = False,
 ) -> StepGraph:
@@ -106,8 +110,13 @@ def build_greedy_steps(
     state has one output, after the last step. `build_decoder_step` explains shortlists.
     """
     num_tokens = NUM_LISTED_GREEDY_TOKENS if has_shortlist else NUM_GREEDY_TOKENS
-    interface = StepInterface(g, num_tokens=num_tokens, rows_per_sentence=1)
-    sources = _SourcesAsPasts(g, interface, each_layer(architecture.decoder))
+    has_encoder = architecture.HasField("encoder")
+    interface = StepInterface(
+        g, num_tokens=num_tokens, rows_per_sentence=1, has_prefill=not has_encoder
+    )
+    attend_source = None
+    if has_encoder:
+        attend_source = _SourcesAsPasts(g, interface, each_layer(architecture.decoder)).attend
     choice = _Choice(g, architecture, interface, has_shortlist)
     tokens, lengths, total_length = interface.rows()
     states = _row_states(interface, architecture)
@@ -119,7 +128,7 @@ def build_greedy_steps(
         # Tokens after the last position of a full row are ignored, but must not fail.
         positions = g.op("Min", lengths, last_position) if number and last_position else lengths
         rows = (tokens, lengths, total_length)
-        x, states = _decode(g, architecture, *rows, states, sources.attend, positions)
+        x, states = _decode(g, architecture, *rows, states, attend_source, positions)
         _give_states(interface, states, is_last=number == num_tokens - 1)
         found.append(choice.best(x, bias, g.integers(1)))
         tokens = g.flat(found[-1][1])
@@ -243,7 +252,7 @@ def _decode(
     lengths: str,
     total_length: str,
     states: list[RowState],
-    attend_source: Attend,
+    attend_source: Attend | None,
     positions: str = "",
 ) -> tuple[str, list[RowState]]:
     """Hidden states (rows, d_model) after the last layer, and the next states of token mixers.

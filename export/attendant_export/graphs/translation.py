@@ -29,6 +29,7 @@ from attendant_export.graphs.packing import Packing
 from attendant_export.graphs.parameters import KEYS_VALUES, SHORTLIST_TABLES
 from attendant_export.graphs.stack import Attend, final_norm, run_stack
 from attendant_export.graphs.step_interface import SHORTLIST, source_names
+from attendant_export.graphs.text_positions import TextPositions
 from attendant_export.models.attention import projection_widths
 from attendant_export.models.stack import each_layer
 
@@ -101,8 +102,7 @@ def _give_shortlist(g: Layers, shortlists: Shortlists, source: str) -> None:
 
 def build_scorer(g: Layers, architecture: Architecture) -> None:
     """Log-probabilities of the tokens of given targets, computed for all positions at once."""
-    target_in = g.input("target_in", np.int64, "batch", "target")
-    target_out = g.input("target_out", np.int64, "batch", "target")
+    target_in, target_out = target_inputs(g)
     source_lengths = g.input("source_lengths", np.int64, "batch")
 
     def attend_source(layer: int, part: Attention, query: str) -> str:
@@ -110,6 +110,19 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
         return attend_memory(g, part, query, keys, values, source_lengths)
 
     x = decode_targets(g, architecture, target_in, attend_source)
+    give_log_probabilities(g, architecture, x, target_in, target_out)
+
+
+def target_inputs(g: Layers) -> tuple[str, str]:
+    """What the decoder reads and writes of given targets, each (batch, target)."""
+    target_in = g.input("target_in", np.int64, "batch", "target")
+    return target_in, g.input("target_out", np.int64, "batch", "target")
+
+
+def give_log_probabilities(
+    g: Layers, architecture: Architecture, x: str, target_in: str, target_out: str
+) -> None:
+    """Declare the log-probabilities of ``target_out`` for the last layer's output ``x``."""
     x = final_norm(g, architecture.decoder, "decoder", x)
     scores = target_scores(g, architecture, x)
     log_probabilities = g.op("LogSoftmax", scores)  # (rows, vocab)
@@ -157,14 +170,20 @@ def decode_targets(
     g: Layers,
     architecture: Architecture,
     target_in: str,
-    attend_source: Attend,
+    attend_source: Attend | None,
     observe: Observe | None = None,
 ) -> str:
     """The output (rows, d_model) of the decoder's last layer for whole targets, teacher-forced.
 
-    ``observe`` is called for each layer with self-attention.
+    ``observe`` is called for each layer with self-attention. Without an encoder, there is no
+    ``attend_source``, and targets may be long.
     """
     batch = g.op("Shape", target_in)
+    positions, lengths = None, ""
+    if attend_source is None:
+        positions = TextPositions(g, batch)
+        length = g.op("Gather", batch, g.integers(1))
+        lengths = g.op("Expand", length, g.op("Gather", batch, g.integers(0)))
     width, stack = architecture.d_model, architecture.decoder
 
     def add_positions(x: str, table: str) -> str:
@@ -177,7 +196,7 @@ def decode_targets(
         projected = g.split_into(query_key_value, projection_widths(part), axis=1)
         if observe is not None:
             observe(layer, part, projected, bias)
-        return attend_sequence(g, part, projected, batch, bias=bias)
+        return attend_sequence(g, part, projected, batch, lengths, bias, positions)
 
     def recur(_: int, gates: str) -> str:
         return ssru.states_of_sequence(g, gates, batch, width)

@@ -19,6 +19,7 @@ from attendant_export.graphs.attention_weights import (
 )
 from attendant_export.graphs.builder import Array, StoredWeights, WeightFile, Weights
 from attendant_export.graphs.embedding import build_embedder, build_mlm_head
+from attendant_export.graphs.language_model import build_prefill, build_text_scorer
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.parameters import (
     SHORTLIST_TABLES,
@@ -35,6 +36,7 @@ from attendant_export.graphs.steps import (
     build_greedy_steps,
 )
 from attendant_export.graphs.translation import build_aligner, build_encoder, build_scorer
+from attendant_export.models.causal_language_model import CausalLanguageModel
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
@@ -68,6 +70,23 @@ def write_translation_graphs(
     fixed = partial(_fixed, input_scales)
     return _write_model(
         model, model.architecture, builders, precision, folder, max_positions, fixed
+    )
+
+
+def write_language_model_graphs(
+    model: CausalLanguageModel,
+    precision: str,
+    folder: Path,
+    max_positions: int | None = None,
+    penalizes_repetition: bool = False,
+) -> PrecisionGraphs:
+    """Write the prefill, the steps and the scorer of a causal language model.
+
+    The parameters are those of `write_translation_graphs`.
+    """
+    builders = _language_model_builders(model.architecture, penalizes_repetition)
+    return _write_model(
+        model, model.architecture, builders, precision, folder, max_positions, lambda _: {}
     )
 
 
@@ -106,7 +125,9 @@ def write_graphs_of(
     another way.
     """
     parameters, quantized = stored_parameters(stored.arrays, architecture)
-    if architecture.HasField("decoder"):
+    if not architecture.HasField("encoder"):
+        builders = _language_model_builders(architecture, penalizes_repetition)
+    elif architecture.HasField("decoder"):
         shortlists = _stored_shortlists(stored.arrays)
         builders = _translation_builders(architecture, shortlists, penalizes_repetition)
     else:
@@ -151,6 +172,19 @@ def _translation_builders(
         ):
             builders[name] = partial(build, architecture=network, has_shortlist=True)
     return builders
+
+
+def _language_model_builders(
+    network: Architecture, penalizes_repetition: bool
+) -> dict[str, Builder]:
+    return {
+        "encoder": lambda g: build_prefill(g, network),
+        "decoder_step": lambda g: build_decoder_step(
+            g, network, penalizes_repetition=penalizes_repetition
+        ),
+        "greedy_steps": lambda g: build_greedy_steps(g, network),
+        "scorer": lambda g: build_text_scorer(g, network),
+    }
 
 
 def _embedding_builders(network: Architecture) -> dict[str, Builder]:

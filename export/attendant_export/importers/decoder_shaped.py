@@ -1,4 +1,6 @@
-"""Embedding models with the shape of decoders of text, which families describe alike.
+"""Networks with the shape of decoders of text, which families describe alike.
+
+Embedding models have such layers in an encoder, language models in a decoder.
 
 Rotary positions, grouped heads, norms of queries and keys, RMS norms, gated feed-forward networks.
 """
@@ -38,13 +40,20 @@ WEIGHTS = {
     "encoder.{layer}.feed_forward.2": f"{LAYER}.mlp.down_proj",
     "encoder_norm": "norm",
 }
+FUSED = "encoder.{layer}.self_attention.query_key_value"
 QUERY, KEY, VALUE = (f"{LAYER}.self_attn.{each}_proj" for each in "qkv")
 
 
-def read_attention(config: Config, theta: float, default_head_dim: int) -> Attention:
+def read_attention(
+    config: Config,
+    theta: float,
+    default_head_dim: int,
+    has_head_norms: bool = True,
+    default_key_value_heads: int | None = None,
+) -> Attention:
     """Self-attention that is causal and has no window; raises CheckpointError."""
     num_heads = config.integer("num_attention_heads")
-    num_key_value_heads = config.integer("num_key_value_heads")
+    num_key_value_heads = config.integer("num_key_value_heads", default_key_value_heads)
     if num_heads % num_key_value_heads:
         raise CheckpointError(
             f"{config.path}: num_attention_heads {num_heads} is not a multiple of "
@@ -57,7 +66,7 @@ def read_attention(config: Config, theta: float, default_head_dim: int) -> Atten
         is_causal=True,
         rotary_positions=RotaryPositions(theta=theta),
         num_key_value_heads=num_key_value_heads,
-        query_key_norm=HeadNorm(epsilon=norm_epsilon(config)),
+        query_key_norm=HeadNorm(epsilon=norm_epsilon(config)) if has_head_norms else None,
     )
 
 
@@ -93,6 +102,22 @@ def norm_epsilon(config: Config) -> float:
     return config.number("rms_norm_eps", default=1e-6)
 
 
+def _fused(part: Attention) -> list[str]:
+    """The tensors of the fused projection of queries, keys and values."""
+    # Tensors of one parameter have the same size, unless they are listed several times.
+    return [*[QUERY] * (part.num_heads // part.num_key_value_heads), KEY, VALUE]
+
+
+def decoder_weights(architecture: Architecture) -> dict[str, str | Sequence[str]]:
+    """The names of weights of a language model, as in `WeightTable`, without further norms."""
+    names: dict[str, str | Sequence[str]] = {
+        ours.replace("encoder", "decoder"): theirs for ours, theirs in WEIGHTS.items()
+    }
+    names["target_embedding"] = names.pop("embedding")
+    fused = _fused(architecture.decoder.groups[0].self_attention)
+    return {**names, FUSED.replace("encoder", "decoder"): fused}
+
+
 def load_decoder_shaped(
     family: str, architecture: Architecture, checkpoint: Checkpoint, norms: Mapping[str, str]
 ) -> ImportedEncoder:
@@ -100,12 +125,10 @@ def load_decoder_shaped(
 
     A language model without settings of sentence-transformers pools as these do: the last token.
     """
-    config, part = checkpoint.config, architecture.encoder.groups[0].self_attention
-    # Tensors of one parameter have the same size, unless they are listed several times.
-    queries = [QUERY] * (part.num_heads // part.num_key_value_heads)
-    fused = {"encoder.{layer}.self_attention.query_key_value": [*queries, KEY, VALUE]}
+    config = checkpoint.config
+    fused = _fused(architecture.encoder.groups[0].self_attention)
     weights = WeightTable(
-        names={**WEIGHTS, **fused, **norms},
+        names={**WEIGHTS, FUSED: fused, **norms},
         ignored=(r"lm_head\.weight",),
         prefixes=("", "model."),
     )

@@ -12,8 +12,12 @@ from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_c
 from attendant_export.importers.distilbert import read_distilbert
 from attendant_export.importers.electra import read_electra
 from attendant_export.importers.gemma3 import read_gemma3
+from attendant_export.importers.gguf import is_gguf, read_gguf
+from attendant_export.importers.gpt2 import read_gpt2
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+from attendant_export.importers.language_model import ImportedLanguageModel
 from attendant_export.importers.late_interaction import is_late_interaction, with_token_vectors
+from attendant_export.importers.llama import read_llama, read_mistral, read_qwen2
 from attendant_export.importers.m2m_100 import read_m2m_100
 from attendant_export.importers.marian import read_marian
 from attendant_export.importers.marian_folder import read_marian_folder
@@ -36,7 +40,7 @@ from attendant_export.importers.t5 import read_t5
 from attendant_export.importers.t5_encoder import is_t5_encoder, read_t5_encoder
 from attendant_export.importers.task_heads import leave_out_task_head
 
-Imported = ImportedEncoder | ImportedTranslator
+Imported = ImportedEncoder | ImportedTranslator | ImportedLanguageModel
 
 FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "albert": read_albert,
@@ -46,13 +50,17 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "distilbert": read_distilbert,
     "electra": read_electra,
     "gemma3_text": read_gemma3,
+    "gpt2": read_gpt2,
+    "llama": read_llama,
     "m2m_100": read_m2m_100,
     "marian": read_marian,
     "mbart": read_mbart,
+    "mistral": read_mistral,
     "model2vec": read_static,
     "modernbert": read_modernbert,
     "mpnet": read_mpnet,
     "mt5": read_t5,
+    "qwen2": read_qwen2,
     "qwen3": read_qwen3,
     "roberta": read_roberta,
     "t5": read_t5,
@@ -82,6 +90,9 @@ def read_model(
     embedding part of a model for a task. Raises ValueError if one of them is given for
     another checkpoint.
     """
+    if is_gguf(checkpoint):
+        _refuse_options(tokenizer, without_head)
+        return read_gguf(checkpoint)
     is_opennmt = is_opennmt_py(checkpoint)
     is_converted = not is_opennmt and is_ctranslate2(checkpoint)
     is_own_format = is_converted or is_opennmt or is_marian(checkpoint)
@@ -91,11 +102,7 @@ def read_model(
         return read_ctranslate2(checkpoint, tokenizer)
     if is_opennmt:
         return read_opennmt_py(checkpoint, tokenizer)
-    if tokenizer is not None:
-        raise ValueError(
-            "--tokenizer is for models of CTranslate2 and OpenNMT-py, which have no tokenizer of "
-            "text"
-        )
+    _refuse_options(tokenizer)
     if is_own_format:
         return read_marian_folder(checkpoint)
     read = _importer(checkpoint)
@@ -115,6 +122,16 @@ def read_model(
         return with_cross_encoder_defaults(imported, checkpoint)
     imported = with_defaults(imported, checkpoint)
     return with_bge_m3_vectors(imported, checkpoint) if is_bge_m3(checkpoint) else imported
+
+
+def _refuse_options(tokenizer: str | None, without_head: bool = False) -> None:
+    if tokenizer is not None:
+        raise ValueError(
+            "--tokenizer is for models of CTranslate2 and OpenNMT-py, which have no tokenizer of "
+            "text"
+        )
+    if without_head:
+        raise ValueError("--without-head is for embedding models")
 
 
 def _importer(checkpoint: Checkpoint) -> Callable[[Checkpoint], Imported]:

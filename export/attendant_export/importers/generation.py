@@ -78,16 +78,9 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
     as truncated instead. Nor is ``max_length``: the server limits a translation by its source. Nor
     are options of sampling, which search does not use.
     """
-    config = stated = checkpoint.config
-    if checkpoint.has(GENERATION_CONFIG):
-        fields = checkpoint.json_object(GENERATION_CONFIG)
-        config = Config(checkpoint.folder / GENERATION_CONFIG, fields)
+    config, stated = generation_config(checkpoint), checkpoint.config
     config.require(**DEFAULTS)
-    for name in UNSUPPORTED:
-        if name in config:
-            raise CheckpointError(
-                f"{config.path}: {name} is {config.get(name)!r}, which is not supported"
-            )
+    _check_unsupported(config)
     _warn_of_pipelines(stated, config)
     start = config if "decoder_start_token_id" in config else stated
     min_name, min_output_tokens = _min_output_tokens(config)
@@ -108,6 +101,61 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
     if found.renormalizes:
         _check_renormalized(found, min_name)
     return found
+
+
+def generation_config(checkpoint: Checkpoint) -> Config:
+    """The configuration that has the search options of a checkpoint."""
+    if not checkpoint.has(GENERATION_CONFIG):
+        return checkpoint.config
+    fields = checkpoint.json_object(GENERATION_CONFIG)
+    return Config(checkpoint.folder / GENERATION_CONFIG, fields)
+
+
+def read_search_defaults(checkpoint: Checkpoint) -> DecodingDefaults:
+    """The search options of a language model, without a start token.
+
+    Raises CheckpointError for an option that changes outputs and that a bundle cannot have. Options
+    of sampling are left out with a warning: callers choose sampling.
+    """
+    config = generation_config(checkpoint)
+    config.require(**{name: value for name, value in DEFAULTS.items() if name != "do_sample"})
+    _check_unsupported(config)
+    for name in ("forced_bos_token_id", "min_length"):  # The least length counts the prompt.
+        if config.get(name):
+            raise CheckpointError(
+                f"{config.path}: {name} is {config.get(name)!r}, which is not supported for a "
+                "language model"
+            )
+    if config.flag("do_sample", default=False):
+        logger.warning(
+            "%s: do_sample is True, but sampling is no default of a bundle; callers must choose it",
+            config.path,
+        )
+    for name in ("repetition_penalty", "no_repeat_ngram_size"):
+        if config.get(name, 0) not in (0, 1):
+            logger.warning(
+                "%s: %s applies to continuations alone, not to the tokens of prompts",
+                *(config.path, name),
+            )
+    beam_size, length_penalty = config.integer("num_beams", 1), config.number("length_penalty", 1.0)
+    penalty = _repetition_penalty(config)
+    return DecodingDefaults(
+        suppressed_token_ids=_suppressed(config),
+        beam_size=beam_size if beam_size > 1 else 0,
+        length_penalty=None if length_penalty == 1 else length_penalty,
+        early_stopping=config.flag("early_stopping", default=False),
+        no_repeat_ngram_size=config.integer("no_repeat_ngram_size", default=0, minimum=0),
+        repetition_penalty=0 if penalty == 1 else penalty,
+        min_output_tokens=config.integer("min_new_tokens", default=0, minimum=0),
+    )
+
+
+def _check_unsupported(config: Config) -> None:
+    for name in UNSUPPORTED:
+        if name in config:
+            raise CheckpointError(
+                f"{config.path}: {name} is {config.get(name)!r}, which is not supported"
+            )
 
 
 def _warn_of_pipelines(config: Config, options: Config) -> None:

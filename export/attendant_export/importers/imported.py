@@ -18,7 +18,7 @@ from attendant.v1.embedding_pb2 import (
     POOLING_MEAN_SQRT_LENGTH,
     POOLING_WEIGHTED_MEAN,
 )
-from attendant_manifest import rules
+from attendant_manifest import part_rules
 from tokenizers import Tokenizer
 
 from attendant_export.data.shortlists import Shortlists
@@ -66,7 +66,7 @@ class ImportedEncoder:
     """The labels of a model with a classification head."""
     late_interaction: LateInteraction | None = None
     """The queries and documents of a model of late interaction."""
-    max_network_tokens: int = rules.MAX_TOKENS
+    max_network_tokens: int = part_rules.MAX_TOKENS
     """Limit of tokens that the network allows, whatever the tokenizer states."""
 
     def with_stated_limit(self, config: Config, name: str) -> Self:
@@ -129,7 +129,7 @@ def load_encoder(
         model = Encoder(architecture, tokens).eval()
     weights.load(model, source)
     positions = max_text_tokens(architecture.source_embeddings.positions)
-    limits = (positions, longest, rules.MAX_TOKENS)
+    limits = (positions, longest, part_rules.MAX_TOKENS)
     most = min(each for each in limits if each is not None)
     return ImportedEncoder(
         *(family, model, read_tokenizer(checkpoint)),

@@ -75,13 +75,7 @@ def read_sentencepiece(path: Path, allows_symbols: bool = False) -> SentencePiec
     With ``allows_symbols``, user-defined pieces may also be single characters. The normalization of
     texts must not change these characters.
     """
-    proto = _message_class()()
-    try:
-        proto.ParseFromString(path.read_bytes())
-    except DecodeError as error:
-        raise CheckpointError(f"{path} is not a SentencePiece model: {error}") from error
-    if not proto.pieces:
-        raise CheckpointError(f"{path} is not a SentencePiece model: it has no pieces")
+    proto = parse_sentencepiece(path)
     _check_options(path, proto)
     _check_types(path, proto, allows_symbols)
     normalizer = proto.normalizer_spec
@@ -96,6 +90,18 @@ def read_sentencepiece(path: Path, allows_symbols: bool = False) -> SentencePiec
         adds_dummy_prefix=normalizer.add_dummy_prefix,
         removes_extra_spaces=normalizer.remove_extra_whitespaces,
     )
+
+
+def parse_sentencepiece(path: Path) -> Any:
+    """The message in a file, of any kind of model; raises CheckpointError for a damaged one."""
+    proto = _message_class()()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise CheckpointError(f"{path} is not a SentencePiece model: {error}") from error
+    if not proto.pieces:
+        raise CheckpointError(f"{path} is not a SentencePiece model: it has no pieces")
+    return proto
 
 
 def _check_options(path: Path, proto: Any) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.firefox import PREFIX, open_firefox
+from attendant_export.importers.gguf import statements_of
+from attendant_export.importers.gguf_file import SUFFIX as GGUF_SUFFIX
 from attendant_export.importers.opennmt_py_file import SUFFIX
 
 HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
@@ -14,7 +16,8 @@ HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or, if there is no such folder, of a model of Firefox or the hub.
 
-    A ``.pt`` file is read as it is, with the tokenizer in its folder.
+    A ``.pt`` file is read as it is, with the tokenizer in its folder, and a ``.gguf`` file with the
+    tokenizer inside.
 
     Raises CheckpointError, and ValueError for a revision of a folder.
     """
@@ -23,7 +26,7 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
         return _folder(path, revision)
     if source.startswith(PREFIX):
         return open_firefox(source, revision)
-    if path.suffix == SUFFIX and path.is_file():
+    if path.suffix in (SUFFIX, GGUF_SUFFIX) and path.is_file():
         return _folder(path.absolute().parent, revision, path.name)
     if path.exists():
         raise CheckpointError(f"{source} is not a folder")
@@ -37,6 +40,9 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
 
 def _folder(path: Path, revision: str | None, file: str = "") -> Checkpoint:
     checkpoint = Checkpoint(path, file=file)
+    if file.endswith(GGUF_SUFFIX):
+        stem = file.removesuffix(GGUF_SUFFIX)
+        checkpoint = Checkpoint(path, stem, statements=statements_of(path / file), file=file)
     if revision is not None:
         kind = "file" if file else "folder"
         raise ValueError(

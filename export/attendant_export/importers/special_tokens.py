@@ -57,11 +57,7 @@ def surrounding_tokens(checkpoint: Checkpoint) -> EncoderTokens:
 
     The first and the last token of a text are those that the tokenizer adds, often none.
     """
-    encoding = read_tokenizer(checkpoint).encode("a")
-    inner = [i for i, is_special in enumerate(encoding.special_tokens_mask) if not is_special]
-    if not inner:
-        raise CheckpointError(f"{checkpoint.folder / TOKENIZER} makes no token of the text a")
-    before, after = encoding.ids[: inner[0]], encoding.ids[inner[-1] + 1 :]
+    before, after = added_tokens(checkpoint, read_tokenizer(checkpoint))
     if len(before) > 1 or len(after) > 1:
         raise CheckpointError(
             f"{checkpoint.folder}: {TOKENIZER} puts {len(before)} special tokens before a text and "
@@ -73,6 +69,15 @@ def surrounding_tokens(checkpoint: Checkpoint) -> EncoderTokens:
         sep_id=after[0] if after else None,
         mask_id=None,
     )
+
+
+def added_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The special tokens before and after a text; raises CheckpointError if a text has no token."""
+    encoding = tokenizer.encode("a")
+    inner = [i for i, is_special in enumerate(encoding.special_tokens_mask) if not is_special]
+    if not inner:
+        raise CheckpointError(f"{checkpoint.folder / TOKENIZER} makes no token of the text a")
+    return encoding.ids[: inner[0]], encoding.ids[inner[-1] + 1 :]
 
 
 def special_token_id(checkpoint: Checkpoint, name: str) -> int:

@@ -8,7 +8,7 @@ have a list of modules, and ``embedding.weight`` in the folder of the first modu
 
 from attendant.v1.bundle_pb2 import EmbeddingDefaults
 from attendant.v1.embedding_pb2 import POOLING_MEAN
-from attendant_manifest.rules import MAX_TOKENS
+from attendant_manifest.part_rules import MAX_TOKENS
 from tokenizers import Tokenizer
 from torch import Tensor
 

@@ -3,41 +3,22 @@
 Depends on tensors only, not on tokenizers, files or training.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
-
 from attendant.v1.architecture_pb2 import Architecture
 from torch import Tensor, nn
 
 from attendant_export.models.attention import KeyValue
+from attendant_export.models.decoder import Decoder, DecodingStart, check_decoder
 from attendant_export.models.embeddings import SOURCE, Embeddings, target_names
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
 from attendant_export.models.relative_positions import relative_positions
 from attendant_export.models.special_tokens import TranslationTokens
-from attendant_export.models.stack import MixerState, Stack, check_attention_only
+from attendant_export.models.stack import Stack, check_attention_only
 from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 
-class DecoderPast(NamedTuple):
-    """What the decoder remembers of the tokens before the next one."""
-
-    num_tokens: int
-    states: list[MixerState]
-    """The state of each layer's token mixer."""
-
-    def of_rows(self, rows: Sequence[int]) -> "DecoderPast":
-        """The past of these rows, in this order; rows may occur several times or not at all."""
-        chosen = list(rows)
-        states = [
-            state[chosen] if isinstance(state, Tensor) else (state[0][chosen], state[1][chosen])
-            for state in self.states
-        ]
-        return DecoderPast(self.num_tokens, states)
-
-
-class EncoderDecoder(nn.Module):
-    """The model of an architecture with a decoder."""
+class EncoderDecoder(Decoder):
+    """The model of an architecture with an encoder and a decoder."""
 
     embedding: nn.Embedding
     """The token embedding table of the source."""
@@ -86,31 +67,11 @@ class EncoderDecoder(nn.Module):
         x = self.encoder_norm(x)
         return [layer.cross_attention.project_memory(x) for layer in self.decoder.layers], mask
 
-    def decode(
-        self,
-        target: Tensor,
-        memory: list[KeyValue],
-        memory_mask: Tensor,
-        past: DecoderPast | None = None,
-    ) -> tuple[Tensor, DecoderPast]:
-        """Hidden states (batch, target, d_model) of ``target`` (batch, target) after ``past``.
-
-        Also returns the ``past`` of the next call.
-        """
-        num_past = past.num_tokens if past else 0
-        relative = self.decoder_relative_positions
-        bias = None if relative is None else relative.bias(target.shape[1], num_past)
-        x = self._target(target, num_past)
-        states = []
-        for i, layer in enumerate(self.decoder.layers):
-            mixed = past.states[i] if past else None
-            x, state = layer(x, None, mixed, memory[i], memory_mask, bias)
-            states.append(state)
-        return self.decoder_norm(x), DecoderPast(num_past + target.shape[1], states)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Scores over the vocabulary: (..., d_model) to (..., vocab_size)."""
-        return cast(Tensor, self.head(hidden, self._target.tokens.weight))
+    def start(self, source: Tensor) -> DecodingStart:
+        """Encode ``source`` (batch, source), right-padded, to begin its translation."""
+        memory, mask = self.encode(source)
+        first = source.new_full((len(source), 1), self.tokens.bos_id)
+        return DecodingStart(first, memory=memory, memory_mask=mask)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Teacher-forced hidden states (batch, target, d_model) of ``target`` given ``source``."""
@@ -137,13 +98,10 @@ def _check(architecture: Architecture) -> None:
     for group in architecture.encoder.groups:
         if group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: is not for an encoder")
+    check_decoder(architecture.decoder)
     for group in architecture.decoder.groups:
-        if group.num_repeats:
-            raise unsupported(group, "num_repeats", "is not for a decoder")
         if not group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: missing, and a decoder needs it")
-        if group.HasField("self_attention") and not group.self_attention.is_causal:
-            raise unsupported(group.self_attention, "is_causal", "is not for a decoder")
         for part in (group.self_attention, group.cross_attention):
             if part.HasField("rotary_positions"):
                 raise ValueError("Attention.rotary_positions: is not supported in a decoder")

@@ -1,10 +1,12 @@
-"""The architectures of the two networks that the exporter trains."""
+"""The architectures of the networks that the exporter trains."""
 
 from math import sqrt
 
 from attendant.v1.architecture_pb2 import (
     ACTIVATION_GELU,
     ACTIVATION_RELU,
+    ACTIVATION_SILU,
+    NORM_KIND_RMS,
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
     POSITION_KIND_LEARNED,
@@ -17,10 +19,12 @@ from attendant.v1.architecture_pb2 import (
     Head,
     LayerGroup,
     Positions,
+    RotaryPositions,
     Stack,
 )
 
 NORM_EPSILON = 1e-5
+ROTARY_THETA = 10_000.0
 
 
 def transformer(
@@ -89,6 +93,42 @@ def bert(
         ),
         encoder=_stack(layers, num_layers, norm_first),
         head=Head(is_tied=True, has_bias=True, transform=ACTIVATION_GELU),
+    )
+
+
+def language_model(
+    vocab_size: int,
+    d_model: int = 256,
+    num_heads: int = 4,
+    num_key_value_heads: int = 0,
+    d_feed_forward: int = 688,
+    num_layers: int = 6,
+) -> Architecture:
+    """A causal language model of the parts of Llama (Touvron et al., 2023), with a tied head.
+
+    ``num_key_value_heads`` is a divisor of ``num_heads``; 0 means ``num_heads``. Raises ValueError
+    if ``d_model`` is not a multiple of 2 * ``num_heads``, whose pairs of channels are rotated.
+    """
+    _check_heads(d_model, num_heads, multiple=2)
+    layers = LayerGroup(
+        self_attention=Attention(
+            num_heads=num_heads,
+            head_dim=d_model // num_heads,
+            is_causal=True,
+            rotary_positions=RotaryPositions(theta=ROTARY_THETA),
+            num_key_value_heads=num_key_value_heads,
+        ),
+        feed_forward=FeedForward(
+            d_feed_forward=d_feed_forward, activation=ACTIVATION_SILU, is_gated=True
+        ),
+    )
+    decoder = _stack(layers, num_layers, norm_first=True)
+    decoder.norm_kind = NORM_KIND_RMS
+    return Architecture(
+        d_model=d_model,
+        target_embeddings=Embeddings(vocab_size=vocab_size),
+        decoder=decoder,
+        head=Head(is_tied=True),
     )
 
 

@@ -15,6 +15,16 @@ class TranslationTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class LanguageModelTokens:
+    """Special tokens of a causal language model."""
+
+    pad_id: int = 0
+    bos_id: int | None = 1
+    """Token before every text. None: there is no such token."""
+    eos_id: int = 2
+
+
+@dataclass(frozen=True, slots=True)
 class EncoderTokens:
     """Special tokens of an encoder. None: there is no such token."""
 

@@ -3,19 +3,25 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from attendant.v1.architecture_pb2 import Architecture
 from google.protobuf import json_format
 
 from attendant_export.models.shapes import bert, transformer
-from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
+from attendant_export.models.special_tokens import (
+    EncoderTokens,
+    LanguageModelTokens,
+    TranslationTokens,
+)
 from attendant_export.runs import checkpoint
 
-TRANSLATION, BERT = "translation", "bert"
-_TOKENS: dict[str, type[TranslationTokens] | type[EncoderTokens]] = {
+TRANSLATION, BERT, LANGUAGE_MODEL = "translation", "bert", "language-model"
+Tokens: TypeAlias = TranslationTokens | EncoderTokens | LanguageModelTokens
+_TOKENS: dict[str, type[Tokens]] = {
     TRANSLATION: TranslationTokens,
     BERT: EncoderTokens,
+    LANGUAGE_MODEL: LanguageModelTokens,
 }
 _SHAPES: dict[str, Callable[..., Architecture]] = {TRANSLATION: transformer, BERT: bert}
 
@@ -26,7 +32,7 @@ class RunConfig:
 
     kind: str
     architecture: Architecture
-    tokens: TranslationTokens | EncoderTokens
+    tokens: Tokens
     dropout: float
 
     def as_json(self) -> dict[str, Any]:

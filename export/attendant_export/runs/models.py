@@ -1,6 +1,7 @@
 """Creates the model of a run, or loads its best weights."""
 
 from pathlib import Path
+from typing import TypeAlias
 
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import Manifest
@@ -8,25 +9,36 @@ from tokenizers import Tokenizer
 
 from attendant_export.data.pair_tokenizer import PairTokenizer, load_tokenizers
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
+from attendant_export.models.causal_language_model import CausalLanguageModel
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import with_vocab_size
-from attendant_export.models.special_tokens import EncoderTokens
+from attendant_export.models.special_tokens import EncoderTokens, LanguageModelTokens
 from attendant_export.runs import checkpoint
 from attendant_export.runs.config import RunConfig, read_config
 from attendant_export.runs.text_facts import has_trained_vocabulary, pair_tokenizer, read_facts
 
+Model: TypeAlias = EncoderDecoder | Encoder | CausalLanguageModel
 
-def new_model(config: RunConfig) -> EncoderDecoder | Encoder:
+
+def new_model(config: RunConfig) -> Model:
     """An untrained model."""
     if isinstance(config.tokens, EncoderTokens):
         return Encoder(config.architecture, config.tokens, config.dropout)
+    if isinstance(config.tokens, LanguageModelTokens):
+        return CausalLanguageModel(config.architecture, config.tokens, config.dropout)
     return EncoderDecoder(config.architecture, config.tokens, config.dropout)
 
 
-def load_model(
-    run_dir: Path, num_averaged: int | None = None
-) -> tuple[EncoderDecoder | Encoder, Tokenizer]:
+def model_of(architecture: Architecture) -> Model:
+    """An untrained model of an architecture, whatever its special tokens are."""
+    if not architecture.HasField("decoder"):
+        return Encoder(architecture)
+    has_encoder = architecture.HasField("encoder")
+    return EncoderDecoder(architecture) if has_encoder else CausalLanguageModel(architecture)
+
+
+def load_model(run_dir: Path, num_averaged: int | None = None) -> tuple[Model, Tokenizer]:
     """The model of a run folder, in evaluation mode, and the tokenizer of its sources.
 
     Its weights are the best ones, or the mean of those of the last ``num_averaged`` validations.

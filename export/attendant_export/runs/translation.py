@@ -7,8 +7,9 @@ import torch
 from attendant_export.data.batches import pad
 from attendant_export.data.output_limits import max_output_tokens
 from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
+from attendant_export.models.decoder import DecoderPast
 from attendant_export.models.embeddings import longest_text, position_limit
-from attendant_export.models.encoder_decoder import DecoderPast, EncoderDecoder
+from attendant_export.models.encoder_decoder import EncoderDecoder
 
 BATCH_SIZES = {"cpu": 64, "cuda": 1024}
 """Texts that are translated together on each device. Steps of few texts leave a GPU idle."""

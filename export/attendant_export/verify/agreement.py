@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from attendant_export.verify.bounds import largest
-from attendant_export.verify.graph_sessions import TranslationGraphs
+from attendant_export.verify.graph_sessions import DecoderGraphs
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
 
 TokenIds = tuple[int, ...]
@@ -44,7 +44,7 @@ def difference(a: ReferenceHypothesis, b: ReferenceHypothesis) -> float:
 
 
 def scorer_difference(
-    graphs: TranslationGraphs,
+    graphs: DecoderGraphs,
     sources: Sequence[Sequence[int]],
     hypotheses: Sequence[ReferenceHypothesis],
 ) -> float:

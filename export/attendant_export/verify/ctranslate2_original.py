@@ -12,6 +12,7 @@ from attendant.v1.bundle_pb2 import OriginalParity, OriginalTranslations, TokenP
 
 from attendant_export.verify.agreement import TokenIds
 from attendant_export.verify.bounds import FP32_BOUND, largest
+from attendant_export.verify.decoder import SEARCHES
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.original import OriginalError
@@ -22,7 +23,6 @@ from attendant_export.verify.original_translation import (
     MAX_SAME_MODEL_DIFFERENCE,
 )
 from attendant_export.verify.reference_search import SearchTrace
-from attendant_export.verify.translation import SEARCHES
 
 IMPLEMENTATION = "ctranslate2"
 

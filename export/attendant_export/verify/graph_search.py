@@ -1,4 +1,4 @@
-"""A simple greedy and beam search over the graphs of a translation bundle.
+"""A simple greedy and beam search over the graphs of a decoder.
 
 Written for obvious correctness, not for speed. As in the server, sentences may join and leave at
 any step. Works on token ids.
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from attendant_export.verify.graph_sessions import Array, TranslationGraphs, check_finite
+from attendant_export.verify.graph_sessions import Array, DecoderGraphs, check_finite
 from attendant_export.verify.reference_cache import ReferenceCache, sentences_in_memory
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
 
@@ -46,6 +46,10 @@ class SentenceSearch:
     beam_size: int
     max_tokens: int
     eos_id: int
+    first_token: int
+    """The first input token."""
+    num_past: int = 0
+    """Number of positions before it."""
     forced: Sequence[int] = ()
     """Tokens that every hypothesis begins with."""
     rules: SearchRules = SearchRules()
@@ -111,7 +115,7 @@ def _repeating(token_ids: Sequence[int], size: int) -> set[int]:
 
 
 def search_all(
-    graphs: TranslationGraphs,
+    graphs: DecoderGraphs,
     sources: Sequence[Sequence[int]],
     max_tokens: Sequence[int],
     *,
@@ -127,19 +131,23 @@ def search_all(
 
     Fewer run if their caches would take too much memory. At most ``max_joining`` sentences join
     between two steps. A sentence leaves when its search is over. ``max_tokens`` limits each output.
-    ``step`` is one of `TranslationGraphs.steps_for`, by default the first one. Without
+    ``step`` is one of `DecoderGraphs.steps_for`, by default the first one. Without
     ``uses_shortlists``, a step with shortlists gets the whole vocabulary as its list.
     ``forced_token_ids`` holds the tokens that each output begins with, with a log-probability of 0.
     Returns the searches in the order of ``sources``.
     """
     forced = forced_token_ids or [()] * len(sources)
     waiting = deque(
-        SentenceSearch(i, beam_size, limit, graphs.special_tokens.eos_id, forced[i], rules)
+        SentenceSearch(
+            *(i, beam_size, limit, graphs.special_tokens.eos_id),
+            *(graphs.first_token(sources[i]), graphs.num_past(len(sources[i]))),
+            *(forced[i], rules),
+        )
         for i, limit in enumerate(max_tokens)
     )
     step = step or graphs.steps_for(beam_size, uses_shortlists)[0]
     longest = max(map(len, sources)), max(max_tokens)
-    fitting = sentences_in_memory(graphs.steps[step], beam_size, *longest)
+    fitting = sentences_in_memory(graphs, graphs.steps[step], beam_size, *longest)
     max_running = min(max_running, max(fitting, ALWAYS_RUNNING))
     cache = ReferenceCache(
         *(graphs, step, beam_size, max_running, *longest),
@@ -154,7 +162,7 @@ def search_all(
         if joining:
             cache.join([sources[search.number] for search in joining])
         running += joining
-        _step(cache, running, graphs.start_token_id)
+        _step(cache, running)
         for search in _leaving(cache, running):
             traces[search.number] = SearchTrace(search.finished, search.steps)
     return [traces[i] for i in range(len(sources))]
@@ -171,16 +179,17 @@ def _leaving(cache: ReferenceCache, running: list[SentenceSearch]) -> Iterator[S
             yield search
 
 
-def _step(cache: ReferenceCache, running: list[SentenceSearch], start_token_id: int) -> None:
+def _step(cache: ReferenceCache, running: list[SentenceSearch]) -> None:
     beam_size = running[0].beam_size
     rows: list[tuple[int, ...]] = []
     lengths, banned = [], []
     for search in running:
-        begun = [(start_token_id, *h.token_ids) for h in search.running] or [(start_token_id,)]
+        first = search.first_token
+        begun = [(first, *h.token_ids) for h in search.running] or [(first,)]
         # Before its first own token a sentence has one hypothesis, so its rows have equal tokens.
         begun += begun[-1:] * (beam_size - len(begun))
         rows += begun
-        lengths += [len(search.steps)] * beam_size
+        lengths += [search.num_past + len(search.steps)] * beam_size
         banned += [search.banned(tokens) for tokens in begun]
     assert not any(banned) or cache.num_step_tokens == 1
     penalty = running[0].rules.repetition_penalty
@@ -204,7 +213,7 @@ def _step(cache: ReferenceCache, running: list[SentenceSearch], start_token_id: 
 
 
 def greedy_uncached(
-    graphs: TranslationGraphs, step: str, source: Sequence[int], max_tokens: int
+    graphs: DecoderGraphs, step: str, source: Sequence[int], max_tokens: int
 ) -> ReferenceHypothesis:
     """Greedy search for one sentence with newly encoded source and empty caches at every step.
 
@@ -214,9 +223,10 @@ def greedy_uncached(
     eos_id = graphs.special_tokens.eos_id
     found = ReferenceHypothesis((), ())
     while len(found.token_ids) < max_tokens and eos_id not in found.token_ids:
-        cache = ReferenceCache(graphs, step, 1, 1, len(source), max_tokens)
-        cache.join([source])
-        for length, token in enumerate([graphs.start_token_id, *found.token_ids]):
+        encoded, stepped = graphs.uncached(source, found.token_ids)
+        cache = ReferenceCache(graphs, step, 1, 1, len(encoded), max_tokens)
+        cache.join([encoded])
+        for length, token in enumerate(stepped, start=graphs.num_past(len(encoded))):
             ids, log_p = cache.step([token], [length], 1)
         check_finite(step, log_p)
         found = found.followed_by(ids.item(), log_p.item())

@@ -1,8 +1,9 @@
-"""Runs the graphs of a translation bundle in ONNX Runtime.
+"""Runs the graphs of a bundle whose model has a decoder in ONNX Runtime.
 
 Owns the sessions and their bindings. Works on token ids and does not depend on a search.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from attendant.v1.bundle_pb2 import (
-    STATE_OWNER_SOURCE,
     Graph,
     Manifest,
     PrecisionGraphs,
@@ -130,21 +130,22 @@ class StepSession:
         return [state for state in self.signature.states if state.owner == owner]
 
 
-class TranslationGraphs:
-    """The graphs of one precision of a translation bundle.
+class DecoderGraphs(ABC):
+    """The graphs of one precision of a bundle whose model has a decoder.
 
-    At most the encoder and one other graph are open, because each session loads all its weights.
+    At most the encoder and one other graph are open, because each session loads all its weights. A
+    source is the token ids that an output depends on: what a translation model translates, or the
+    prompt of a language model.
     """
 
     def __init__(self, folder: Path, graphs: PrecisionGraphs, manifest: Manifest) -> None:
-        """``manifest`` provides the vocabulary, the special tokens and the start token.
+        """``manifest`` provides the vocabulary and the special tokens.
 
         Raises GraphError if a graph cannot be loaded or is not as the manifest says.
         """
         self.vocab_size = manifest.architecture.target_embeddings.vocab_size
         self.special_tokens = target_tokens(manifest)
         self._source_pad_id = manifest.special_tokens.pad_id
-        self.start_token_id = manifest.decoding.start_token_id
         # Steps that are fastest on a CPU come first.
         preferred = sorted(graphs.steps, key=lambda s: (-s.num_tokens, -s.rows_per_sentence))
         self.steps: dict[str, StepSession] = {}
@@ -153,18 +154,37 @@ class TranslationGraphs:
             self.steps[step.name].session.close()
         self.scorer = self._in_use = GraphSession(folder, graphs.scorer)
         self.scorer.close()
-        self.aligner: GraphSession | None = None
-        if graphs.HasField("aligner"):
-            self.aligner = GraphSession(folder, graphs.aligner)
-            self.aligner.close()
-        self.attention: GraphSession | None = None
-        if graphs.HasField("attention"):
-            self.attention = GraphSession(folder, graphs.attention)
-            self.attention.close()
         self.encoder = GraphSession(folder, graphs.encoder)
-        self._shortlist_output = graphs.shortlist_output
-        self._source_states = next(iter(self.steps.values())).states(STATE_OWNER_SOURCE)
-        self._source_outputs = [state.encoder_output for state in self._source_states]
+        states = preferred[0].states
+        self._encoded_states = [state for state in states if state.encoder_output]
+        self._encoder_outputs = [state.encoder_output for state in self._encoded_states]
+
+    @abstractmethod
+    def first_token(self, source: Sequence[int]) -> int:
+        """The first input token of the decoder."""
+
+    @abstractmethod
+    def num_past(self, num_source_tokens: int) -> int:
+        """Number of positions that a row has before its first token, for a source of this size."""
+
+    @abstractmethod
+    def uncached(
+        self, source: Sequence[int], token_ids: Sequence[int]
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """What to encode and what to step through, so that nothing is kept of earlier steps.
+
+        ``token_ids`` are those of the output so far.
+        """
+
+    @abstractmethod
+    def encode(self, sources: Sequence[Sequence[int]]) -> list[Array]:
+        """The encoder's outputs that initialize states, each (batch, heads, source, head_dim)."""
+
+    @abstractmethod
+    def score(
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Log-probability of each target token, teacher-forced in padded batches."""
 
     def use(self, session: GraphSession) -> GraphSession:
         """``session``, a step or the scorer, after closing the one that was used before."""
@@ -204,23 +224,13 @@ class TranslationGraphs:
         return self.steps[step].signature.inputs.HasField("repetition_penalty")
 
     def encode_states(self, sources: Sequence[Sequence[int]]) -> dict[str, Array]:
-        """The states that steps read for each source, by the name of the encoder's output."""
+        """The initial states of each source, by the name of the encoder's output."""
         encoded = self.encode(sources)
-        for state, array in zip(self._source_states, encoded, strict=True):
+        for state, array in zip(self._encoded_states, encoded, strict=True):
             wanted = [size or array.shape[i] for i, size in enumerate(state.shape, start=1)]
             if list(array.shape[1:]) != wanted:
                 raise ParityError(f"encoder: {state.encoder_output} has another shape than stated")
-        return dict(zip(self._source_outputs, encoded, strict=True))
-
-    def encode(self, sources: Sequence[Sequence[int]]) -> list[Array]:
-        """Cross-attention keys and values of each layer, each (batch, heads, source, head_dim)."""
-        return self._run_encoder(self._source_outputs, sources)
-
-    def shortlists(self, sources: Sequence[Sequence[int]]) -> Array:
-        """The shortlist of each source, with repetitions: (batch, listed)."""
-        (listed,) = self._run_encoder([self._shortlist_output], sources)
-        check_token_ids("encoder", listed, self.vocab_size)
-        return listed
+        return dict(zip(self._encoder_outputs, encoded, strict=True))
 
     def _run_encoder(self, names: list[str], sources: Sequence[Sequence[int]]) -> list[Array]:
         inputs = {
@@ -228,6 +238,48 @@ class TranslationGraphs:
             "source_lengths": np.array([len(s) for s in sources]),
         }
         return self.encoder.run(names, inputs)
+
+
+class TranslationGraphs(DecoderGraphs):
+    """The graphs of one precision of a translation bundle."""
+
+    def __init__(self, folder: Path, graphs: PrecisionGraphs, manifest: Manifest) -> None:
+        """The parameters are those of `DecoderGraphs`; the manifest also has the start token."""
+        super().__init__(folder, graphs, manifest)
+        self.start_token_id = manifest.decoding.start_token_id
+        self.aligner: GraphSession | None = None
+        if graphs.HasField("aligner"):
+            self.aligner = GraphSession(folder, graphs.aligner)
+            self.aligner.close()
+        self.attention: GraphSession | None = None
+        if graphs.HasField("attention"):
+            self.attention = GraphSession(folder, graphs.attention)
+            self.attention.close()
+        self._shortlist_output = graphs.shortlist_output
+
+    def first_token(self, source: Sequence[int]) -> int:
+        """The start token."""
+        return self.start_token_id
+
+    def num_past(self, num_source_tokens: int) -> int:
+        """None: rows begin empty."""
+        return 0
+
+    def uncached(
+        self, source: Sequence[int], token_ids: Sequence[int]
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """The source, and all tokens of the output after the start token."""
+        return source, [self.start_token_id, *token_ids]
+
+    def encode(self, sources: Sequence[Sequence[int]]) -> list[Array]:
+        """Cross-attention keys and values of each layer, each (batch, heads, source, head_dim)."""
+        return self._run_encoder(self._encoder_outputs, sources)
+
+    def shortlists(self, sources: Sequence[Sequence[int]]) -> Array:
+        """The shortlist of each source, with repetitions: (batch, listed)."""
+        (listed,) = self._run_encoder([self._shortlist_output], sources)
+        check_token_ids("encoder", listed, self.vocab_size)
+        return listed
 
     def score(
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]

@@ -1,4 +1,7 @@
-"""Compares an imported translation model with the original implementation."""
+"""Compares an imported translation or language model with the original implementation.
+
+The outputs of a language model are the continuations of its sources, which are prompts.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -13,13 +16,13 @@ from attendant.v1.bundle_pb2 import (
 
 from attendant_export.verify.agreement import TokenIds, gap
 from attendant_export.verify.bounds import FP32_BOUND, largest
+from attendant_export.verify.decoder import SEARCHES
 from attendant_export.verify.embedding import FloatArray
 from attendant_export.verify.graph_search import SearchRules, search_all
-from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.graph_sessions import DecoderGraphs, ParityError
 from attendant_export.verify.language_samples import Sample, batches
 from attendant_export.verify.original import Implementation, count_other_token_ids
 from attendant_export.verify.reference_search import SearchTrace
-from attendant_export.verify.translation import SEARCHES
 
 MAX_COMPARED_TOKENS = 100
 BATCH_SIZE = 16
@@ -31,7 +34,7 @@ model."""
 
 
 class Translator(Implementation, Protocol):
-    """Another implementation of a translation model, with the options of its checkpoint."""
+    """Another implementation of a model with a decoder, with the options of its checkpoint."""
 
     default_beam_size: int
     length_penalty: float
@@ -58,13 +61,13 @@ class Translator(Implementation, Protocol):
     def run(
         self, source: Sequence[int], target: Sequence[int]
     ) -> tuple[list[FloatArray], list[float]]:
-        """Cross-attention keys and values of each layer, and each token's log-probability."""
+        """The encoder's keys and values of each layer, and each token's log-probability."""
 
 
 def compare_translations(
     original: Translator,
     samples: Sequence[Sample],
-    graphs: Mapping[str, TranslationGraphs],
+    graphs: Mapping[str, DecoderGraphs],
     decoding: DecodingDefaults,
     bounds: Mapping[str, float],
     max_tokens: int,
@@ -124,7 +127,9 @@ class _Comparison:
         self._targets = self._expected[1]["single"]
         runs = [original.run(*pair) for pair in zip(self._sources, self._targets, strict=True)]
         self._states, self._values = zip(*runs, strict=True)
-        self.largest_state = largest(np.abs(state).max() for each in self._states for state in each)
+        self.largest_state = largest(
+            np.abs(state).max(initial=0) for each in self._states for state in each
+        )
 
     def _translate(self, beam_size: int) -> dict[str, list[TokenIds]]:
         """The translations of the original by batching."""
@@ -137,11 +142,11 @@ class _Comparison:
             ]
         return {**found, "ragged": found["single"]}
 
-    def of(self, graphs: TranslationGraphs, bound: float) -> OriginalTranslations:
+    def of(self, graphs: DecoderGraphs, bound: float) -> OriginalTranslations:
         """The comparison of the graphs of one precision."""
         pairs = zip(self._sources, self._states, strict=True)
         differences = [
-            np.abs(ours - theirs).max()
+            np.abs(ours - theirs).max(initial=0)
             for source, states in pairs
             for ours, theirs in zip(graphs.encode([source]), states, strict=True)
         ]
@@ -155,7 +160,7 @@ class _Comparison:
             ],
         )
 
-    def check_same_model(self, graphs: TranslationGraphs) -> None:
+    def check_same_model(self, graphs: DecoderGraphs) -> None:
         """Raise ParityError if log-probabilities differ by more than a precision explains."""
         mean = float(np.mean(self._differences(graphs)))
         if not (mean <= MAX_SAME_MODEL_DIFFERENCE):
@@ -164,7 +169,7 @@ class _Comparison:
                 f"{self._original.implementation} {self._original.version}"
             )
 
-    def _differences(self, graphs: TranslationGraphs) -> list[float]:
+    def _differences(self, graphs: DecoderGraphs) -> list[float]:
         scored = [
             graphs.score([s], [t])[0] for s, t in zip(self._sources, self._targets, strict=True)
         ]
@@ -172,7 +177,7 @@ class _Comparison:
         return [abs(a - b) for each in pairs for a, b in zip(*each, strict=True)]
 
     def _compare(
-        self, graphs: TranslationGraphs, name: str, batching: str, bound: float
+        self, graphs: DecoderGraphs, name: str, batching: str, bound: float
     ) -> TokenParity:
         beam_size, (max_running, max_joining) = self._searches[name], BATCHINGS[batching]
         step = graphs.steps_for(beam_size)[0]

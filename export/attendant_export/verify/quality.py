@@ -13,11 +13,11 @@ from attendant_export.data.corpus import Corpus
 from attendant_export.data.output_limits import max_output_tokens
 from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
 from attendant_export.data.shortlists import WITH_SHORTLISTS
+from attendant_export.verify.decoder import SEARCHES
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_search import SearchRules, search_all
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.metrics import retrieval_accuracy, score_translations
-from attendant_export.verify.translation import SEARCHES
 
 
 def translate_by_graphs(

@@ -12,15 +12,22 @@ class BeamRecorder:
     The rules are those of `reference_search.beam`.
     """
 
-    def __init__(self, beam_size: int, eos_id: int, normalizes: bool) -> None:
-        """``normalizes`` says whether the search normalizes the log-probabilities."""
+    def __init__(self, beam_size: int, eos_id: int, normalizes: bool, num_before: int = 1) -> None:
+        """``normalizes`` says whether the search normalizes the log-probabilities.
+
+        ``num_before`` is the number of tokens before those of an output: the start token, or a
+        prompt.
+        """
         self.steps: list[SearchStep] = []
         self._beam_size, self._eos_id, self._normalizes = beam_size, eos_id, normalizes
+        self._num_before = num_before
         self._sums: dict[TokenIds, float] = {(): 0.0}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Keep the candidates of a step; returns ``scores``."""
-        prefixes = list(dict.fromkeys(tuple(ids) for ids in input_ids[:, 1:].tolist()))
+        prefixes = list(
+            dict.fromkeys(tuple(ids) for ids in input_ids[:, self._num_before :].tolist())
+        )
         if self.steps:
             self._correct_last_step(prefixes)
         sums = torch.tensor([self._sums.get(prefix, -torch.inf) for prefix in prefixes])

@@ -1,4 +1,4 @@
-"""Cache memory for a search with the graphs of a translation bundle.
+"""Cache memory for a search with the graphs of a decoder.
 
 Binds inputs and outputs by the signature of a step. Works on token ids and does not depend on a
 search.
@@ -18,7 +18,12 @@ from attendant.v1.bundle_pb2 import (
 )
 
 from attendant_export.graphs.step_interface import TYPES
-from attendant_export.verify.graph_sessions import Array, StepSession, TranslationGraphs
+from attendant_export.verify.graph_sessions import (
+    Array,
+    DecoderGraphs,
+    StepSession,
+    TranslationGraphs,
+)
 
 MAX_CACHE_BYTES = 2**27
 """Memory of the caches of sentences that are searched together."""
@@ -31,7 +36,7 @@ class ReferenceCache:
 
     def __init__(
         self,
-        graphs: TranslationGraphs,
+        graphs: DecoderGraphs,
         step: str,
         width: int,
         max_sentences: int,
@@ -44,7 +49,8 @@ class ReferenceCache:
         self._graphs, self._step, self._width, self._count = graphs, graphs.steps[step], width, 0
         self.graph = step
         # A run of several tokens may write positions beyond the end of the longest output.
-        max_positions = max_target_tokens + graphs.num_step_tokens(step) - 1
+        num_tokens = max_target_tokens + graphs.num_step_tokens(step) - 1
+        max_positions = graphs.num_past(max_source_tokens) + num_tokens
         self._past = _memory(
             self._step.states(STATE_OWNER_ROW), (max_sentences, width), max_positions
         )
@@ -61,7 +67,10 @@ class ReferenceCache:
     def join(self, sources: Sequence[Sequence[int]]) -> None:
         """Encode ``sources`` together and put them into the next free slots."""
         encoded = self._graphs.encode_states(sources)
-        listed = self._graphs.shortlists(sources) if self._uses_shortlists else None
+        listed = None
+        if self._uses_shortlists:
+            assert isinstance(self._graphs, TranslationGraphs)
+            listed = self._graphs.shortlists(sources)
         for i, source in enumerate(sources):
             if listed is not None:
                 self._may_use[self._count] = False
@@ -71,6 +80,9 @@ class ReferenceCache:
             for state, memory in self._past:
                 if state.update == STATE_UPDATE_REPLACED:
                     memory[self._count] = 0
+                if state.encoder_output:
+                    read = _first_positions(state, self._graphs.num_past(len(source)))
+                    memory[self._count][:, *read] = encoded[state.encoder_output][i][read]
             for state, memory in self._sources:
                 real = _first_positions(state, len(source))
                 memory[self._count][real] = encoded[state.encoder_output][i][real]
@@ -206,10 +218,14 @@ class ReferenceCache:
 
 
 def sentences_in_memory(
-    step: StepSession, width: int, max_source_tokens: int, max_target_tokens: int
+    graphs: DecoderGraphs, step: StepSession, width: int, max_source_tokens: int, max_tokens: int
 ) -> int:
-    """Number of sentences of ``width`` rows whose caches take at most `MAX_CACHE_BYTES`."""
-    row = sum(_bytes(state, max_target_tokens) for state in step.states(STATE_OWNER_ROW))
+    """Number of sentences of ``width`` rows whose caches take at most `MAX_CACHE_BYTES`.
+
+    ``max_tokens`` limits the tokens of an output.
+    """
+    num_positions = graphs.num_past(max_source_tokens) + max_tokens
+    row = sum(_bytes(state, num_positions) for state in step.states(STATE_OWNER_ROW))
     source = sum(_bytes(state, max_source_tokens) for state in step.states(STATE_OWNER_SOURCE))
     return MAX_CACHE_BYTES // (width * row + source)
 

@@ -6,15 +6,19 @@ prefix. Written for obvious correctness, not for speed. Searches over graphs are
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from attendant_export.data.batches import pad
-from attendant_export.models.encoder_decoder import DecoderPast, EncoderDecoder
+from attendant_export.models.causal_language_model import CausalLanguageModel
+from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.verify.bounds import FP32_BOUND, largest
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.score_batches import score_batches
+
+DecoderModel: TypeAlias = EncoderDecoder | CausalLanguageModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +60,16 @@ class SearchTrace:
 
 @torch.inference_mode()
 def greedy(
-    model: EncoderDecoder, sources: Sequence[Sequence[int]], max_tokens: int
+    model: DecoderModel, sources: Sequence[Sequence[int]], max_tokens: int
 ) -> list[ReferenceHypothesis]:
-    """Greedy search over a padded batch of source token ids.
+    """Greedy search over a padded batch of source token ids; prompts must have equal lengths.
 
     Hypotheses that reach ``max_tokens`` end without the end token.
     """
     special = model.tokens
-    memory, mask = model.encode(pad(sources, special.pad_id))
-    target = torch.full((len(sources), 1), special.bos_id)
+    target, past, memory, mask = model.start(pad(sources, special.pad_id))
     log_probabilities = torch.empty(len(sources), 0)
     finished = torch.zeros(len(sources), dtype=torch.bool)
-    past: DecoderPast | None = None
     for _ in range(max_tokens):
         hidden, past = model.decode(target[:, -1:], memory, mask, past)
         log_p = model.logits(hidden[:, -1]).float().log_softmax(-1)  # (batch, vocab)
@@ -85,12 +87,14 @@ def greedy(
 
 @torch.inference_mode()
 def teacher_forced(
-    model: EncoderDecoder, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    model: DecoderModel, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
 ) -> Tensor:
     """Log-probabilities (batch, target, vocab) of every next token along given targets.
 
     Computed in one padded batch, uncached. Values beyond the end of a target are undefined.
     """
+    if isinstance(model, CausalLanguageModel):
+        return _continued(model, sources, targets)
     special = model.tokens
     # The padding of sources may be no token of targets. Tokens after EOS are not used.
     target_in = pad([[special.bos_id, *ids[:-1]] for ids in targets], special.eos_id)
@@ -98,8 +102,23 @@ def teacher_forced(
     return model.logits(hidden).float().log_softmax(-1)
 
 
+def _continued(
+    model: CausalLanguageModel,
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+) -> Tensor:
+    """`teacher_forced` for targets that continue prompts."""
+    texts = [[*source, *ids[:-1]] for source, ids in zip(sources, targets, strict=True)]
+    hidden = model(pad(texts, model.tokens.eos_id))  # (batch, length, d_model)
+    first = torch.tensor([len(source) - 1 for source in sources])
+    positions = first[:, None] + torch.arange(max(map(len, targets)))  # (batch, target)
+    positions = positions.clamp(max=hidden.shape[1] - 1)
+    rows = hidden.gather(1, positions[:, :, None].expand(-1, -1, hidden.shape[2]))
+    return model.logits(rows).float().log_softmax(-1)
+
+
 def score(
-    model: EncoderDecoder, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    model: DecoderModel, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
 ) -> list[list[float]]:
     """Log-probability of every token of each target, uncached."""
     scored: list[list[float]] = []
@@ -112,7 +131,7 @@ def score(
 
 
 def check_cached(
-    model: EncoderDecoder,
+    model: DecoderModel,
     sources: Sequence[Sequence[int]],
     found: Sequence[ReferenceHypothesis],
 ) -> None:
@@ -134,7 +153,7 @@ def _until_end(ids: list[int], log_p: list[float], eos_id: int) -> ReferenceHypo
 
 @torch.inference_mode()
 def beam(
-    model: EncoderDecoder, source: Sequence[int], beam_size: int, max_tokens: int
+    model: DecoderModel, source: Sequence[int], beam_size: int, max_tokens: int
 ) -> SearchTrace:
     """Beam search over one sentence; finds the best ``beam_size`` hypotheses.
 
@@ -203,11 +222,12 @@ def best_continuations(
 class _CachedBeams:
     """The decoder over the running beams of one source, with its state at each beam's end."""
 
-    def __init__(self, model: EncoderDecoder, source: Sequence[int]) -> None:
+    def __init__(self, model: DecoderModel, source: Sequence[int]) -> None:
         self._model = model
-        self._memory, self._mask = model.encode(torch.tensor([list(source)]))
-        self._past: DecoderPast | None = None
-        self._rows: dict[tuple[int, ...], int] = {}
+        start = model.start(torch.tensor([list(source)]))
+        self._first_token = int(start.tokens)
+        self._past, self._memory, self._mask = start.past, start.memory, start.memory_mask
+        self._rows: dict[tuple[int, ...], int] = {(): 0}
         """The row of each beam in the last step, by its tokens."""
 
     def next(self, running: list[ReferenceHypothesis]) -> Tensor:
@@ -218,7 +238,7 @@ class _CachedBeams:
         model, beams = self._model, len(running)
         if self._past is not None:
             self._past = self._past.of_rows([self._rows[h.token_ids[:-1]] for h in running])
-        last = [[h.token_ids[-1] if h.token_ids else model.tokens.bos_id] for h in running]
+        last = [[h.token_ids[-1] if h.token_ids else self._first_token] for h in running]
         memory = [
             (keys.expand(beams, -1, -1, -1), values.expand(beams, -1, -1, -1))
             for keys, values in self._memory

@@ -5,9 +5,9 @@
 
 from attendant_export.verify.agreement import compare, difference
 from attendant_export.verify.bounds import largest
+from attendant_export.verify.decoder import SEARCHES, SampleSentences
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
-from attendant_export.verify.translation import SEARCHES, SampleSentences
 
 
 def check_shortlists(graphs: TranslationGraphs, sample: SampleSentences, bound: float) -> None:

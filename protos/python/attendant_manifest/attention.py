@@ -20,7 +20,10 @@ def attention_outputs(architecture: Architecture) -> dict[str, list[str]]:
             f"{DECODER}_{i}" if group.HasField("self_attention") else ""
             for i, group in enumerate(groups)
         ]
-        kinds[CROSS] = [f"{CROSS}_{i}" for i in range(len(groups))]
+        kinds[CROSS] = [
+            f"{CROSS}_{i}" if group.HasField("cross_attention") else ""
+            for i, group in enumerate(groups)
+        ]
     return kinds
 
 

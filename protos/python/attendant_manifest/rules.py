@@ -5,13 +5,20 @@ does not write a manifest that breaks a rule, and the server does not load one.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 from attendant.v1 import bundle_pb2, embedding_pb2
-from attendant.v1.architecture_pb2 import POSITION_KIND_LEARNED, Architecture
 
 from attendant_manifest import MANIFEST_VERSION
 from attendant_manifest.attention import attention_problems
+from attendant_manifest.language_model_rules import language_model_problems
+from attendant_manifest.part_rules import (
+    graph_problems,
+    length_penalty_problems,
+    limit_problems,
+    network_problems,
+    token_problems,
+)
 from attendant_manifest.sizes import num_layers, text_dimension
 from attendant_manifest.step_rules import steps_problems
 from attendant_manifest.translation_rules import (
@@ -27,14 +34,8 @@ MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
 REPLACED_SUFFIX = ".replaced"
 """End of the hidden folder that holds a bundle while another takes its place: ``.1.replaced``."""
-MAX_TOKENS = 65_536
-"""Largest token limit that a manifest may state; the server allocates memory for this many."""
-MAX_VOCAB_SIZE = 2**24
-MAX_LAYERS = 10_000
 MAX_DIMENSION = 2**20
 """Largest dimension of the vectors of texts."""
-MAX_LENGTH_PENALTY = 10
-"""As for requests."""
 PRECISIONS = ("fp32", "int8", "fp16")
 MAX_LOG_PROBABILITY_BOUNDS = {"fp32": 1e-4, "fp16": 0.1, "int8": 0.5}
 """Largest bound by precision. A larger difference between batches is not a rounding error."""
@@ -64,6 +65,8 @@ def problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield from _translation_problems(manifest)
     elif manifest.kind == bundle_pb2.MODEL_KIND_EMBEDDING:
         yield from _embedding_problems(manifest)
+    elif manifest.kind == bundle_pb2.MODEL_KIND_LANGUAGE_MODEL:
+        yield from language_model_problems(manifest)
     else:
         yield "kind is missing"
     yield from attention_problems(manifest)
@@ -95,13 +98,13 @@ def _file_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
 
 def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     architecture, decoding = manifest.architecture, manifest.decoding
-    yield from _network_problems(architecture, ("source", "target"))
+    yield from network_problems(architecture, ("source", "target"))
     source_size = architecture.source_embeddings.vocab_size
     target_size = architecture.target_embeddings.vocab_size
-    yield from _token_problems("special_tokens", manifest, _TRANSLATION_TOKENS, source_size)
+    yield from token_problems("special_tokens", manifest, _TRANSLATION_TOKENS, source_size)
     has_own = manifest.HasField("target_special_tokens")
     part = "target_special_tokens" if has_own else "special_tokens"
-    yield from _token_problems(part, manifest, ("pad_id", "eos_id"), target_size)
+    yield from token_problems(part, manifest, ("pad_id", "eos_id"), target_size)
     if not decoding.HasField("start_token_id"):
         yield "decoding.start_token_id is missing"
     token_ids = [
@@ -111,46 +114,28 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     ]
     if max(token_ids) >= target_size:
         yield "a token id in decoding is outside the vocabulary"
-    if not 0 <= decoding.length_penalty <= MAX_LENGTH_PENALTY:  # NaN is no number in a range
-        yield f"decoding.length_penalty must be between 0 and {MAX_LENGTH_PENALTY}"
+    yield from length_penalty_problems(manifest)
     yield from repetition_problems(manifest)
-    yield from _limit_problems(
+    yield from limit_problems(
         manifest, {"max_source_tokens": "source", "max_target_tokens": "target"}
     )
     yield from language_problems(manifest, source_size, target_size)
     yield from control_problems(manifest, source_size, target_size)
     if not manifest.target_tokenizer:
         yield "target_tokenizer is missing"
-    yield from _graph_problems(manifest, ("encoder", "scorer"))
+    yield from graph_problems(manifest, ("encoder", "scorer"))
     yield from alignment_problems(manifest)
     yield from glossary_problems(manifest)
     for precision in manifest.precisions:
-        for problem in steps_problems(precision):
+        for problem in steps_problems(precision, has_sources=True):
             yield f"the {precision.name} precision: {problem}"
 
 
-def _network_problems(architecture: Architecture, sides: Sequence[str]) -> Iterator[str]:
-    """Problems of the parts that a reader uses: vocabulary sizes and layers."""
-    stacks = {"source": "encoder", "target": "decoder"}
-    for side in sides:
-        embeddings, stack = f"{side}_embeddings", stacks[side]
-        for name in (embeddings, stack):
-            if not architecture.HasField(name):  # type: ignore[arg-type]
-                yield f"architecture.{name} is missing"
-        if not 1 <= getattr(architecture, embeddings).vocab_size <= MAX_VOCAB_SIZE:
-            yield f"architecture.{embeddings}.vocab_size must be between 1 and {MAX_VOCAB_SIZE}"
-        layers = getattr(architecture, stack)
-        least = 1 if "target" in sides else 0  # Static embeddings have no layers.
-        has_empty = any(group.num_layers < 1 for group in layers.groups)
-        if has_empty or not least <= num_layers(layers) <= MAX_LAYERS:
-            yield f"architecture.{stack} must have {least} to {MAX_LAYERS} layers"
-
-
 def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
-    yield from _network_problems(manifest.architecture, ("source",))
+    yield from network_problems(manifest.architecture, ("source",))
     vocab_size = manifest.architecture.source_embeddings.vocab_size
-    yield from _token_problems("special_tokens", manifest, _EMBEDDING_TOKENS, vocab_size)
-    yield from _limit_problems(manifest, {"max_tokens": "source"})
+    yield from token_problems("special_tokens", manifest, _EMBEDDING_TOKENS, vocab_size)
+    yield from limit_problems(manifest, {"max_tokens": "source"})
     if manifest.controls:
         yield "controls are for translation models"
     if manifest.glossaries:
@@ -167,7 +152,7 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     yield from _classification_problems(manifest)
     yield from _sparse_problems(manifest)
     yield from _late_interaction_problems(manifest)
-    yield from _graph_problems(manifest, ("embedder",))
+    yield from graph_problems(manifest, ("embedder",))
     layers = range(num_layers(manifest.architecture.encoder) + 1)
     additional = manifest.architecture.text_vectors.additional_poolings
     outputs = {
@@ -263,38 +248,7 @@ def _sparse_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     elif not network.HasField("head"):
         yield "architecture.head is missing, but there are sparse_vectors"
     else:
-        yield from _graph_problems(manifest, ("sparse_head",))
-
-
-def _limit_problems(manifest: bundle_pb2.Manifest, sides: Mapping[str, str]) -> Iterator[str]:
-    """Problems of the limits of tokens; ``sides`` has the embeddings of each required limit."""
-    for name, side in sides.items():
-        positions = getattr(manifest.architecture, f"{side}_embeddings").positions
-        most = MAX_TOKENS
-        # Manifests of version 1 do not state the number.
-        if positions.kind == POSITION_KIND_LEARNED and positions.num_positions:
-            most = min(most, positions.num_positions - positions.offset)
-        if not 1 <= getattr(manifest.limits, name) <= most:
-            yield f"limits.{name} must be between 1 and {most}"
-
-
-def _token_problems(
-    part: str, manifest: bundle_pb2.Manifest, required: Sequence[str], vocab_size: int
-) -> Iterator[str]:
-    special_tokens: bundle_pb2.SpecialTokens = getattr(manifest, part)
-    for name in required:
-        if not special_tokens.HasField(name):  # type: ignore[arg-type]
-            yield f"{part}.{name} is missing"
-    for field, token_id in special_tokens.ListFields():
-        if token_id >= vocab_size:
-            yield f"{part}.{field.name} is outside the vocabulary"
-
-
-def _graph_problems(manifest: bundle_pb2.Manifest, required: Sequence[str]) -> Iterator[str]:
-    for precision in manifest.precisions:
-        for graph in required:
-            if not precision.HasField(graph):  # type: ignore[arg-type]
-                yield f"the {precision.name} precision has no graph {graph}"
+        yield from graph_problems(manifest, ("sparse_head",))
 
 
 def _reference_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The sizes of a network, from its architecture."""
 
 from attendant.v1.architecture_pb2 import Architecture, LayerGroup, Stack
-from attendant.v1.model_pb2 import EmbeddingSizes, TranslationSizes
+from attendant.v1.model_pb2 import EmbeddingSizes, LanguageModelSizes, TranslationSizes
 
 
 def translation_sizes(architecture: Architecture) -> TranslationSizes:
@@ -36,6 +36,21 @@ def embedding_sizes(architecture: Architecture) -> EmbeddingSizes:
         text_dimension=dimension if dimension != architecture.d_model else None,
         token_dimension=token_dimension(architecture) or None,
         sparse_dimension=sparse_dimension(architecture) or None,
+    )
+
+
+def language_model_sizes(architecture: Architecture) -> LanguageModelSizes:
+    """Sizes of a causal language model; the first layer's if layers differ."""
+    first = architecture.decoder.groups[0]
+    attention = first.self_attention
+    return LanguageModelSizes(
+        d_model=architecture.d_model,
+        num_heads=attention.num_heads,
+        num_key_value_heads=attention.num_key_value_heads or attention.num_heads,
+        head_dim=attention.head_dim,
+        d_feed_forward=first.feed_forward.d_feed_forward,
+        num_layers=num_layers(architecture.decoder),
+        vocab_size=architecture.target_embeddings.vocab_size,
     )
 
 

@@ -12,7 +12,8 @@ MAX_DIMENSION = 65_536
 """Largest size of a state's dimension."""
 MAX_STEP_TOKENS = 16
 """Maximum number of tokens that one run of a step may decode."""
-_INPUTS = ("tokens", "past_lengths", "total_length", "source_lengths")
+_INPUTS = ("tokens", "past_lengths", "total_length")
+_SOURCE_INPUTS = ("source_lengths", "total_source_length", "shortlist", "shortlist_mask")
 _PENALTY_INPUTS = ("indices", "values", "penalizes_logits")
 _OUTPUTS = ("candidate_ids", "candidate_log_probabilities")
 _UPDATES = {
@@ -22,14 +23,18 @@ _UPDATES = {
 _TYPES = (embedding_pb2.DATA_TYPE_FLOAT32, embedding_pb2.DATA_TYPE_FLOAT16)
 
 
-def steps_problems(precision: bundle_pb2.PrecisionGraphs) -> Iterator[str]:
-    """Descriptions of all broken rules in the steps of one precision."""
+def steps_problems(precision: bundle_pb2.PrecisionGraphs, has_sources: bool) -> Iterator[str]:
+    """Descriptions of all broken rules in the steps of one precision.
+
+    With ``has_sources``, steps read encoded sources. Otherwise, the encoder initializes the states
+    of rows.
+    """
     steps = precision.steps
     names = [step.name for step in steps]
     if not all(names) or len(set(names)) != len(names):
         yield "steps must have names, each once"
     for step in steps:
-        for problem in _step_problems(step, precision):
+        for problem in (*_step_problems(step, precision), *_source_problems(step, has_sources)):
             yield f"step {step.name}: {problem}"
     if not any(not s.rows_per_sentence and not s.inputs.shortlist for s in steps):
         yield "no step takes sentences of any number of rows without a shortlist"
@@ -85,6 +90,25 @@ def _step_problems(
     if len(set(encoder_outputs)) != len(encoder_outputs):
         yield "two states have the same encoder_output"
     yield from _interface_problems(step)
+
+
+def _source_problems(step: bundle_pb2.StepGraph, has_sources: bool) -> Iterator[str]:
+    """Problems of what depends on whether steps read sources."""
+    if has_sources and not step.inputs.source_lengths:
+        yield "source_lengths is missing"
+    for name in () if has_sources else _SOURCE_INPUTS:
+        if getattr(step.inputs, name):
+            yield f"{name} is for steps that read sources"
+    for state in step.states:
+        is_row = state.owner == bundle_pb2.STATE_OWNER_ROW
+        if is_row and has_sources and state.encoder_output:
+            yield f"state {state.input}: encoder_output is not supported for a state of a row"
+        if not (is_row or has_sources):
+            yield f"state {state.input}: owner must be STATE_OWNER_ROW"
+        if is_row and not has_sources and not state.encoder_output:
+            yield f"state {state.input}: encoder_output is missing"
+        if is_row and not has_sources and state.update != bundle_pb2.STATE_UPDATE_GROWS:
+            yield f"state {state.input}: only STATE_UPDATE_GROWS is supported without sources"
 
 
 def _penalty_problems(step: bundle_pb2.StepGraph) -> Iterator[str]:
@@ -154,7 +178,6 @@ def _state_problems(
         yield "outputs must have one entry for a replaced state"
     elif not is_replaced and len(state.outputs) not in counts:
         yield "outputs must have an entry for each of num_tokens"
-    if is_row and state.encoder_output:
-        yield "encoder_output is not supported for a state of a row"
-    if not is_row and state.encoder_output not in precision.encoder.outputs:
+    is_initialized = state.encoder_output or not is_row
+    if is_initialized and state.encoder_output not in precision.encoder.outputs:
         yield "encoder_output is not an output of the encoder"

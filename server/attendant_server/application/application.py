@@ -10,6 +10,7 @@ from attendant_server.application.bulk_calls import BulkEmbedder, BulkTranslator
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.classification import Classifier
 from attendant_server.application.embedding import Embedder
+from attendant_server.application.generation import Generator
 from attendant_server.application.glossary_folder import GlossaryFolder
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.language_detection import LanguageDetector
@@ -23,6 +24,7 @@ from attendant_server.application.routed_translation import RoutedTranslator
 from attendant_server.application.scoring import Scorer
 from attendant_server.application.similarity import SimilarityScorer
 from attendant_server.application.sparse_embedding import SparseEmbedder
+from attendant_server.application.text_scoring import TextScorer
 from attendant_server.application.token_embedding import TokenEmbedder
 from attendant_server.application.translation import Translator
 from attendant_server.application.validation import RequestLimits
@@ -48,6 +50,8 @@ class Application:
     similarity_scorer: SimilarityScorer
     reranker: Reranker
     sparse_embedder: SparseEmbedder
+    generator: Generator
+    text_scorer: TextScorer
     language_detector: LanguageDetector
     models: ModelInspector
     attention_reader: AttentionReader
@@ -92,6 +96,8 @@ def new_application(
         similarity_scorer=SimilarityScorer(catalog, jobs, limits),
         reranker=Reranker(catalog, jobs, limits),
         sparse_embedder=SparseEmbedder(catalog, jobs, limits),
+        generator=Generator(catalog, jobs, limits),
+        text_scorer=TextScorer(catalog, jobs, limits),
         language_detector=LanguageDetector(load_identifier, jobs, limits),
         models=models,
         attention_reader=AttentionReader(catalog, jobs, limits),

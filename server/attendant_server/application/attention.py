@@ -180,7 +180,9 @@ class AttentionReader:
         size = sum(kind.weights.size for kind in attention.kinds)
         self._limits.check_response("text", WEIGHT_BYTES * size)
         target_tokens = [] if target is None else target.tokens
-        start = model.target_tokenizer.special_tokens([model.description.start_token_id])
+        start_token_id = model.description.start_token_id
+        assert start_token_id is not None, "a rule of manifests"
+        start = model.target_tokenizer.special_tokens([start_token_id])
         return AttentionAnswer(
             model=model.description.key,
             attention=attention,

@@ -46,9 +46,9 @@ class ServedModel:
 
     description: ModelDescription
     source_tokenizer: TextTokenizer
-    """Tokenizer of texts to translate or to embed."""
+    """Tokenizer of texts to translate, to embed or to continue."""
     target_tokenizer: TextTokenizer
-    """Tokenizer of translations."""
+    """Tokenizer of what the model writes."""
     mask_tokenizer: TextTokenizer | None
     """Tokenizer of texts to embed that recognizes the mask token, if the model has one."""
     engine: Submitting
@@ -56,6 +56,8 @@ class ServedModel:
     """The engine's name of the model. It differs between a model and its replacement."""
     on_refused: Callable[[str], None]
     """Receives the reason of each refusal: ``queue_full``, ``queue_wait`` or ``unavailable``."""
+    special_tokenizer: TextTokenizer | None = None
+    """Tokenizer of prompts that recognizes special tokens, of a language model."""
     open_attention: Callable[[], None] | None = None
     """Opens the attention graph, unless it is open; raises ModelNotLoaded. May take seconds. None
     for a model without one."""
@@ -211,18 +213,18 @@ class Catalog:
         if model:
             candidates = [d for d in permitted if model in (d.key, d.name)]
             if not candidates and permitted is not self.descriptions:
-                models = "models" if kind is None else f"{kind.label} models"
+                models = "models" if kind is None else f"{kind.noun}s"
                 allowed = f"this caller may use only these {models}: {_keys(of_kind)}"
                 raise PermissionDenied(f"model: {allowed}")
         else:
             candidates = [d for d in of_kind if fits is None or fits(d)]
         if not candidates:
-            missing = "such model" if model or kind is None else f"{kind.label} model"
+            missing = "such model" if model or kind is None else kind.noun
             missing += f" for {wanted}" if wanted and not model else ""
             raise ModelNotFound(f"model: no {missing}; there are {_keys(of_kind)}")
         found = self._default_of(candidates) if model else self._chosen(candidates)
         if kind is not None and found.kind is not kind:
-            raise InvalidRequest("model", f"{found.key} is no {kind.label} model")
+            raise InvalidRequest("model", f"{found.key} is no {kind.noun}")
         return found
 
     def serving(

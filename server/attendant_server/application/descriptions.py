@@ -12,11 +12,22 @@ class ModelKind(IntEnum):
 
     TRANSLATION = 1
     EMBEDDING = 2
+    LANGUAGE_MODEL = 3
 
     @property
     def label(self) -> str:
-        """The kind in messages and metrics: ``translation`` or ``embedding``."""
+        """The kind in metrics: ``translation``, ``embedding`` or ``language_model``."""
         return self.name.lower()
+
+    @property
+    def noun(self) -> str:
+        """A model of the kind in messages, such as ``translation model``."""
+        return f"{self.label.removesuffix('_model')} model"
+
+    @property
+    def decodes(self) -> bool:
+        """Whether models of the kind decode tokens, one after the other, with caches."""
+        return self is not ModelKind.EMBEDDING
 
 
 class Pooling(IntEnum):
@@ -152,7 +163,7 @@ class ModelDescription:
     forced_token_ids: Sequence[int] = ()
     """Ids of tokens that every target begins with, in all languages."""
     max_tokens: int = 0
-    """Maximum number of tokens of a text to embed."""
+    """Maximum number of tokens of a text to embed, or of a prompt and its continuation."""
     d_model: int = 0
     """Width of the hidden states."""
     text_dimension: int = 0
@@ -168,7 +179,7 @@ class ModelDescription:
     num_layers: int = 0
     """Number of layers of an embedding model."""
     vocab_size: int = 0
-    """Size of an embedding model's vocabulary."""
+    """Size of the vocabulary of an embedding model."""
     mask_id: int | None = None
     has_mask_head: bool = False
     """Whether the model can fill masks."""
@@ -196,8 +207,11 @@ class ModelDescription:
     """Whether the bundle has a graph of attention weights."""
     glossaries: Sequence[str] = ()
     """Names of the glossaries of the bundle."""
-    start_token_id: int = 0
-    """The token that the decoder reads before a target."""
+    start_token_id: int | None = None
+    """The token that the decoder reads before a target, or that begins every text of a language
+    model; None for one that reads texts without such a token."""
+    eos_id: int = 0
+    """The end token of what the model decodes."""
     repetition_guard: bool = False
     """Whether translations that repeat themselves are ended unless a request says otherwise."""
     normalizes_texts: bool = False
@@ -210,6 +224,11 @@ class ModelDescription:
     def key(self) -> str:
         """The full name of the model: ``name/version``."""
         return f"{self.name}/{self.version}"
+
+    @property
+    def max_output_tokens(self) -> int:
+        """The most tokens that the model decodes for any text; a prompt has at least one."""
+        return self.max_target_tokens or self.max_tokens - 1
 
     @property
     def default_splitting(self) -> Splitting:

@@ -11,20 +11,20 @@ from functools import partial
 from itertools import chain, islice
 from math import inf
 
+from attendant_server.application.engine_searches import MAX_RUNNING_SENTENCES, with_faults
 from attendant_server.application.glossaries import Glossary, TermMatch
 from attendant_server.application.glossary_drafts import Beginning, Draft, text_tokens
 from attendant_server.application.glossary_places import TermPlace, first_word, next_places
 from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE, JobRunner
 from attendant_server.application.piece_searches import (
-    MAX_RUNNING_SENTENCES,
     numbered_pieces,
-    with_faults,
 )
-from attendant_server.application.pieced_text import PiecedText
+from attendant_server.application.pieced_text import PiecedText, numbers_of_pieces
 from attendant_server.application.quotas import current_usage
 from attendant_server.application.sampling import seeds_of
 from attendant_server.application.tokenization import num_tokens
 from attendant_server.application.translation_plans import TranslationPlan
+from attendant_server.application.validation import TEXTS
 from attendant_server.engine.calls import (
     Call,
     Hypothesis,
@@ -80,7 +80,7 @@ class GlossarySearch:
         added.
         """
         num_samples = self._plan.num_samples
-        seeds = iter(seeds_of(self._plan.seed, places, texts, num_samples))
+        seeds = iter(seeds_of(self._plan.seed, places, numbers_of_pieces(texts), num_samples))
         pieces = numbered_pieces(texts)
         drafts = await self._jobs.run_for(
             num_tokens(texts),
@@ -91,7 +91,7 @@ class GlossarySearch:
         )
         await self._add_all_terms(drafts)
         problems = {i: d.problem for i, own in enumerate(drafts) for d in own if d.problem}
-        answered = with_faults(texts, problems)
+        answered = with_faults(texts, numbers_of_pieces(texts), problems, TEXTS)
         good_texts = set(map(id, answered))
         return answered, [
             self._ranked(own)

@@ -84,7 +84,7 @@ class ModelInspector:
         side = known_value("side", request.side, TextSide.SOURCE)
         model = self._catalog.serving(request.model)
         key, is_target = model.description.key, side is TextSide.TARGET
-        if is_target and model.description.kind is ModelKind.EMBEDDING:
+        if is_target and model.description.kind is not ModelKind.TRANSLATION:
             raise InvalidRequest("side", f"{key} has no target side")
         tokenizer = model.target_tokenizer if is_target else model.source_tokenizer
         options = TokenizationOptions(

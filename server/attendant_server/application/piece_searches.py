@@ -1,29 +1,21 @@
 """The searches of a call: one for each piece of its texts, or one for each sample of a piece."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
-from attendant_server import records
+from attendant_server.application.engine_searches import MAX_RUNNING_SENTENCES, search_sources
 from attendant_server.application.hypotheses import Attention
 from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE
-from attendant_server.application.pieced_text import PiecedText
+from attendant_server.application.pieced_text import PiecedText, numbers_of_pieces
 from attendant_server.application.sampling import seeds_of
-from attendant_server.application.tokenization import good, num_tokens
+from attendant_server.application.tokenization import good
 from attendant_server.application.translation_plans import TranslationPlan
-from attendant_server.application.validation import TEXTS
 from attendant_server.engine.calls import (
     Hypothesis,
-    SearchTooLarge,
     TokenIds,
-    TranslateCall,
-    joined_timings,
 )
 from attendant_server.engine.pair_calls import AlignCall, AttentionWeights
 from attendant_server.errors import InvalidRequest
-
-MAX_RUNNING_SENTENCES = 256
-"""Sentences of one call that the engine has at the same time, unless the call has more texts. A
-long text must not need more places in the queue than there are."""
 
 
 def numbered_pieces(
@@ -47,37 +39,20 @@ async def search_pieces(
     texts, of which these texts may be parts. ``may_wait``: whether they wait for room in the queue
     instead of being refused.
     """
-    num_samples = plan.num_samples
     pieces = [token_ids for text in good(texts) for token_ids in text.token_ids]
-    size = max(MAX_RUNNING_SENTENCES, num_texts)
-    if plan.seed is None and not plan.read_pieces.whole and len(pieces) <= size:
-        return await plan.model.answer(TranslateCall(pieces, plan.options, deadline), may_wait)
-    sources = [token_ids for token_ids in pieces for _ in range(num_samples)]
-    seeds = list(seeds_of(plan.seed, places, texts, num_samples))
     prefixes: list[tuple[int, ...]] = []
     if plan.read_pieces.whole:
         prefixes = [
             text.prefix.token_ids if text.prefix is not None else ()
             for text in good(texts)
-            for _ in range(len(text.pieces) * num_samples)
+            for _ in range(len(text.pieces))
         ]
-    calls, results = [], []
-    for first in range(0, len(sources), size):
-        part = slice(first, first + size)
-        call = TranslateCall(
-            sources[part], plan.options, deadline, seeds=seeds[part], prefixes=prefixes[part]
-        )
-        calls.append(call)
-        try:
-            results += await plan.model.answer(call, may_wait or first > 0)
-        except SearchTooLarge as error:
-            problems = {
-                (first + i) // num_samples: problem for i, problem in error.problems.items()
-            }
-            raise SearchTooLarge(problems) from None
-    if len(calls) > 1:
-        records.current().engine = joined_timings([call.timings for call in calls])
-    return results if num_samples == 1 else _joined_samples(results, num_samples)
+    return await search_sources(
+        *(plan.model, pieces, plan.options, deadline, num_texts, may_wait),
+        num_samples=plan.num_samples,
+        seeds=list(seeds_of(plan.seed, places, numbers_of_pieces(texts), plan.num_samples)),
+        prefixes=prefixes,
+    )
 
 
 async def align_pieces(
@@ -146,29 +121,3 @@ async def _align(
         call = AlignCall(pairs[first : first + MAX_RUNNING_SENTENCES], deadline)
         found += await plan.model.answer_further(call)
     return found
-
-
-def _joined_samples(
-    results: Sequence[list[Hypothesis]], num_samples: int
-) -> list[list[Hypothesis]]:
-    """The hypotheses of each piece, from those of its samples."""
-    return [
-        list(chain.from_iterable(results[first : first + num_samples]))
-        for first in range(0, len(results), num_samples)
-    ]
-
-
-def with_faults(
-    texts: Sequence[PiecedText | InvalidRequest], problems: Mapping[int, str]
-) -> list[PiecedText | InvalidRequest]:
-    """The texts with further faults; the keys of ``problems`` count pieces of good texts."""
-    record, results = records.current(), list(texts)
-    owners = [
-        i for i, text in enumerate(texts) if isinstance(text, PiecedText) for _ in text.pieces
-    ]
-    for number, problem in problems.items():
-        i = owners[number]
-        record.num_invalid_texts += not isinstance(results[i], InvalidRequest)
-        results[i] = InvalidRequest(TEXTS.format(i), problem)
-    record.num_input_tokens = num_tokens(results)
-    return results

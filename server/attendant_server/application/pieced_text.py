@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -133,6 +133,11 @@ def need_space(last: str, following: str) -> bool:
     if not last or not following or last[-1].isspace() or following[0].isspace():
         return False
     return not (UNSPACED.match(last[-1]) or UNSPACED.match(following[0]))
+
+
+def numbers_of_pieces(texts: Iterable[PiecedText | InvalidRequest]) -> list[int]:
+    """The number of pieces of each text; 0 for a text with a fault."""
+    return [0 if isinstance(text, InvalidRequest) else len(text.pieces) for text in texts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,9 @@
 """The options of sampling: checks, defaults, and the seed of each search."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.validation import check_range
 from attendant_server.engine.calls import Sampling
 from attendant_server.engine.sampling import MAX_TOP_K
@@ -59,18 +58,19 @@ def places_of(options: SamplingOptions | None, num_texts: int) -> Sequence[str]:
 def seeds_of(
     seed: int | None,
     places: Sequence[str],
-    texts: Sequence[PiecedText | InvalidRequest],
+    num_pieces: Iterable[int],
     num_samples: int,
 ) -> Iterator[str]:
-    """The seed of each sample of each piece of the good texts; none without sampling.
+    """The seed of each sample of each piece of the texts; none without sampling.
 
-    It depends on the places of the text, of the piece and of the sample only, so that samples are
-    independent of each other, and a sample is the same however many there are.
+    ``num_pieces`` are those of each text, 0 for a text with a fault. A seed depends on the places
+    of the text, of the piece and of the sample only, so that samples are independent of each other,
+    and a sample is the same however many there are.
     """
     if seed is None:
         return
-    for place, text in zip(places, texts, strict=True):
-        for piece in range(0 if isinstance(text, InvalidRequest) else len(text.pieces)):
+    for place, number in zip(places, num_pieces, strict=True):
+        for piece in range(number):
             for sample in range(num_samples):
                 yield f"{seed}/{place}/{piece}/{sample}"
 

@@ -11,6 +11,7 @@ from attendant_server import records
 from attendant_server.application.alignment import WordLink, check_aligner, links
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
+from attendant_server.application.decoding_options import checked_length_penalty
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.languages import language_tokens, translation_model
 from attendant_server.application.splitting import Span
@@ -25,7 +26,6 @@ from attendant_server.application.tokenization_options import (
     TruncationReport,
     tokenization_options,
 )
-from attendant_server.application.translation_options import checked_length_penalty
 from attendant_server.application.validation import TOKEN_BYTES, RequestLimits
 from attendant_server.application.words import word_spans
 from attendant_server.engine.pair_calls import (

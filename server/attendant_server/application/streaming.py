@@ -12,6 +12,7 @@ from attendant_server.application.hypotheses import NO_TRANSLATION, Attention
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.piece_searches import align_pieces, work_of_places
 from attendant_server.application.pieced_text import PiecedText
+from attendant_server.application.settled_prefix import SettledPrefix
 from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.engine.calls import Hypothesis, TranslateCall, joined_timings
 from attendant_server.engine.pair_calls import AttentionWeights
@@ -39,7 +40,7 @@ class TextStream:
         """
         self._plan, self._text, self._jobs, self._finisher = plan, text, jobs, finisher
         self._deadline, self._seeds, options = deadline, seeds, plan.options
-        self._prefixes = [_SettledPrefix() for _ in text.pieces]
+        self._prefixes = [SettledPrefix() for _ in text.pieces]
         num_samples = options.num_hypotheses if seeds else 1
         prefixes = [text.prefix.token_ids] * num_samples if text.prefix is not None else ()
         self._calls = [
@@ -147,35 +148,3 @@ class _Found(NamedTuple):
 
     hypotheses: list[Hypothesis]
     attention: Sequence[AttentionWeights | None]
-
-
-class _SettledPrefix:
-    """Passes the settled prefix of a translation from an engine thread to the event loop.
-
-    Each prefix begins with the one before, so only the newest one is kept.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._token_ids: tuple[int, ...] = ()
-        self._has_changed = asyncio.Event()
-        self._is_closed = False
-
-    def put(self, token_ids: tuple[int, ...]) -> None:
-        """Replace the prefix by a longer one. Any thread."""
-        self._loop.call_soon_threadsafe(self._replace, token_ids)
-
-    def close(self, _: object = None) -> None:
-        """End the waiting for longer prefixes. On the event loop."""
-        self._is_closed = True
-        self._has_changed.set()
-
-    async def next(self) -> tuple[int, ...] | None:
-        """Wait for a longer prefix and return the newest one; None at the end."""
-        await self._has_changed.wait()
-        self._has_changed.clear()
-        return None if self._is_closed else self._token_ids
-
-    def _replace(self, token_ids: tuple[int, ...]) -> None:
-        self._token_ids = token_ids
-        self._has_changed.set()

@@ -3,23 +3,23 @@
 from collections.abc import Iterator
 
 from attendant_server.application.catalog import ServedModel
+from attendant_server.application.decoding_options import DecodingOptions
 from attendant_server.application.jobs import JobRunner
-from attendant_server.application.translation_options import (
-    ALLOW_UNKNOWN,
-    REPLACE_UNKNOWN,
-    TranslationOptions,
-)
 from attendant_server.errors import InvalidRequest
 
 IDS, TEXTS, MAX_SUPPRESSED = "options.suppressed_token_ids", "options.suppressed_texts", 256
 
 
 async def suppressed_tokens(
-    jobs: JobRunner, model: ServedModel, options: TranslationOptions
+    jobs: JobRunner,
+    model: ServedModel,
+    options: DecodingOptions,
+    allows_unknown: bool | None = None,
 ) -> tuple[int, ...]:
     """The ids of the tokens that the model or a call suppresses; raises InvalidRequest.
 
-    The first text of a call makes the model's list of the texts of tokens, on a thread.
+    ``allows_unknown``: whether the unknown token may come; None for the default of the model. The
+    first text of a call makes the model's list of the texts of tokens, on a thread.
     """
     found = dict.fromkeys(model.description.suppressed_token_ids)
     for field, values in ((IDS, options.suppressed_token_ids), (TEXTS, options.suppressed_texts)):
@@ -31,7 +31,7 @@ async def suppressed_tokens(
         found[token_id] = None
     if options.suppressed_texts:
         found |= dict.fromkeys(await jobs.run(lambda: list(_of_texts(model, options))))
-    allows_unknown, unknown = _allows_unknown(options), model.target_tokenizer.unk_id
+    unknown = model.target_tokenizer.unk_id
     if allows_unknown is not None and unknown is not None:
         found.pop(unknown, None)
         if not allows_unknown:
@@ -39,17 +39,7 @@ async def suppressed_tokens(
     return tuple(found)
 
 
-def _allows_unknown(options: TranslationOptions) -> bool | None:
-    """Whether the unknown token may come; None for the default of the model."""
-    if not options.replace_unknown:
-        return options.allow_unknown
-    if options.allow_unknown is False:
-        problem = f"must not be false with {REPLACE_UNKNOWN}, which replaces unknown tokens"
-        raise InvalidRequest(ALLOW_UNKNOWN, problem)
-    return True
-
-
-def _of_texts(model: ServedModel, options: TranslationOptions) -> Iterator[int]:
+def _of_texts(model: ServedModel, options: DecodingOptions) -> Iterator[int]:
     for number, text in enumerate(options.suppressed_texts):
         token_ids = model.target_tokenizer.tokens_of(text)
         if not token_ids:

@@ -270,7 +270,7 @@ def limited(
     """Tokens within the limits of the options, truncated if they say so; raises InvalidRequest."""
     if options.max_tokens is None:
         return tokens
-    if tokens.is_empty_after(prompt_length):
+    if tokens.is_empty_after(prompt_length) and not options.allows_empty:
         raise InvalidRequest(field.format(number), EMPTY)
     if options.normalizes and _is_unknown(options.tokenizer, tokens, prompt_length):
         raise InvalidRequest(field.format(number), UNKNOWN)

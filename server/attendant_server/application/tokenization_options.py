@@ -80,6 +80,8 @@ class TokenizationOptions:
     a prompt alone is no text."""
     normalizes: bool = False
     """Whether texts are normalized."""
+    allows_empty: bool = False
+    """Whether a text may have no tokens besides those around it."""
     second_field: str = "text_pairs[{}]"
     """The name of the second text of a pair, for messages; ``{}`` stands for its number."""
 

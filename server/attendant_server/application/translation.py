@@ -9,6 +9,7 @@ from attendant_glossaries import GlossaryEntry
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
+from attendant_server.application.engine_searches import record_output, with_faults
 from attendant_server.application.finishing import PieceFinisher
 from attendant_server.application.glossaries import Glossary
 from attendant_server.application.glossary_folder import GlossaryFolder
@@ -18,10 +19,9 @@ from attendant_server.application.piece_searches import (
     align_pieces,
     numbered_pieces,
     search_pieces,
-    with_faults,
     work_of_places,
 )
-from attendant_server.application.pieced_text import PiecedText
+from attendant_server.application.pieced_text import PiecedText, numbers_of_pieces
 from attendant_server.application.sampling import places_of, seeds_of
 from attendant_server.application.streaming import TextStream
 from attendant_server.application.target_prefixes import PrefixOptions, with_prefixes
@@ -178,7 +178,7 @@ class Translator:
                 )
                 break
             except SearchTooLarge as error:
-                texts = with_faults(texts, error.problems)
+                texts = with_faults(texts, numbers_of_pieces(texts), error.problems, TEXTS)
         if (finisher := self._finisher(plan, deadline)) is not None:
             texts, results = await finisher.of_texts(texts, results, places)
         return await self._answer(plan, texts, results, deadline)
@@ -199,7 +199,10 @@ class Translator:
         if isinstance(text, InvalidRequest):
             raise text
         seeds = list(
-            seeds_of(plan.seed, places_of(request.options.sampling, 1), [text], plan.num_samples)
+            seeds_of(
+                *(plan.seed, places_of(request.options.sampling, 1)),
+                *([len(text.pieces)], plan.num_samples),
+            )
         )
         finisher, num_sent = self._finisher(plan, deadline), 0
         stream = TextStream(plan, text, deadline, self._jobs, seeds, finisher)
@@ -277,9 +280,8 @@ class Translator:
         attention = await align_pieces(
             plan, numbered_pieces(texts), results, deadline, is_needed, known
         )
-        lengths = [len(h.token_ids) for hypotheses in results for h in hypotheses]
-        record, num_output_tokens = records.current(), sum(lengths)
-        record.num_output_tokens, record.longest_output = num_output_tokens, max(lengths, default=0)
+        lengths, record = record_output(results), records.current()
+        num_output_tokens = sum(lengths)
         returns_tokens = plan.joiner.return_tokens or plan.joiner.return_alignments
         token_bytes = TOKEN_TEXT_BYTES + (TOKEN_BYTES if returns_tokens else 0)
         self._limits.check_response("texts", num_output_tokens * token_bytes)

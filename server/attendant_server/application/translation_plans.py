@@ -27,6 +27,7 @@ from attendant_server.application.translation_options import (
     DEFAULT_OPTIONS,
     REPLACE_UNKNOWN,
     TranslationOptions,
+    allows_unknown,
     checked_coverage_penalty,
     search_options,
 )
@@ -162,7 +163,9 @@ class Planner:
             self._limits,
             description,
             tokens.forced_target_ids,
-            await suppressed_tokens(self._jobs, model, request.options),
+            await suppressed_tokens(
+                self._jobs, model, request.options, allows_unknown(request.options)
+            ),
         )
         tokenization = tokenization_options(
             model.source_tokenizer,

@@ -16,13 +16,13 @@ from attendant_server.engine.search import length_penalized, num_candidates
 class BeamSearch:
     """Keeps the ``beam_size`` likeliest hypotheses at every step.
 
-    The 2 x ``beam_size`` best continuations of all beams are ranked by their total. End tokens
-    among the first ``beam_size`` finish their beams. The best ``beam_size`` other continuations run
-    on. The search ends when ``patience`` x ``beam_size`` beams have finished and the best running
-    beam, if it ended now, would not beat the worst of them; with ``early_stopping``, the running
-    beams do not matter. It also ends at ``max_output_tokens``, where running beams count as
-    finished. If fewer than ``beam_size`` beams can run on, the remaining rows hold beams of
-    probability zero.
+    The 2 x ``beam_size`` best continuations of all beams are ranked by their total. Those that end,
+    by an end token or `SearchOptions.stops`, finish if they are among the first ``beam_size``. The
+    best ``beam_size`` other continuations run on. The search ends when ``patience`` x ``beam_size``
+    beams have finished and the best running beam, if it ended now, would not beat the worst of
+    them; with ``early_stopping``, the running beams do not matter. It also ends at
+    ``max_output_tokens``, where running beams count as finished. If fewer than ``beam_size`` beams
+    can run on, the remaining rows hold beams of probability zero.
     """
 
     _prefixes: Mapping[Beam | None, tuple[int, ...]] = MappingProxyType({})
@@ -83,7 +83,7 @@ class BeamSearch:
             beam = self._running[row].extended(
                 token, log_probabilities[row][candidate], scores[row][candidate]
             )
-            if token != self._eos_id:
+            if not self._is_end(beam):
                 survivors.append((row, beam))
                 if len(survivors) == self.width:
                     break
@@ -96,6 +96,11 @@ class BeamSearch:
         self.next_tokens = [beam.token for beam in self._running]
         self.is_finished = not survivors or self._is_decided(best=survivors[0][1])
         return copies
+
+    def _is_end(self, beam: Beam) -> bool:
+        """Whether nothing follows a beam."""
+        stops = self._options.stops
+        return beam.token == self._eos_id or (stops is not None and stops(beam.token_ids()))
 
     def end_loops(self, loops: Mapping[int, int]) -> None:
         """Drop running beams, or finish with all of them if no other beam can win."""
@@ -193,6 +198,6 @@ class BeamSearch:
             beam.token_ids(),
             log_probabilities,
             length_penalized(total, beam.num_tokens, self._options.length_penalty),
-            is_complete=beam.token == self._eos_id,
+            is_complete=self._is_end(beam),
             is_loop=self._has_loops,
         )

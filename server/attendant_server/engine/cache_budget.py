@@ -22,8 +22,9 @@ def most_needed_bytes(needed_bytes: NeededBytes, max_rows: int, max_sentences: i
 class CacheBudget:
     """Reserves cache memory for the greatest length of each running sentence.
 
-    A sentence can grow to its output limit, and each row of its width then takes as much memory as
-    the longest one. A running sentence therefore never lacks room later.
+    A row begins with the positions that its source fills, and can grow to the output limit. Each
+    row of a batch then takes as much memory as the longest one. A running sentence therefore never
+    lacks room later.
     """
 
     def __init__(
@@ -46,22 +47,28 @@ class CacheBudget:
         return reserved_bytes <= self.max_bytes
 
     def _reserved_bytes(self, sentences: Sequence[Sentence]) -> int:
-        longest_output = max([sentence.max_output_tokens for sentence in sentences])
+        longest_row = max([sentence.longest_row for sentence in sentences])
         longest_source = max([sentence.num_source_tokens for sentence in sentences])
         width = sentences[0].width
-        return self._needed_bytes(width, len(sentences), longest_output, longest_source)
+        return self._needed_bytes(width, len(sentences), longest_row, longest_source)
 
-    def check(self, call: TranslateCall, source_lengths: Sequence[int]) -> None:
-        """Raise SearchTooLarge if some sources exceed the limit even when they run alone."""
+    def check(
+        self, call: TranslateCall, source_lengths: Sequence[int], num_positions: Sequence[int]
+    ) -> None:
+        """Raise SearchTooLarge if some sources exceed the limit even when they run alone.
+
+        ``num_positions`` are those of the `RowStart` of each source.
+        """
         if self.is_ample:
             return
-        width, longest = call.width, call.options.max_output_tokens
+        width, longest = call.width, call.options.max_output_tokens + max(num_positions)
         if self._needed_bytes(width, 1, longest, max(source_lengths)) <= self.max_bytes:
             return
         problems: dict[int, str] = {}
         for i, num_source_tokens in enumerate(source_lengths):
             longest = call.options_for(i, num_source_tokens).max_output_tokens
-            needed_bytes = self._needed_bytes(width, 1, longest, num_source_tokens)
+            longest_row = num_positions[i] + longest
+            needed_bytes = self._needed_bytes(width, 1, longest_row, num_source_tokens)
             if needed_bytes > self.max_bytes:
                 problems[i] = (
                     f"{num_source_tokens} tokens, with a beam of {width} and at most {longest} "

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from attendant_server.errors import InvalidRequest
 
@@ -169,6 +169,11 @@ class Sampling(NamedTuple):
     min_p: float = 0.0
 
 
+Stops: TypeAlias = Callable[[TokenIds], bool]
+"""Whether a hypothesis with these tokens ends here, because of what its caller looks for in them.
+It runs after each token, on a thread of the engine, and must be quick."""
+
+
 class SearchOptions(NamedTuple):
     """Options of the search for the best hypotheses of one text."""
 
@@ -205,6 +210,8 @@ class SearchOptions(NamedTuple):
     """Whether hypotheses are kept from repeating a phrase over and over."""
     sampling: Sampling | None = None
     """If given, ``beam_size`` is 1, and tokens are drawn at random."""
+    stops: Stops | None = None
+    """What ends a hypothesis as the end token does; None for nothing."""
     max_output_ratio: int | None = None
     """If given, output tokens are also limited to this times the source tokens, plus
     ``extra_output_tokens``."""
@@ -234,13 +241,14 @@ class SearchOptions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One translation: its tokens, including the end token if it was reached, and its scores."""
+    """One translation or continuation: its tokens, up to the one that ends it, and its scores."""
 
     token_ids: tuple[int, ...]
     log_probabilities: tuple[float, ...]
     score: float
     is_complete: bool
-    """True if the end token was decoded, False if the length limit or a loop was reached."""
+    """True if the end token was decoded, or `SearchOptions.stops` found something; False if the
+    length limit or a loop was reached."""
     is_loop: bool = False
     """Whether the tokens were cut before they repeat themselves (`repetition_guard`)."""
     num_rewinds: int = 0
@@ -248,7 +256,9 @@ class Hypothesis:
 
 
 class TranslateCall(Call[list[Hypothesis]]):
-    """Translate sources (token ids ending with the end token). Results are hypotheses, best first.
+    """Translate sources, or continue them if the model is a language model.
+
+    Sources of a translation model end with the end token. Results are hypotheses, best first.
 
     A text has fewer hypotheses than requested, or none, if its options forbid too many tokens.
     """
@@ -261,14 +271,15 @@ class TranslateCall(Call[list[Hypothesis]]):
         on_prefix: Callable[[tuple[int, ...]], None] | None = None,
         seeds: Sequence[str] = (),
         prefixes: Sequence[tuple[int, ...]] = (),
+        stops: Sequence[Stops | None] = (),
     ) -> None:
         """``on_prefix`` receives the settled prefix of the first source, whenever it grows.
 
         ``seeds`` has one seed for each source if tokens are drawn. ``prefixes`` are the tokens that
         the hypotheses of each source begin with, after the forced tokens of the options; empty if
-        no source has any. The settled prefix is the common
-        prefix of the token ids of all hypotheses that can still win. The callback runs on one of
-        the engine's threads and must be quick.
+        no source has any. ``stops`` are `SearchOptions.stops` of each source, or none. The settled
+        prefix is the common prefix of the token ids of all hypotheses that can still win. The
+        callback runs on one of the engine's threads and must be quick.
         """
         super().__init__(len(sources), deadline)
         self.width = options.width
@@ -277,11 +288,13 @@ class TranslateCall(Call[list[Hypothesis]]):
         self.on_prefix = on_prefix
         self.seeds = seeds
         self.prefixes = prefixes
+        self.stops = stops
 
     def options_for(self, index: int, num_source_tokens: int) -> SearchOptions:
         """The options of the search for one source."""
         prefix = self.prefixes[index] if self.prefixes else ()
-        return self.options.for_source(num_source_tokens, prefix)
+        options = self.options.for_source(num_source_tokens, prefix)
+        return options._replace(stops=self.stops[index]) if self.stops else options
 
 
 class SearchTooLarge(InvalidRequest):

@@ -23,6 +23,7 @@ class GreedySearch:
         self.is_blocked = False
         """Whether nothing but the token that a rewind forbids may follow. The step is undone."""
         self._max_tokens, self._eos_id = options.max_output_tokens, eos_id
+        self._stops, self._is_stopped = options.stops, False
         self._length_penalty = options.length_penalty
         self._forced = options.forced_token_ids
         """The tokens that are still to be forced."""
@@ -57,7 +58,7 @@ class GreedySearch:
             token_ids = [[*forced, *token_ids[0][len(forced) :]]]
             log_probabilities = [[0.0] * len(forced) + [*log_probabilities[0][len(forced) :]]]
             scores = None
-        num_taken = self.num_taken(token_ids)
+        num_taken = self._num_until_stop(token_ids[0][: self.num_taken(token_ids)])
         taken = log_probabilities[0][:num_taken]
         if -inf in (taken if scores is None else scores[0]):
             self.is_blocked = self.num_tokens == self._rewound_to
@@ -68,8 +69,18 @@ class GreedySearch:
         self._token_ids += token_ids[0][:num_taken]
         self._log_probabilities += taken
         token = self.next_tokens[0] = self._token_ids[-1]
-        self.is_finished = token == self._eos_id or len(self._token_ids) == self._max_tokens
+        is_full = len(self._token_ids) == self._max_tokens
+        self.is_finished = token == self._eos_id or self._is_stopped or is_full
         return ()
+
+    def _num_until_stop(self, token_ids: Sequence[int]) -> int:
+        """Number of tokens up to the one after which the hypothesis stops, or of all of them."""
+        if self._stops is not None:
+            for number in range(1, len(token_ids) + 1):
+                if self._stops([*self._token_ids, *token_ids[:number]]):
+                    self._is_stopped = True
+                    return number
+        return len(token_ids)
 
     def end_loops(self, loops: Mapping[int, int]) -> None:
         """Finish with the tokens before the loop."""
@@ -81,7 +92,7 @@ class GreedySearch:
         """Go on from the first ``num_tokens`` tokens, which include the forced ones."""
         del self._token_ids[num_tokens:], self._log_probabilities[num_tokens:]
         self.next_tokens[0] = self._token_ids[-1] if num_tokens else self._start_token_id
-        self.is_finished = False
+        self.is_finished = self._is_stopped = False
         self._num_rewinds += 1
         self._rewound_to = num_tokens
 
@@ -111,7 +122,7 @@ class GreedySearch:
                 tuple(self._token_ids),
                 tuple(self._log_probabilities),
                 score,
-                is_complete=self._token_ids[-1] == self._eos_id,
+                is_complete=self._is_stopped or self._token_ids[-1] == self._eos_id,
                 is_loop=self._is_loop,
                 num_rewinds=self._num_rewinds,
             )

@@ -16,6 +16,18 @@ EncodedSource: TypeAlias = Any
 """An encoded source, opaque to the engine. Only the model that made it can use it."""
 
 
+class RowStart(NamedTuple):
+    """The state of the rows of a source before their first step."""
+
+    token_id: int
+    """The input token of the first step."""
+    num_positions: int = 0
+    """Cache positions that the encoded source fills."""
+    begin_token_id: int | None = None
+    """The token of hypotheses before their first one, for rules against repetitions; None if they
+    have none."""
+
+
 class TokenBias(NamedTuple):
     """Values that are added to log-probabilities before candidates are chosen.
 
@@ -102,10 +114,10 @@ class DecoderCache(Protocol):
     """Whether a row can go on from fewer tokens than it holds."""
 
     def load(self, slot: int, source: EncodedSource) -> None:
-        """Put an encoded source into a slot; its rows are empty."""
+        """Put an encoded source into a slot, whose rows then begin as the model's `RowStart`."""
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
-        """Move slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
+        """Move slot ``origin``, whose rows hold ``num_positions``, to ``slot``."""
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
         """Copy cache positions between rows. No row is both read and written.
@@ -149,20 +161,26 @@ class CachePool(Protocol):
 
 
 class TranslationModel(Protocol):
-    """An encoder-decoder model."""
+    """A model that decodes: an encoder-decoder, whose sources are texts to translate, or a causal
+    language model, whose sources are prompts."""
 
-    start_token_id: int
     eos_id: int
     vocab_size: int
     """Number of target tokens."""
+
+    def row_start(self, source: TokenIds) -> RowStart:
+        """How the rows of a source begin."""
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
 
     def needed_cache_bytes(
-        self, width: int, num_sentences: int, longest_output: int, longest_source: int
+        self, width: int, num_sentences: int, longest_row: int, longest_source: int
     ) -> int:
-        """Bytes of cache for this many running sentences of ``width`` rows and these lengths."""
+        """Bytes of cache for this many running sentences of ``width`` rows and these lengths.
+
+        ``longest_row`` is `RowStart.num_positions` and the output tokens together.
+        """
 
     def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> CachePool:
         """The memory pool of one worker's caches, of at most ``max_bytes``.

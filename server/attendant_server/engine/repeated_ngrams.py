@@ -9,18 +9,19 @@ from attendant_server.engine.row_bias import RowBias
 class NoRepeatedNgrams:
     """Forbids each token that would complete an n-gram which the hypothesis already has.
 
-    The begin token is the first token of a hypothesis for this rule.
+    The begin token, if there is one, is the first token of a hypothesis for this rule.
     """
 
     needs_tokens: ClassVar[bool] = True
 
-    def __init__(self, size: int, start_token_id: int) -> None:
+    def __init__(self, size: int, begin_token_id: int | None) -> None:
         """``size`` is the number of tokens of an n-gram."""
-        self._num_before, self._start_token_id = size - 1, start_token_id
+        self._num_before = size - 1
+        self._begin = () if begin_token_id is None else (begin_token_id,)
 
     def row_bias(self, num_tokens: int, token_ids: Sequence[int]) -> RowBias | None:
         """A bias of minus infinity for the last tokens of n-grams that begin like the next one."""
-        tokens = [self._start_token_id, *token_ids]
+        tokens = [*self._begin, *token_ids]
         repeated = {tokens[i] for i in self._places(tokens)}
         return RowBias.forbidding(repeated) if repeated else None
 

@@ -12,17 +12,18 @@ import numpy as np
 from attendant_server.engine.models import TokenPenalties
 from attendant_server.engine.search import Search
 
-PenalizedSentence: TypeAlias = tuple[int, Search, float]
-"""The first row of a sentence, its search and its penalty."""
+PenalizedSentence: TypeAlias = tuple[int, Search, float, int | None]
+"""The first row of a sentence, its search, its penalty and the begin token of its hypotheses."""
 
 
-def token_penalties(sentences: Iterable[PenalizedSentence], start_token_id: int) -> TokenPenalties:
-    """The penalties of the tokens of each row, with the start token."""
+def token_penalties(sentences: Iterable[PenalizedSentence]) -> TokenPenalties:
+    """The penalties of the tokens of each row, with its begin token."""
     positions: list[tuple[int, int]] = []
     values: list[float] = []
-    for first_row, search, penalty in sentences:
+    for first_row, search, penalty, begin_token_id in sentences:
+        begin = () if begin_token_id is None else (begin_token_id,)
         for row, token_ids in enumerate(search.prefixes(), first_row):
-            tokens = {start_token_id, *token_ids}
+            tokens = {*begin, *token_ids}
             positions += [(row, token) for token in tokens]
             values += [penalty] * len(tokens)
     return TokenPenalties(

@@ -18,6 +18,7 @@ from attendant_server.engine.models import (
     Candidates,
     DecoderCache,
     EncodedSource,
+    RowStart,
     StepInput,
     TokenBias,
     TokenPenalties,
@@ -35,6 +36,7 @@ class Sentence:
     call: TranslateCall
     index: int
     search: Search
+    start: RowStart
     num_source_tokens: int
     max_output_tokens: int
     rules: Sequence[TokenRule] = ()
@@ -47,6 +49,16 @@ class Sentence:
     def width(self) -> int:
         """Rows that the sentence needs."""
         return self.search.width
+
+    @property
+    def num_positions(self) -> int:
+        """Cache positions that each row holds."""
+        return self.start.num_positions + self.search.num_tokens
+
+    @property
+    def longest_row(self) -> int:
+        """Cache positions of a row at the output limit."""
+        return self.start.num_positions + self.max_output_tokens
 
     @property
     def one_token_steps(self) -> bool:
@@ -87,13 +99,11 @@ class RunningBatch:
         width: int,
         max_slots: int,
         cache: DecoderCache,
-        start_token_id: int,
         num_candidates: int,
     ) -> None:
         self.width, self.max_slots = width, max_slots
         self.sentences: list[Sentence] = []
-        self._cache, self._start_token_id = cache, start_token_id
-        self._num_candidates = num_candidates
+        self._cache, self._num_candidates = cache, num_candidates
         self._biases = TokenBiases(width)
         self._tokens = np.zeros(max_slots * width, dtype=np.int64)
         self._lengths = np.zeros(max_slots * width, dtype=np.int32)
@@ -115,15 +125,15 @@ class RunningBatch:
         except Exception:
             self._release_if_empty()
             raise
-        self._tokens[self._rows[slot]] = self._start_token_id
-        self._lengths[self._rows[slot]] = 0
+        self._tokens[self._rows[slot]] = sentence.start.token_id
+        self._lengths[self._rows[slot]] = sentence.num_positions
         self.sentences.append(sentence)
 
     def leave(self, slot: int) -> None:
         """Free a slot, moving the last one into it."""
         last = len(self.sentences) - 1
         if slot != last:
-            self._cache.move(last, slot, self.sentences[last].search.num_tokens)
+            self._cache.move(last, slot, self.sentences[last].num_positions)
             self._tokens[self._rows[slot]] = self._tokens[self._rows[last]]
             self._lengths[self._rows[slot]] = self._lengths[self._rows[last]]
             self.sentences[slot] = self.sentences[last]
@@ -213,8 +223,11 @@ class RunningBatch:
             if is_finished:
                 continue
             self._tokens[rows] = search.next_tokens
-            for row, parent, start, stop in own_copies:
-                copies.append(CacheCopy(rows.start + row, rows.start + parent, start, stop))
+            first, before = rows.start, sentence.start.num_positions
+            copies += [
+                CacheCopy(first + row, first + parent, before + start, before + stop)
+                for row, parent, start, stop in own_copies
+            ]
         if copies:
             self._cache.copy(copies)
 
@@ -223,13 +236,13 @@ class RunningBatch:
         sentence, (num_tokens, token_id) = self.sentences[slot], rewind
         rule = SuppressedTokens((token_id,), num_tokens, is_for_next=True)
         sentence.rules = (*sentence.rules, rule)
-        self._lengths[self._rows[slot]] = num_tokens
+        self._lengths[self._rows[slot]] = sentence.num_positions
 
     def _unblock(self, slot: int, search: GreedySearch) -> None:
         """Allow the token of the last rewind again, without a guard from now on."""
         sentence = self.sentences[slot]
         sentence.rules, sentence.guard = sentence.rules[:-1], None
-        self._lengths[self._rows[slot]] = search.num_tokens
+        self._lengths[self._rows[slot]] = sentence.num_positions
         search.unblock()
 
     def _token_biases(self) -> list[TokenBias]:
@@ -244,11 +257,13 @@ class RunningBatch:
     def _penalties(self) -> TokenPenalties:
         """The repetition penalties of all sentences."""
         penalized = [
-            (slot * self.width, sentence.search, sentence.repetition_penalty)
-            for slot, sentence in enumerate(self.sentences)
-            if sentence.repetition_penalty != 1
+            (first_row, each.search, each.repetition_penalty, each.start.begin_token_id)
+            for first_row, each in zip(
+                range(0, self.num_rows, self.width), self.sentences, strict=True
+            )
+            if each.repetition_penalty != 1
         ]
-        return token_penalties(penalized, self._start_token_id)
+        return token_penalties(penalized)
 
     def _release_if_empty(self) -> None:
         if not self.sentences:

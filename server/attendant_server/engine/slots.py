@@ -1,4 +1,4 @@
-"""The slots of one worker for one translation model: its running batches and who joins them."""
+"""The slots of one worker for one model that decodes: its running batches and who joins them."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -172,7 +172,5 @@ class Slots:
             max_slots = min(self.max_rows // width, self.max_sentences)
             cache = self._model.new_cache(step, width, max_slots, self._pool)
             num_candidates = min(num_candidates, self._model.vocab_size)
-            self.batches[key] = RunningBatch(
-                width, max_slots, cache, self._model.start_token_id, num_candidates
-            )
+            self.batches[key] = RunningBatch(width, max_slots, cache, num_candidates)
         return self.batches[key]

@@ -117,8 +117,10 @@ class BiasedPrefix:
         return self._biases[position] if follows else None
 
 
-def rules_of(options: SearchOptions, start_token_id: int, eos_id: int) -> tuple[TokenRule, ...]:
-    """The rules that ``options`` require."""
+def rules_of(
+    options: SearchOptions, begin_token_id: int | None, eos_id: int
+) -> tuple[TokenRule, ...]:
+    """The rules that ``options`` require; the begin token is that of `RowStart`."""
     rules: list[TokenRule] = []
     if options.forced_token_ids and options.width == 1:
         rules.append(ForcedTokens(options.forced_token_ids))
@@ -134,7 +136,7 @@ def rules_of(options: SearchOptions, start_token_id: int, eos_id: int) -> tuple[
         num_forced = len(options.forced_token_ids)
         rules.append(SuppressedTokens(options.suppressed_next_ids, num_forced, is_for_next=True))
     if options.no_repeat_ngram_size:
-        rules.append(NoRepeatedNgrams(options.no_repeat_ngram_size, start_token_id))
+        rules.append(NoRepeatedNgrams(options.no_repeat_ngram_size, begin_token_id))
     return tuple(rules)
 
 

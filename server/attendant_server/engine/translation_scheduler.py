@@ -119,7 +119,8 @@ class TranslationScheduler(PairScheduler):
         elif isinstance(call, TranslateCall):
             assert call.width <= self.max_rows
             lengths = [len(source) for source in call.sources]
-            self._budget.check(call, lengths)
+            starts = [self._model.row_start(source).num_positions for source in call.sources]
+            self._budget.check(call, lengths, starts)
             self._use.width = call.width
             self._enqueue(self._queue, call, lengths)
         else:
@@ -217,20 +218,22 @@ class TranslationScheduler(PairScheduler):
 
     def _sentence(self, text: QueuedText[TranslateCall]) -> Sentence:
         options = text.call.options_for(text.index, text.num_tokens)
-        ends = self._model.start_token_id, self._model.eos_id
+        source, eos_id = text.call.sources[text.index], self._model.eos_id
+        start = self._model.row_start(source)
         seed = text.call.seeds[text.index] if options.sampling is not None else ""
-        search = search_of(options, seed, *ends)
-        rules = rules_of(options, *ends)
+        search = search_of(options, seed, start.token_id, eos_id)
+        rules = rules_of(options, start.begin_token_id, eos_id)
         guard = None
         if options.repetition_guard:
             guard = RepetitionGuard(
-                text.call.sources[text.index],
+                source,
                 max(options.min_output_tokens, len(options.forced_token_ids)),
                 options.forced_token_ids,
                 is_streamed=text.call.on_prefix is not None,
             )
         return Sentence(
-            *(text.call, text.index, search, text.num_tokens, options.max_output_tokens, rules),
+            *(text.call, text.index, search, start, text.num_tokens, options.max_output_tokens),
+            rules,
             options.repetition_penalty,
             guard,
         )

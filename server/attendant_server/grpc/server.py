@@ -6,6 +6,8 @@ import grpc
 from attendant.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,
+    language_model_pb2,
+    language_model_pb2_grpc,
     language_pb2,
     language_pb2_grpc,
     model_control_pb2,
@@ -36,6 +38,7 @@ from attendant_server.grpc.interceptors.status import StatusInterceptor
 from attendant_server.grpc.services.embedding import EmbeddingService
 from attendant_server.grpc.services.health import HealthService
 from attendant_server.grpc.services.language import LanguageService
+from attendant_server.grpc.services.language_model import LanguageModelService
 from attendant_server.grpc.services.model import ModelService
 from attendant_server.grpc.services.model_control import ModelControlService
 from attendant_server.grpc.services.reflection import V1_FILE, V1ALPHA_FILE, add_reflection
@@ -51,6 +54,7 @@ LANGUAGE_SERVICE = "attendant.v1.LanguageService"
 SERVICES_OF_KINDS = {
     ModelKind.TRANSLATION: "attendant.v1.TranslationService",
     ModelKind.EMBEDDING: "attendant.v1.EmbeddingService",
+    ModelKind.LANGUAGE_MODEL: "attendant.v1.LanguageModelService",
 }
 MAX_PENDING_CALLS = 10_000
 """Calls that have arrived and that the library has not taken up yet."""
@@ -60,6 +64,7 @@ DESCRIPTORS = (
     translation_pb2.DESCRIPTOR,
     embedding_pb2.DESCRIPTOR,
     language_pb2.DESCRIPTOR,
+    language_model_pb2.DESCRIPTOR,
     model_pb2.DESCRIPTOR,
     model_control_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
@@ -97,6 +102,9 @@ def new_grpc_server(
     )
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(application), server)
     language_pb2_grpc.add_LanguageServiceServicer_to_server(LanguageService(application), server)
+    language_model_pb2_grpc.add_LanguageModelServiceServicer_to_server(
+        LanguageModelService(application), server
+    )
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(application), server)
     if settings.model_control == "on":
         model_control_pb2_grpc.add_ModelControlServiceServicer_to_server(

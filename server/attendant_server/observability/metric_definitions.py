@@ -231,7 +231,7 @@ class MetricDefinitions:
             "attendant_queued_texts": "Texts that wait",
             "attendant_max_queued_texts": "Texts that may wait",
         }
-        of_translation = {
+        of_decoding = {
             "attendant_active_sentences": "Sentences that are being decoded",
             "attendant_max_active_sentences": "Sentences that can be decoded together",
             "attendant_rows_used": "Hypotheses that are being decoded",
@@ -241,8 +241,8 @@ class MetricDefinitions:
         }
         self.gauges = {name: self.gauge(name, text) for name, text in of_server.items()}
         self.gauges_of_all = {name: self.gauge(name, text, MODEL) for name, text in of_all.items()}
-        self.gauges_of_translation = {
-            name: self.gauge(name, text, MODEL) for name, text in of_translation.items()
+        self.gauges_of_decoding = {
+            name: self.gauge(name, text, MODEL) for name, text in of_decoding.items()
         }
         self.caches = CacheGauges()
         self.registry.register(self.caches)

@@ -25,9 +25,11 @@ METHODS = {
         *("Embed", "BulkEmbed", "EmbedTokens", "EmbedSparse", "Similarity"),
         *("FillMask", "Classify", "Rerank", "Tokenize", "GetAttention"),
     ),
+    "language_model": ("Generate", "StreamGenerate", "ScoreText", "Tokenize"),
 }
+DECODING_KINDS = ("translation", "language_model")
 CHANGES = ("loaded", "failed", "unloaded")
-TRANSLATING = ("Translate", "StreamTranslate", "BulkTranslate")
+DECODING = ("Translate", "StreamTranslate", "BulkTranslate", "Generate", "StreamGenerate")
 WITHOUT_ENGINE = ("Tokenize",)
 OTHER = "other"
 """The callers with tokens or certificates together: their names have no bound."""
@@ -65,13 +67,13 @@ class Metrics:
                 self._definitions.rpcs_handled.labels(*method, code)
 
     def add_model(self, model: str, kind: str, precision: str, codes: Sequence[str]) -> None:
-        """Start the series of ``<name>/<version>``, a ``translation`` or ``embedding`` model."""
+        """Start the series of ``<name>/<version>``, a model of one of the kinds of `METHODS`."""
         name, _, version = model.rpartition("/")
         labels = self._labels[model] = (name, version)
         self._definitions.model.labels(*labels).info({"kind": kind, "precision": precision})
         for metric in self._of_models(kind):
             metric.labels(*labels)
-        if kind == "translation":
+        if kind in DECODING_KINDS:
             self.watch_caches(model, lambda: CacheFigures(needed=0, allocated=0))
         for reason in DROPS:
             self._definitions.dropped_texts.labels(*labels, reason)
@@ -107,7 +109,7 @@ class Metrics:
 
     def watch_model(self, model: str, gauges: Mapping[str, Callable[[], float]]) -> None:
         """Add gauges of a model by name; their functions are called at every scrape."""
-        known = self._definitions.gauges_of_all | self._definitions.gauges_of_translation
+        known = self._definitions.gauges_of_all | self._definitions.gauges_of_decoding
         for name, read in gauges.items():
             known[name].labels(*self._labels[model]).set_function(read)
 
@@ -271,18 +273,18 @@ class Metrics:
         metrics = self._definitions
         yield from (metrics.input_tokens, metrics.truncated_texts, metrics.invalid_texts)
         yield from (*metrics.encode_batches, *metrics.gauges_of_all.values())
-        if kind == "translation":
+        if kind in DECODING_KINDS:
             yield from (metrics.output_tokens, metrics.step_seconds, metrics.step_rows)
             yield from (metrics.saturated_step_rows, metrics.saturated_step_max_rows)
             yield from metrics.score_batches
-            yield from metrics.gauges_of_translation.values()
+            yield from metrics.gauges_of_decoding.values()
 
     def _of_methods(self, method: str) -> Iterable[Any]:
         phases = self._definitions.phase_seconds
         yield from (self._definitions.call_seconds, phases["tokenize"])
         if method not in WITHOUT_ENGINE:
             yield from (phases["queue"], phases["encode"])
-        if method in TRANSLATING:
+        if method in DECODING:
             yield phases["decode"]
             yield from (
                 self._definitions.time_to_first_token,

@@ -256,24 +256,33 @@ class WidthBuffers:
     """The buffers of one search width, and the need that they were last fitted to."""
 
     def __init__(
-        self, pool: CachePool, width: int, rows: Sequence[CacheBuffer], sources: CacheBuffer
+        self,
+        pool: CachePool,
+        width: int,
+        rows: Sequence[CacheBuffer],
+        sources: Sequence[CacheBuffer],
     ) -> None:
+        """``rows`` are the buffers of rows, and ``sources`` is that of sources, if there is one."""
         self._pool, self._width, self._rows, self._sources = pool, width, rows, sources
         self._fitted = NOTHING
         """With 0 slots, the buffers are fitted at the next step in any case."""
 
-    def fit_source(self, slot: int, longest_source: int) -> None:
-        """Make room for a new sentence in ``slot``; ``longest_source`` includes its source."""
-        self._fitted = self._fitted._replace(num_slots=0)
-        # A row takes its first position at the next step.
-        longest_row = max(self._fitted.longest_row * POSITION_STEP, 1)
+    def fit_source(self, slot: int, num_positions: int, longest_source: int) -> None:
+        """Make room for a new sentence in ``slot``; ``longest_source`` includes its source.
+
+        Its rows begin with ``num_positions``.
+        """
+        # A row takes a further position at the next step.
+        longest_row = max(self._fitted.longest_row * POSITION_STEP, num_positions + 1)
+        self._fitted = _Need(0, num_steps(longest_row), self._fitted.longest_source)
         self._fit(slot, slot + 1, longest_row, longest_source)
 
     def keep(self, num_slots: int, longest_row: int, longest_source: int) -> None:
         """Reduce the need after sentences have left; the next step gives memory back."""
         for rows in self._rows:
             rows.keep(num_slots * self._width, max(longest_row, 1))
-        self._sources.keep(num_slots, longest_source)
+        for sources in self._sources:
+            sources.keep(num_slots, longest_source)
         self._fitted = _Need(0, num_steps(longest_row), num_steps(longest_source))
 
     def fit_step(self, num_slots: int, longest_row: int, longest_source: int) -> None:
@@ -288,11 +297,13 @@ class WidthBuffers:
         """Reduce the need to nothing; a little memory stays for the next sentence."""
         for rows in self._rows:
             rows.clear()
-        self._sources.clear()
+        for sources in self._sources:
+            sources.clear()
         self._fitted = NOTHING
         self._pool.settle()
 
     def _fit(self, num_used: int, num_slots: int, longest_row: int, longest_source: int) -> None:
         for rows in self._rows:
             rows.fit(num_used * self._width, num_slots * self._width, longest_row)
-        self._sources.fit(num_used, num_slots, longest_source)
+        for sources in self._sources:
+            sources.fit(num_used, num_slots, longest_source)

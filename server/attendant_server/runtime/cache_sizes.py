@@ -40,7 +40,8 @@ class CacheSizes:
     replaced: StateLayout
     """States of rows that each run replaces, each with two copies."""
     sources: StateLayout
-    """States of sources: keys and values of cross-attention in every layer."""
+    """States of sources: keys and values of cross-attention in every layer. None in a language
+    model."""
 
     def needed_bytes(
         self, width: int, num_sentences: int, longest_row: int, longest_source: int
@@ -53,11 +54,13 @@ class CacheSizes:
 
 
 def cache_sizes(signature: StepSignature, limits: bundle_pb2.Limits) -> CacheSizes:
-    """Sizes of the caches; raises ValueError for states of one kind with several shapes."""
-    longest_row = limits.max_target_tokens + signature.num_extra_positions
+    """Sizes of the caches; raises ValueError for states that no cache can hold."""
+    longest_row = (limits.max_target_tokens or limits.max_tokens) + signature.num_extra_positions
     growing, replaced = signature.growing_states, signature.replaced_states
     if not growing and not replaced:
         raise ValueError("rows have no states")
+    if any(not state.encoder_output for state in signature.encoded_states):
+        raise ValueError("the encoder initializes neither states of sources nor of rows")
     return CacheSizes(
         _layout("growing states of rows", growing, longest_row),
         _layout("replaced states of rows", [*replaced, *replaced], 1),

@@ -40,11 +40,12 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
         pool: CachePool,
         past: Buffer | None,
         replaced: Buffer | None,
-        cross: Buffer,
+        cross: Buffer | None,
     ) -> None:
         """``past`` and ``replaced`` are buffers in ``pool`` for rows, ``cross`` is for slots.
 
         The model has growing states, replaced states or both; without them the buffer is None.
+        Without ``cross``, encoded sources are the first positions of ``past``.
         """
         self._graph, self._signature, self._width = graph, graph.signature, width
         self.num_step_tokens = self._signature.num_tokens
@@ -57,10 +58,19 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
         rows = [buffer for buffer in (past, replaced) if buffer is not None]
         self._row_buffer = rows[0]
         """Its number of positions is the one that steps are bound to."""
-        self._buffers = WidthBuffers(pool, width, rows, cross)
+        self._buffers = WidthBuffers(pool, width, rows, [] if cross is None else [cross])
         self._shortlists: Shortlists | None = None
         self._bindings: dict[tuple[int, ...], BoundStep | AlternatingStep] = {}
         self._last: BoundStep | AlternatingStep | None = None
+
+    def _fit_source(self, slot: int, num_tokens: int) -> None:
+        """Make room for an encoded source of ``num_tokens`` in a slot."""
+        self._source_lengths[slot] = num_tokens
+        num_positions = 0 if self._cross is not None else num_tokens
+        # Before the first step of the rows, their buffer may move what they hold.
+        self._inputs.lengths[slot * self._width : (slot + 1) * self._width] = num_positions
+        longest_source = int(self._source_lengths[: slot + 1].max())
+        self._buffers.fit_source(slot, num_positions, longest_source)
 
     def keep(self, num_slots: int, longest_row: int) -> None:
         """Keep the first ``num_slots`` slots, whose rows hold at most ``longest_row`` positions."""
@@ -88,7 +98,7 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
             id(session),
             num_slots,
             self._row_buffer.num_positions,
-            self._cross.num_positions,
+            0 if self._cross is None else self._cross.num_positions,
             step_input.num_candidates,
         )
         bound = self._bindings.get(key)
@@ -131,8 +141,9 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
         if self._past is not None:
             past = self._first_entries(self._past, num_rows)
             bound.bind_states(signature.growing_states, past, past)
-        cross = self._first_entries(self._cross, num_slots)
-        bound.bind_states(signature.source_states, cross, cross)
+        if self._cross is not None:
+            cross = self._first_entries(self._cross, num_slots)
+            bound.bind_states(signature.source_states, cross, cross)
         return bound
 
     def _unbind(self) -> None:

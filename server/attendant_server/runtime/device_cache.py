@@ -160,23 +160,35 @@ class DeviceDecoderCache(OnnxDecoderCache[DeviceBuffer]):
             else None
             for layout in (sizes.growing, sizes.replaced)
         )
-        cross = DeviceBuffer(device, pool, sizes.sources, max_slots, 2, self._unbind)
+        cross = None
+        if sizes.sources.num_tensors:
+            cross = DeviceBuffer(device, pool, sizes.sources, max_slots, 2, self._unbind)
         super().__init__(graph, width, inputs, pool, past, replaced, cross)
 
     def load(self, slot: int, source: DeviceEncodedSentence) -> None:
         """Put an encoded source into a slot."""
-        self._source_lengths[slot] = source.num_tokens
-        self._buffers.fit_source(slot, int(self._source_lengths[: slot + 1].max()))
+        self._fit_source(slot, source.num_tokens)
         if self._replaced is not None:
             vectors, rows = self._entries(self._replaced.buffer), self._rows(slot)
             vectors.copy(rows, vectors, rows, 1, num_kept=0)
+        if self._cross is None:
+            self._load_rows(slot, source)
+            return
         cross = self._entries(self._cross)
         # Zeros after the end: masked positions still enter products, with a weight of zero, and
         # zero times a NaN of an earlier source would be NaN.
         cross.copy([slot], source.batch, [source.index], cross.num_positions, source.num_tokens)
 
+    def _load_rows(self, slot: int, source: DeviceEncodedSentence) -> None:
+        """Let the rows of a slot begin with the states of an encoded source."""
+        assert self._past is not None
+        if source.num_tokens:
+            origins = [source.index] * self._width
+            past = self._entries(self._past)
+            past.copy(self._rows(slot), source.batch, origins, source.num_tokens)
+
     def move(self, origin: int, slot: int, num_positions: int) -> None:
-        """Move slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
+        """Move slot ``origin``, whose rows hold ``num_positions``, to ``slot``."""
         rows, origin_rows = self._rows(slot), self._rows(origin)
         if self._past is not None and num_positions:
             past = self._entries(self._past)
@@ -184,9 +196,10 @@ class DeviceDecoderCache(OnnxDecoderCache[DeviceBuffer]):
         if self._replaced is not None:
             vectors = self._entries(self._replaced.buffer)
             vectors.copy(rows, vectors, origin_rows, 1)
-        cross = self._entries(self._cross)
         self._source_lengths[slot] = self._source_lengths[origin]
-        cross.copy([slot], cross, [origin], cross.num_positions)
+        if self._cross is not None:
+            cross = self._entries(self._cross)
+            cross.copy([slot], cross, [origin], cross.num_positions)
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
         """Copy caches between rows, all in one run and from their first position."""

@@ -25,7 +25,10 @@ MAP_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE
 
 @dataclass(frozen=True, slots=True)
 class EncodedSentence:
-    """Cross-attention keys and values of one source, for every decoder layer in turn."""
+    """The states that the encoder gives one source, for every decoder layer in turn.
+
+    These are the keys and values of cross-attention, or of the first positions of its rows.
+    """
 
     keys_values: list[NDArray[np.generic]]  # each (heads, source, head_dim)
     num_tokens: int
@@ -146,27 +149,33 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
             else None
             for layout in (sizes.growing, sizes.replaced)
         )
-        cross = HostBuffer(
-            pool,
-            sizes.sources,
-            max_slots,
-            1 if self._reads_padding else ANY_EXCESS,
-            inputs.source_lengths,
-            has_zeros_behind=self._reads_padding,
-        )
+        cross = None
+        if sizes.sources.num_tensors:
+            cross = HostBuffer(
+                pool,
+                sizes.sources,
+                max_slots,
+                1 if self._reads_padding else ANY_EXCESS,
+                inputs.source_lengths,
+                has_zeros_behind=self._reads_padding,
+            )
         super().__init__(graph, width, inputs, pool, past, replaced, cross)
         if signature.takes_shortlist:
             self._shortlists = Shortlists(max_slots, width, vocab_size)
 
     def load(self, slot: int, source: EncodedSentence) -> None:
         """Put an encoded source into a slot."""
-        self._source_lengths[slot] = source.num_tokens
+        self._fit_source(slot, source.num_tokens)
         if self._shortlists is not None:
             assert source.shortlist is not None
             self._shortlists.load(slot, source.shortlist)
-        self._buffers.fit_source(slot, int(self._source_lengths[: slot + 1].max()))
         if self._replaced is not None:
             self._vectors(self._replaced)[:, self._rows(slot)] = 0
+        if self._cross is None:
+            assert self._past is not None
+            for past, keys_values in zip(self._past.tensors, source.keys_values, strict=True):
+                past[self._rows(slot), :, : source.num_tokens] = keys_values
+            return
         for cross, keys_values in zip(self._cross.tensors, source.keys_values, strict=True):
             cross[slot, :, : source.num_tokens] = keys_values
             if self._reads_padding:
@@ -175,7 +184,7 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
                 cross[slot, :, source.num_tokens :] = 0
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
-        """Move slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
+        """Move slot ``origin``, whose rows hold ``num_positions``, to ``slot``."""
         target, source = self._rows(slot), self._rows(origin)
         if self._past is not None:
             past = self._past.tensors
@@ -188,11 +197,12 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
         self._source_lengths[slot] = self._source_lengths[origin]
         if self._shortlists is not None:
             self._shortlists.move(origin, slot)
-        length = self._cross.num_positions
-        if not self._reads_padding:
-            length = int(self._source_lengths[origin])
-        cross = self._cross.tensors
-        cross[:, slot, :, :length] = cross[:, origin, :, :length]
+        if self._cross is not None:
+            length = self._cross.num_positions
+            if not self._reads_padding:
+                length = int(self._source_lengths[origin])
+            cross = self._cross.tensors
+            cross[:, slot, :, :length] = cross[:, origin, :, :length]
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
         """Copy caches between rows. No row is both read and written."""

@@ -14,9 +14,9 @@ import numpy as np
 from attendant_server.bundles import Bundle
 from attendant_server.engine.encoder_calls import SPARSE_VECTORS
 from attendant_server.reasons import reason_of
+from attendant_server.runtime.decoder_model import OnnxDecoderModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.step_trials import tolerance
-from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 NUM_TEXTS = 4
 """Number of reference texts that are run, in one batch."""
@@ -25,9 +25,7 @@ VECTOR_TOLERANCE = 0.05
 MAX_REFERENCE_BYTES = 64 * 1024 * 1024
 
 
-def check_reference_outputs(
-    bundle: Bundle, model: OnnxTranslationModel | OnnxEmbeddingModel
-) -> None:
+def check_reference_outputs(bundle: Bundle, model: OnnxDecoderModel | OnnxEmbeddingModel) -> None:
     """Raise ValueError if the outputs of the first reference texts are others.
 
     Bundles without reference outputs are not compared.
@@ -42,7 +40,7 @@ def check_reference_outputs(
         reference = json.loads(path.read_bytes())
         texts = [text["token_ids"] for text in reference["texts"][:NUM_TEXTS]]
         stored = reference["outputs"][bundle.precision]
-        if isinstance(model, OnnxTranslationModel):
+        if isinstance(model, OnnxDecoderModel):
             _check_scores(bundle, model, texts, stored)
         else:
             _check_vectors(bundle, model, texts, stored)
@@ -59,9 +57,9 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _check_scores(
-    bundle: Bundle, model: OnnxTranslationModel, texts: list[list[int]], stored: Any
+    bundle: Bundle, model: OnnxDecoderModel, texts: list[list[int]], stored: Any
 ) -> None:
-    """Score the translations of one search. Other checks compare the steps with the scorer."""
+    """Score the results of one search. Other checks compare the steps with the scorer."""
     hypotheses = next(iter(stored.values()))[: len(texts)]
     targets = [hypothesis["token_ids"] for hypothesis in hypotheses]
     scores = model.score(list(zip(texts, targets, strict=True)))

@@ -62,6 +62,11 @@ class StepSignature:
         """States of a source, in the order of their layout in memory."""
         return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_SOURCE]
 
+    @cached_property
+    def encoded_states(self) -> list[bundle_pb2.StateTensor]:
+        """States that outputs of the encoder initialize: of sources, or else the growing ones."""
+        return self.source_states or self.growing_states
+
 
 def choose_steps(
     steps: Sequence[bundle_pb2.StepGraph], uses_shortlists: bool, takes_greedy: bool

@@ -59,7 +59,7 @@ def check_input_devices(
     inputs = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
     devices = {value.name: info.name.lower() for value, info in inputs}
     names = step.inputs
-    for name in (names.tokens, names.past_lengths, names.source_lengths):
+    for name in filter(None, (names.tokens, names.past_lengths, names.source_lengths)):
         if devices[name] != device:
             raise ValueError(f"{step.name} reads {name} from {devices[name]}, not from {device}")
     if devices[names.total_length] == "cuda":
@@ -96,7 +96,8 @@ class BoundStep:
         self._bound: list[TokenBias] = []
         self._read(names.tokens, inputs.tensor(inputs.tokens[:num_rows]))
         self._read(names.past_lengths, inputs.tensor(inputs.lengths[:num_rows]))
-        self._read(names.source_lengths, inputs.tensor(inputs.source_lengths[:num_slots]))
+        if names.source_lengths:
+            self._read(names.source_lengths, inputs.tensor(inputs.source_lengths[:num_slots]))
         self._read(names.total_length, Tensor.of(inputs.total_length))
         if names.total_source_length:
             self._read(names.total_source_length, Tensor.of(inputs.total_source_length))

@@ -12,7 +12,7 @@ from attendant.v1 import bundle_pb2
 from numpy.typing import NDArray
 
 from attendant_server.engine.calls import TokenIds
-from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput, TokenBias
+from attendant_server.engine.models import NO_TOKEN_BIAS, RowStart, StepInput, TokenBias
 from attendant_server.engine.pair_calls import TargetScore
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
@@ -43,13 +43,16 @@ class StepTrial:
 
     sources: Sequence[TokenIds]
     encoded: Sequence[EncodedSentence]
+    starts: Sequence[RowStart]
     score: Callable[[Sequence[tuple[TokenIds, TokenIds]]], Sequence[TargetScore]]
-    """`OnnxTranslationModel.score`."""
+    """`OnnxDecoderModel.score`."""
     cache_sizes: CacheSizes
     vocab_size: int
-    start_token_id: int
     eos_id: int
-    max_target_tokens: int
+    max_row: int
+    """Positions of a row that is as long as the limits allow."""
+    row_limit: str
+    """The field of the manifest that limits rows."""
     tolerance: float
     """Allowed difference of log-probabilities, times the value where that is more than 1."""
 
@@ -69,7 +72,7 @@ class StepTrial:
                 f"trial differs from the scorer's by {differences[token]:.2g}, at most "
                 f"{self.tolerance}; check {ALL_FIELDS if token else FIRST_TOKEN_FIELDS}"
             )
-        with trial_run(name, "limits.max_target_tokens"):
+        with trial_run(name, self.row_limit):
             self._run_last_step(step)
 
     def _differences(self, step: ThreadedStep) -> NDArray[np.float32]:
@@ -89,14 +92,13 @@ class StepTrial:
         cache = self._loaded_cache(step, width)
         rows = np.arange(width * len(self.sources))
         wanted = max(NUM_TOKENS, NUM_RUNS * signature.num_tokens)
-        num_tokens = min(wanted, self.max_target_tokens)
+        first_tokens, first_lengths = self._starts(width)
+        num_tokens = max(1, min(wanted, self.max_row - int(first_lengths.max())))
         added = [1.0 + i for i in range(signature.num_tokens)]  # finds swapped token_biases
         biases = [self._token_bias(len(rows), value) for value in added]
-        tokens = np.full(len(rows), self.start_token_id, dtype=np.int64)
-        token_ids, log_probabilities = [], []
+        tokens, token_ids, log_probabilities = first_tokens, [], []
         for num_past in range(0, num_tokens, signature.num_tokens):
-            lengths = np.full(len(rows), num_past, dtype=np.int32)
-            step_input = StepInput(tokens, lengths, width, biases)
+            step_input = StepInput(tokens, first_lengths + num_past, width, biases)
             found = cache.step_with(step.shared, len(self.sources), step_input)
             ranked = found.log_probabilities if found.scores is None else found.scores
             for i, value in enumerate(added):
@@ -108,17 +110,22 @@ class StepTrial:
         return np.stack(token_ids[kept], axis=1), np.stack(log_probabilities[kept], axis=1)
 
     def _run_last_step(self, step: ThreadedStep) -> None:
-        """Run a step at the last positions of the longest translation."""
+        """Run a step at the last positions of the longest rows."""
         cache, num_rows = self._loaded_cache(step, width=1), len(self.sources)
-        num_tokens = step.signature.num_tokens
-        num_past = (self.max_target_tokens - 1) // num_tokens * num_tokens
+        num_tokens, (tokens, lengths) = step.signature.num_tokens, self._starts(width=1)
+        num_runs_before = np.maximum(self.max_row - 1 - lengths, 0) // num_tokens
         step_input = StepInput(
-            tokens=np.full(num_rows, self.start_token_id, dtype=np.int64),
-            lengths=np.full(num_rows, num_past, dtype=np.int32),
+            tokens=tokens,
+            lengths=(lengths + num_runs_before * num_tokens).astype(np.int32),
             num_candidates=1,
             token_biases=[NO_TOKEN_BIAS] * num_tokens,
         )
         cache.step_with(step.shared, num_rows, step_input)
+
+    def _starts(self, width: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """First input tokens and first lengths of ``width`` rows of each source."""
+        starts = np.repeat(np.array([start[:2] for start in self.starts]), width, axis=0)
+        return starts[:, 0].astype(np.int64), starts[:, 1].astype(np.int32)
 
     def _loaded_cache(self, step: ThreadedStep, width: int) -> HostDecoderCache:
         num_slots = len(self.sources)

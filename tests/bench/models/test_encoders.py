@@ -62,6 +62,7 @@ def test_a_run_folder_is_a_finished_training(
     model, loaded_tokenizer = load_model(tmp_path)
     assert model.architecture == TINY
     assert loaded_tokenizer.encode(TEXTS[0]).tokens[0] == "[CLS]"
+    assert isinstance(model, Encoder)
     assert np.array_equal(model.embedding.weight.detach().numpy(), weights["embedding.weight"])
 
 

@@ -157,7 +157,7 @@ Global___Activation: typing_extensions.TypeAlias = Activation
 @typing.final
 class Architecture(google.protobuf.message.Message):
     """Architecture describes a network as a list of parts. An encoder-decoder model has both stacks; an encoder-only model
-    has no decoder. Widths and counts are at least 1 where a part is present.
+    has no decoder, and a causal language model has no encoder. Widths and counts are at least 1 where a part is present.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -179,7 +179,7 @@ class Architecture(google.protobuf.message.Message):
     """Whether both embeddings are one table of weights; their vocabularies are then the same."""
     @property
     def source_embeddings(self) -> Global___Embeddings:
-        """Embeddings of the tokens that the encoder reads."""
+        """Embeddings of the tokens that the encoder reads. Absent if there is no encoder."""
 
     @property
     def target_embeddings(self) -> Global___Embeddings:
@@ -187,7 +187,9 @@ class Architecture(google.protobuf.message.Message):
 
     @property
     def encoder(self) -> Global___Stack:
-        """Layers that read the source. None for a model of static embeddings: its hidden states are the embeddings."""
+        """Layers that read the source. None for a model of static embeddings: its hidden states are the embeddings. Absent
+        for a causal language model.
+        """
 
     @property
     def decoder(self) -> Global___Stack:
@@ -416,7 +418,7 @@ class LayerGroup(google.protobuf.message.Message):
 
     @property
     def cross_attention(self) -> Global___Attention:
-        """Attention of the decoder to the encoder's output. Absent in an encoder."""
+        """Attention of the decoder to the encoder's output. Absent in an encoder, and if there is no encoder."""
 
     @property
     def feed_forward(self) -> Global___FeedForward:
@@ -473,15 +475,20 @@ class Attention(google.protobuf.message.Message):
     """
     num_key_value_heads: builtins.int
     """Number of heads of keys and values ("grouped-query attention"), a divisor of num_heads. Neighbouring query heads
-    share one of them. 0 means num_heads. For self-attention of an encoder only.
+    share one of them. 0 means num_heads. For self-attention of an encoder, or
+    of a decoder without an encoder, only.
     """
     @property
     def rotary_positions(self) -> Global___RotaryPositions:
-        """Rotary positions of queries and keys. Absent: none. For self-attention of an encoder only."""
+        """Rotary positions of queries and keys. Absent: none. For self-attention of an encoder, or
+        of a decoder without an encoder, only.
+        """
 
     @property
     def query_key_norm(self) -> Global___HeadNorm:
-        """RMS norms of each query and each key, before rotary positions. Absent: none. For self-attention of an encoder only."""
+        """RMS norms of each query and each key, before rotary positions. Absent: none. For self-attention of an encoder, or
+        of a decoder without an encoder, only.
+        """
 
     def __init__(
         self,

@@ -38,6 +38,10 @@ class _ModelKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     """Encoder-decoder translation: TranslationService."""
     MODEL_KIND_EMBEDDING: _ModelKind.ValueType  # 2
     """Encoder with embeddings and an optional masked-language-model head: EmbeddingService."""
+    MODEL_KIND_LANGUAGE_MODEL: _ModelKind.ValueType  # 3
+    """Causal language model: LanguageModelService. Its network is a decoder without an encoder and without
+    cross-attention: architecture.target_embeddings, decoder and head.
+    """
 
 class ModelKind(_ModelKind, metaclass=_ModelKindEnumTypeWrapper):
     """ModelKind is the task of a model. It decides which service the model answers."""
@@ -48,6 +52,10 @@ MODEL_KIND_TRANSLATION: ModelKind.ValueType  # 1
 """Encoder-decoder translation: TranslationService."""
 MODEL_KIND_EMBEDDING: ModelKind.ValueType  # 2
 """Encoder with embeddings and an optional masked-language-model head: EmbeddingService."""
+MODEL_KIND_LANGUAGE_MODEL: ModelKind.ValueType  # 3
+"""Causal language model: LanguageModelService. Its network is a decoder without an encoder and without
+cross-attention: architecture.target_embeddings, decoder and head.
+"""
 Global___ModelKind: typing_extensions.TypeAlias = ModelKind
 
 class _StateOwner:
@@ -492,8 +500,9 @@ class DecodingDefaults(google.protobuf.message.Message):
     FORCES_EOS_AT_LIMIT_FIELD_NUMBER: builtins.int
     EARLY_STOPPING_FIELD_NUMBER: builtins.int
     start_token_id: builtins.int
-    """First input token of the decoder. It is not part of the target. Must be set. For a model that starts from a zero
-    vector, this is a token whose embedding is zero.
+    """Translation: first input token of the decoder. It is not part of the target. Must be set. For a model that starts
+    from a zero vector, this is a token whose embedding is zero. Language model: token before every text (BOS); absent for
+    a model that reads texts without such a token.
     """
     beam_size: builtins.int
     """Default beam size. 0 means 1, greedy search."""
@@ -707,18 +716,22 @@ class PrecisionGraphs(google.protobuf.message.Message):
 
     @property
     def encoder(self) -> Global___Graph:
-        """Translation: the encoder. Maps source tokens to the tensors that the decoder reads."""
+        """Translation: the encoder. Maps source tokens to the tensors that the decoder reads. Language model: the prefill.
+        Maps tokens of prompts to the states of rows that have read them. Its inputs are source, (batch, source), int64, and
+        source_lengths, (batch), int64; source may be empty, (batch, 0). The steps have no states of sources.
+        """
 
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepGraph]:
-        """Translation: the decoder's step graphs, in any order. At least one takes any number of rows per sentence and no
+        """Translation and language models: the decoder's step graphs, in any order. At least one takes any number of rows per sentence and no
         shortlist.
         """
 
     @property
     def scorer(self) -> Global___Graph:
         """Translation: the scorer. Computes log-probabilities of given targets, teacher-forced. Its inputs for encoded
-        sources have the names of the encoder's outputs.
+        sources have the names of the encoder's outputs. Language model: the same, of the tokens target_out (batch, target)
+        after the tokens target_in, without inputs for sources.
         """
 
     @property
@@ -1021,7 +1034,10 @@ class StateTensor(google.protobuf.message.Message):
     update: Global___StateUpdate.ValueType
     """How steps change it."""
     encoder_output: builtins.str
-    """Name of the encoder output that initializes the state. Empty for a state that is initialized with zeros."""
+    """Name of the encoder output that initializes the state. Empty for a state that is initialized with zeros. Of a
+    language model, the prefill initializes the states of rows: a growing state begins with a position for each token of
+    the prompt but the last, which is the input of the first step.
+    """
     reads_padding: builtins.bool
     """Whether steps read the padding after an entry's last position, with a weight of zero. The padding must then hold
     finite numbers.
@@ -1152,7 +1168,7 @@ class Limits(google.protobuf.message.Message):
     max_target_tokens: builtins.int
     """Translation: maximum number of tokens of a target, including the end token."""
     max_tokens: builtins.int
-    """Embedding: maximum number of tokens of a text."""
+    """Embedding: maximum number of tokens of a text. Language model: of a prompt and its continuation together."""
     def __init__(
         self,
         *,

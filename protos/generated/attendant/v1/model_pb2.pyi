@@ -219,6 +219,7 @@ class GetModelResponse(google.protobuf.message.Message):
     REQUEST_LIMITS_FIELD_NUMBER: builtins.int
     TRANSLATION_SIZES_FIELD_NUMBER: builtins.int
     EMBEDDING_SIZES_FIELD_NUMBER: builtins.int
+    LANGUAGE_MODEL_SIZES_FIELD_NUMBER: builtins.int
     DEFAULT_POOLING_FIELD_NUMBER: builtins.int
     DEFAULT_NORMALIZE_FIELD_NUMBER: builtins.int
     LICENSE_FIELD_NUMBER: builtins.int
@@ -318,6 +319,10 @@ class GetModelResponse(google.protobuf.message.Message):
         """Set for an embedding model, with the dimension of the embeddings."""
 
     @property
+    def language_model_sizes(self) -> Global___LanguageModelSizes:
+        """Set for a language model."""
+
+    @property
     def credits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Lines of credit that the licences of the training data ask for."""
 
@@ -370,6 +375,7 @@ class GetModelResponse(google.protobuf.message.Message):
         request_limits: Global___RequestLimits | None = ...,
         translation_sizes: Global___TranslationSizes | None = ...,
         embedding_sizes: Global___EmbeddingSizes | None = ...,
+        language_model_sizes: Global___LanguageModelSizes | None = ...,
         default_pooling: attendant.v1.embedding_pb2.Pooling.ValueType = ...,
         default_normalize: builtins.bool = ...,
         license: builtins.str = ...,
@@ -401,8 +407,8 @@ class GetModelResponse(google.protobuf.message.Message):
         controls: collections.abc.Iterable[Global___ControlInfo] | None = ...,
         glossaries: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_dimensions", b"_default_dimensions", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "default_beam_size", b"default_beam_size", "default_dimensions", b"default_dimensions", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "parity", b"parity", "provenance", b"provenance", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_dimensions", b"_default_dimensions", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "additional_poolings", b"additional_poolings", "aligns_words", b"aligns_words", "available_precisions", b"available_precisions", "controls", b"controls", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_dimensions", b"default_dimensions", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "default_repetition_guard", b"default_repetition_guard", "default_splitting", b"default_splitting", "default_text_normalization", b"default_text_normalization", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "expands_queries", b"expands_queries", "glossaries", b"glossaries", "has_attention", b"has_attention", "labels", b"labels", "license", b"license", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "trained_dimensions", b"trained_dimensions", "translation_sizes", b"translation_sizes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_dimensions", b"_default_dimensions", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "default_beam_size", b"default_beam_size", "default_dimensions", b"default_dimensions", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "embedding_sizes", b"embedding_sizes", "language_model_sizes", b"language_model_sizes", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "parity", b"parity", "provenance", b"provenance", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_dimensions", b"_default_dimensions", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_max_query_tokens", b"_max_query_tokens", "_repetition_penalty", b"_repetition_penalty", "additional_poolings", b"additional_poolings", "aligns_words", b"aligns_words", "available_precisions", b"available_precisions", "controls", b"controls", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_dimensions", b"default_dimensions", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "default_repetition_guard", b"default_repetition_guard", "default_splitting", b"default_splitting", "default_text_normalization", b"default_text_normalization", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "expands_queries", b"expands_queries", "glossaries", b"glossaries", "has_attention", b"has_attention", "labels", b"labels", "language_model_sizes", b"language_model_sizes", "license", b"license", "limits", b"limits", "max_query_tokens", b"max_query_tokens", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "trained_dimensions", b"trained_dimensions", "translation_sizes", b"translation_sizes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_beam_size", b"_default_beam_size"]) -> typing.Literal["default_beam_size"] | None: ...
     @typing.overload
@@ -416,7 +422,7 @@ class GetModelResponse(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["sizes", b"sizes"]) -> typing.Literal["translation_sizes", "embedding_sizes"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["sizes", b"sizes"]) -> typing.Literal["translation_sizes", "embedding_sizes", "language_model_sizes"] | None: ...
 
 Global___GetModelResponse: typing_extensions.TypeAlias = GetModelResponse
 
@@ -672,3 +678,45 @@ class EmbeddingSizes(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_token_dimension", b"_token_dimension"]) -> typing.Literal["token_dimension"] | None: ...
 
 Global___EmbeddingSizes: typing_extensions.TypeAlias = EmbeddingSizes
+
+@typing.final
+class LanguageModelSizes(google.protobuf.message.Message):
+    """LanguageModelSizes is the shape of a causal language model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    D_MODEL_FIELD_NUMBER: builtins.int
+    NUM_HEADS_FIELD_NUMBER: builtins.int
+    NUM_KEY_VALUE_HEADS_FIELD_NUMBER: builtins.int
+    HEAD_DIM_FIELD_NUMBER: builtins.int
+    D_FEED_FORWARD_FIELD_NUMBER: builtins.int
+    NUM_LAYERS_FIELD_NUMBER: builtins.int
+    VOCAB_SIZE_FIELD_NUMBER: builtins.int
+    d_model: builtins.int
+    """Width of the hidden states."""
+    num_heads: builtins.int
+    """Attention heads of every layer."""
+    num_key_value_heads: builtins.int
+    """Heads of keys and values of every layer."""
+    head_dim: builtins.int
+    """Width of one head."""
+    d_feed_forward: builtins.int
+    """Width of the feed-forward layers."""
+    num_layers: builtins.int
+    """Number of layers."""
+    vocab_size: builtins.int
+    """Number of tokens in the vocabulary."""
+    def __init__(
+        self,
+        *,
+        d_model: builtins.int = ...,
+        num_heads: builtins.int = ...,
+        num_key_value_heads: builtins.int = ...,
+        head_dim: builtins.int = ...,
+        d_feed_forward: builtins.int = ...,
+        num_layers: builtins.int = ...,
+        vocab_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["d_feed_forward", b"d_feed_forward", "d_model", b"d_model", "head_dim", b"head_dim", "num_heads", b"num_heads", "num_key_value_heads", b"num_key_value_heads", "num_layers", b"num_layers", "vocab_size", b"vocab_size"]) -> None: ...
+
+Global___LanguageModelSizes: typing_extensions.TypeAlias = LanguageModelSizes

@@ -189,7 +189,7 @@ def _request_limits(kind: ModelKind, limits: RequestLimits) -> model_pb2.Request
     return model_pb2.RequestLimits(
         max_texts=limits.max_texts,
         max_text_characters=limits.max_text_characters,
-        max_beam_size=limits.max_beam_size if kind is ModelKind.TRANSLATION else 0,
+        max_beam_size=limits.max_beam_size if kind.decodes else 0,
         max_top_k=limits.max_top_k if kind is ModelKind.EMBEDDING else 0,
     )
 

@@ -3,7 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from attendant.v1 import attention_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2
+from attendant.v1 import (
+    attention_pb2,
+    embedding_pb2,
+    language_model_pb2,
+    model_pb2,
+    text_pb2,
+    translation_pb2,
+)
 from google.protobuf.message import Message
 
 from attendant_server.application.offset_units import OffsetUnit, TextOffsets
@@ -70,6 +77,15 @@ class OffsetConverter:
             for score, pair in zip(response.scores, pairs, strict=True):
                 sides = {"source_": pair.source, "target_": pair.target, "": pair.target}
                 self._convert(score, sides)
+        return response
+
+    def of_text_scores(
+        self, response: language_model_pb2.ScoreTextResponse, texts: Sequence[str]
+    ) -> language_model_pb2.ScoreTextResponse:
+        """A response with scores of texts, whose tokens are those of the texts."""
+        if self._unit is not OffsetUnit.CODE_POINTS:
+            for score, text in zip(response.scores, texts, strict=True):
+                self._convert(score, {"": text})
         return response
 
     def of_attention(

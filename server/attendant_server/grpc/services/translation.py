@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import TypeAlias
 
 from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
 from attendant_glossaries import GlossaryEntry
@@ -12,7 +11,6 @@ from attendant_server.application.application import Application
 from attendant_server.application.bulk_stream import BulkResult
 from attendant_server.application.glossaries import read_entries
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
-from attendant_server.application.sampling import SamplingOptions
 from attendant_server.application.scoring import PairScore, ScoringAnswer, ScoringRequest
 from attendant_server.application.term_placement import PlacedTerm
 from attendant_server.application.translation import (
@@ -25,10 +23,14 @@ from attendant_server.application.translation_options import DEFAULT_OPTIONS, Tr
 from attendant_server.errors import AttendantError, InvalidRequest
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.services.bulk_messages import bulk_settings, bulk_texts, send
+from attendant_server.grpc.services.decoding_messages import (
+    add_tokens,
+    decoding_fields,
+    fill_answer,
+    finish_reason,
+)
 from attendant_server.grpc.services.messages import fault, given, timings, tokens, truncation
 from attendant_server.grpc.services.offset_units import OffsetConverter
-
-Response: TypeAlias = translation_pb2.TranslateResponse | translation_pb2.StreamTranslateResponse
 
 
 class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
@@ -185,37 +187,12 @@ def _options(
         return DEFAULT_OPTIONS
     options = request.options
     return TranslationOptions(
-        beam_size=given(options, "beam_size"),
-        num_hypotheses=given(options, "num_hypotheses"),
-        length_penalty=given(options, "length_penalty"),
-        max_output_tokens=given(options, "max_output_tokens"),
-        min_output_tokens=given(options, "min_output_tokens"),
-        return_tokens=options.return_tokens,
-        repetition_guard=given(options, "repetition_guard"),
-        no_repeat_ngram_size=given(options, "no_repeat_ngram_size"),
-        suppressed_token_ids=tuple(options.suppressed_token_ids),
-        suppressed_texts=tuple(options.suppressed_texts),
+        **decoding_fields(options),
         allow_unknown=given(options, "allow_unknown"),
         replace_unknown=options.replace_unknown,
-        repetition_penalty=given(options, "repetition_penalty"),
-        patience=given(options, "patience"),
         coverage_penalty=given(options, "coverage_penalty"),
         target_prefix_bias=given(options, "target_prefix_bias"),
-        num_beam_groups=given(options, "num_beam_groups"),
-        diversity_penalty=given(options, "diversity_penalty"),
         return_alternatives=options.return_alternatives,
-        sampling=_sampling(options.sampling) if options.HasField("sampling") else None,
-    )
-
-
-def _sampling(sampling: translation_pb2.Sampling) -> SamplingOptions:
-    return SamplingOptions(
-        temperature=given(sampling, "temperature"),
-        top_k=given(sampling, "top_k"),
-        top_p=given(sampling, "top_p"),
-        min_p=given(sampling, "min_p"),
-        seed=given(sampling, "seed"),
-        first_index=sampling.first_index,
     )
 
 
@@ -228,7 +205,7 @@ def _filled(
     """The response, with the answer in it."""
     for translation in answer.translations:
         _fill_translation(response.translations.add(), translation)
-    _fill_common(response, answer)
+    fill_answer(response, answer)
     return response
 
 
@@ -237,17 +214,8 @@ def _last_response(
 ) -> translation_pb2.StreamTranslateResponse:
     response = translation_pb2.StreamTranslateResponse(delta=delta)
     _fill_translation(response.translation, answer.translations[0])
-    _fill_common(response, answer)
+    fill_answer(response, answer)
     return response
-
-
-def _fill_common(response: Response, answer: TranslationAnswer) -> None:
-    response.model = answer.model
-    response.token_counts.num_input_tokens = answer.num_input_tokens
-    response.token_counts.num_output_tokens = answer.num_output_tokens
-    response.timings.CopyFrom(timings(answer.phases))
-    if answer.seed is not None:
-        response.seed = answer.seed
 
 
 def _fill_translation(
@@ -264,26 +232,15 @@ def _fill_translation(
         message.truncation.CopyFrom(report)
 
 
-def _finish_reason(hypothesis: TranslationHypothesis) -> "translation_pb2.FinishReason.ValueType":
-    if hypothesis.is_loop:
-        return translation_pb2.FINISH_REASON_REPETITION
-    if hypothesis.is_complete:
-        return translation_pb2.FINISH_REASON_STOP
-    return translation_pb2.FINISH_REASON_LENGTH
-
-
 def _add_hypothesis(
     message: translation_pb2.Translation, hypothesis: TranslationHypothesis
 ) -> None:
     added = message.hypotheses.add(
         text=hypothesis.text,
         score=hypothesis.score,
-        finish_reason=_finish_reason(hypothesis),
+        finish_reason=finish_reason(hypothesis),
     )
-    for token_id, text, log_probability in zip(
-        hypothesis.token_ids, hypothesis.token_texts, hypothesis.log_probabilities, strict=True
-    ):
-        added.tokens.add(id=token_id, text=text, log_probability=log_probability)
+    add_tokens(added, hypothesis)
     for sentence in hypothesis.sentences:
         added.sentences.add(
             source_start=sentence.source[0],
