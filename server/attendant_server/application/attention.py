@@ -179,17 +179,21 @@ class AttentionReader:
     ) -> AttentionAnswer:
         size = sum(kind.weights.size for kind in attention.kinds)
         self._limits.check_response("text", WEIGHT_BYTES * size)
-        target_tokens = [] if target is None else target.tokens
-        start_token_id = model.description.start_token_id
-        assert start_token_id is not None, "a rule of manifests"
-        start = model.target_tokenizer.special_tokens([start_token_id])
+        target_tokens: Sequence[Token] = []
+        decoder_tokens: Sequence[Token] = []
+        if target is not None:
+            target_tokens = target.tokens
+            start_token_id = model.description.start_token_id
+            assert start_token_id is not None, "a rule of manifests"
+            start = model.target_tokenizer.special_tokens([start_token_id])
+            decoder_tokens = [*start, *target_tokens[:-1]]
         return AttentionAnswer(
             model=model.description.key,
             attention=attention,
             source_tokens=list(source),
             target="" if target is None else target.text,
             target_tokens=target_tokens,
-            decoder_tokens=[] if target is None else [*start, *target_tokens[:-1]],
+            decoder_tokens=decoder_tokens,
             num_input_tokens=len(source) + len(target_tokens),
             phases=records.current().phases(),
             size=size,
