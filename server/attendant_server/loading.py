@@ -40,7 +40,7 @@ from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.security.bundle_keys import BundleKeys
 from attendant_server.security.watching import FileFault
 from attendant_server.settings import Settings
-from attendant_server.sizing import worker_processors, workers_and_sentences
+from attendant_server.sizing import choose_num_sentences, choose_num_workers, worker_processors
 from attendant_server.system.memory import host_memory
 from attendant_server.system.processors import CAN_PIN, num_processors, processor_ids
 from attendant_server.tokenizer import TextTokenizer
@@ -111,7 +111,7 @@ class ModelLoader:
         self.clock = time.monotonic
         self.num_threads = settings.num_threads or num_processors()
         """Number of threads of all model runs together."""
-        self.num_workers, self._max_sentences = workers_and_sentences(settings, self.num_threads)
+        self.num_workers = choose_num_workers(settings, self.num_threads)
         available = processor_ids() if CAN_PIN else []
         self.worker_processors = worker_processors(settings, self.num_workers, available)
         """One processor per worker to pin it to, or none."""
@@ -184,11 +184,12 @@ class ModelLoader:
         self, bundle: Bundle, model: OnnxDecoderModel
     ) -> tuple[Sequence[Scheduler], int]:
         """The schedulers of a model, and the limit of their caches together."""
-        settings = self._settings
-        max_cache_bytes = self._max_cache_bytes(model)
+        settings, d_model = self._settings, bundle.manifest.architecture.d_model
+        num_sentences = choose_num_sentences(settings, self.num_threads, self.num_workers, d_model)
+        max_cache_bytes = self._max_cache_bytes(model, num_sentences)
         limits = TranslationLimits(
             max_rows=settings.max_rows // self.num_workers,
-            max_sentences=self._max_sentences,
+            max_sentences=num_sentences,
             max_queued_texts=settings.max_queued_texts,
             max_encode_tokens=settings.max_encode_tokens,
             max_cache_bytes=max_cache_bytes // self.num_workers,
@@ -223,8 +224,8 @@ class ModelLoader:
             logger.warning("event=no_shortlists model=%s", bundle.key)
         return model
 
-    def _max_cache_bytes(self, model: OnnxDecoderModel) -> int:
-        """The limit in bytes of one model's caches, over all workers."""
+    def _max_cache_bytes(self, model: OnnxDecoderModel, num_sentences: int) -> int:
+        """The limit in bytes of one model's caches, over all workers of ``num_sentences`` each."""
         settings = self._settings
         # Beams of the longest prompts can take gigabytes, so one row must do for a language model.
         width = 1 if isinstance(model, OnnxLanguageModel) else settings.max_beam_size
@@ -232,7 +233,7 @@ class ModelLoader:
         largest_sentence = model.needed_cache_bytes(width, 1, *longest)
         smallest = self.num_workers * largest_sentence
         if not settings.max_cache_bytes:
-            num_sentences = self.num_workers * self._max_sentences
+            num_sentences *= self.num_workers
             most = most_needed_bytes(model.needed_cache_bytes, settings.max_rows, num_sentences)
             share = CACHES_SHARE_OF_MEMORY * self._memory_bytes() / self.num_decoding
             return int(max(smallest, min(most, share)))

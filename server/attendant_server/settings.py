@@ -188,7 +188,7 @@ class Settings:
     max_sentences: int = _setting(
         0,
         "Texts that a translation or language model decodes concurrently, within `--max-rows`; 0"
-        " for 16 per thread on cpu and for no limit on cuda",
+        " for 16 per thread on cpu, 32 if the model is at least 512 wide, and no limit on cuda",
         min=0,
         max=65536,
     )

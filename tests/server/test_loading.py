@@ -57,7 +57,8 @@ def test_the_limit_of_caches_follows_the_rows_and_the_memory_unless_it_is_set(
     loader = ModelLoader(settings, NoMetrics())
     (bundle,) = read_bundles(settings, settings.models)
     model = loader._translation_model(bundle)
-    assert loader._max_cache_bytes(model) == expected_positions * POSITION_BYTES
+    _, max_cache_bytes = loader._translation_schedulers(bundle, model)
+    assert max_cache_bytes == expected_positions * POSITION_BYTES
 
 
 def test_a_limit_that_refuses_some_searches_is_told_at_the_start(translation_bundle, caplog):
@@ -65,7 +66,7 @@ def test_a_limit_that_refuses_some_searches_is_told_at_the_start(translation_bun
     settings = Settings(bundles=bundles, num_threads=2, max_cache_bytes=1000)
     loader = ModelLoader(settings, NoMetrics())
     (bundle,) = read_bundles(settings, settings.models)
-    loader._max_cache_bytes(loader._translation_model(bundle))
+    loader._translation_schedulers(bundle, loader._translation_model(bundle))
     needed = 2 * LARGEST_SENTENCE * POSITION_BYTES
     assert f"event=caches_refuse_texts max_bytes=1000 needed_bytes={needed}" in caplog.text
 
@@ -88,6 +89,7 @@ def test_models_that_decode_share_the_memory_for_caches(monkeypatch, translation
     (bundle,) = read_bundles(settings, settings.models)
     loader = ModelLoader(settings, NoMetrics())
     model = loader._translation_model(bundle)
-    alone = loader._max_cache_bytes(model)
+    _, alone = loader._translation_schedulers(bundle, model)
     loader.num_decoding = 4
-    assert loader._max_cache_bytes(model) < alone
+    _, shared = loader._translation_schedulers(bundle, model)
+    assert shared < alone

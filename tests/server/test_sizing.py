@@ -1,6 +1,6 @@
 import pytest
 from attendant_server.settings import Settings
-from attendant_server.sizing import worker_processors, workers_and_sentences
+from attendant_server.sizing import choose_num_sentences, choose_num_workers, worker_processors
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,23 @@ from attendant_server.sizing import worker_processors, workers_and_sentences
 def test_workers_and_sentences_follow_the_threads_unless_they_are_set(
     given, num_threads, num_workers, num_sentences
 ):
-    found = workers_and_sentences(Settings(**given), num_threads)
-    assert found == (num_workers, num_sentences)
+    settings = Settings(**given)
+    assert choose_num_workers(settings, num_threads) == num_workers
+    assert choose_num_sentences(settings, num_threads, num_workers, 256) == num_sentences
+
+
+@pytest.mark.parametrize(
+    ("given", "d_model", "num_sentences"),
+    [
+        ({}, 511, 16),
+        ({}, 512, 32),
+        ({"max_sentences": 20}, 1024, 10),
+        ({"max_rows": 40}, 1024, 20),
+        ({"device": "cuda"}, 1024, 64),
+    ],
+)
+def test_a_worker_decodes_more_sentences_of_a_wide_model(given, d_model, num_sentences):
+    assert choose_num_sentences(Settings(**given), 2, 2, d_model) == num_sentences
 
 
 @pytest.mark.parametrize(
