@@ -34,7 +34,11 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def add_run(parser: argparse.ArgumentParser, valid: str | None = TATOEBA_VALID) -> None:
+    """Add the arguments of every training. ``valid`` is the default of ``--valid``.
+
+    Without a default, the validation text is one of a language model and must be given.
+    """
     add_config(parser)
     add_data_dir(parser)
     parser.add_argument(
@@ -67,8 +71,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=RANGES["seed"], default=1, help="seed of all random choices")
     parser.add_argument(
         "--valid",
-        default=TATOEBA_VALID,
-        help="validation pairs, source<TAB>target; for translation, with languages and controls as "
+        default=valid,
+        required=valid is None,
+        help="validation text, of the form of --train"
+        if valid is None
+        else "validation pairs, source<TAB>target; for translation, with languages and controls as "
         "for --train",
     )
     parser.add_argument(
@@ -92,7 +99,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str = "") -> None:
+def add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str = "") -> None:
     """Add the arguments of one `TrainingOptions`; each phase of train-bert has its own set."""
 
     def add(name: str, default: float | None, description: str) -> None:
@@ -117,9 +124,10 @@ def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str =
     add("average-decay", 0.0, average)
 
 
-def _add_sizes(
+def add_sizes(
     parser: argparse.ArgumentParser, vocab_size: int, num_heads: int, head_dim_multiple: int = 1
 ) -> None:
+    """Add the sizes that every network has."""
     parser.add_argument(
         "--vocab-size", type=whole(1), default=vocab_size, help="vocabulary size of a new tokenizer"
     )
@@ -196,7 +204,7 @@ def _add_pairs(parser: argparse.ArgumentParser) -> None:
 
 def add_train_translation(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``train-translation``."""
-    _add_run(parser)
+    add_run(parser)
     _add_pairs(parser)
     parser.add_argument(
         "--swap", action="store_true", help="translate from the second column to the first"
@@ -230,7 +238,7 @@ def add_train_translation(parser: argparse.ArgumentParser) -> None:
         f"that the data lack: {ALL}, or one of these, with their usual probabilities: {usual}; "
         "may be repeated",
     )
-    _add_sizes(parser, vocab_size=8000, num_heads=8, head_dim_multiple=HEAD_DIM_MULTIPLE)
+    add_sizes(parser, vocab_size=8000, num_heads=8, head_dim_multiple=HEAD_DIM_MULTIPLE)
     parser.add_argument(
         "--num-encoder-layers", type=whole(1), default=6, help="layers of the encoder"
     )
@@ -238,7 +246,7 @@ def add_train_translation(parser: argparse.ArgumentParser) -> None:
         "--num-decoder-layers", type=whole(1), default=2, help="layers of the decoder"
     )
     parser.add_argument("--post-norm", action="store_true", help="layer norms after the sublayers")
-    _add_schedule(parser)
+    add_schedule(parser)
     parser.add_argument(
         "--max-batch-tokens", type=whole(1), default=4096, help="padded tokens of a batch, per side"
     )
@@ -252,7 +260,7 @@ def add_train_translation(parser: argparse.ArgumentParser) -> None:
 
 def add_train_bert(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``train-bert``."""
-    _add_run(parser)
+    add_run(parser)
     parser.add_argument(
         "--train", default=TATOEBA_TRAIN, help="training pairs, source<TAB>target, .gz or plain"
     )
@@ -264,13 +272,13 @@ def add_train_bert(parser: argparse.ArgumentParser) -> None:
         "MAX_CHARACTERS limits the sample drawn from it, HELD_OUT is the share of documents for "
         f"validation; may be repeated; default {' '.join(DEFAULT_TEXTS)}",
     )
-    _add_sizes(parser, vocab_size=16_000, num_heads=4)
+    add_sizes(parser, vocab_size=16_000, num_heads=4)
     parser.add_argument("--num-layers", type=whole(1), default=6, help="layers of the encoder")
     parser.add_argument("--pre-norm", action="store_true", help="layer norms before the sublayers")
     parser.add_argument("--max-tokens", type=whole(3), default=64, help="limit of tokens of a text")
-    _add_schedule(parser, "embeddings-", " (phase of token embeddings only; skipped by default)")
-    _add_schedule(parser, "mlm-", " (phase of masked language model only; skipped by default)")
-    _add_schedule(parser, "contrastive-", " (phase of sentence embeddings and masked tokens)")
+    add_schedule(parser, "embeddings-", " (phase of token embeddings only; skipped by default)")
+    add_schedule(parser, "mlm-", " (phase of masked language model only; skipped by default)")
+    add_schedule(parser, "contrastive-", " (phase of sentence embeddings and masked tokens)")
     parser.add_argument(
         "--max-batch-tokens",
         type=whole(1),

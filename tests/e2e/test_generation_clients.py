@@ -7,6 +7,7 @@ import math
 import pytest
 from attendant_client import AsyncClient, Client, InvalidRequestError, Sampling, TextError
 from attendant_client.__main__ import main
+from attendant_client.model_page import model_page
 
 from tests.support.language_models import tiny_tokenizer, write_random_language_model
 from tests.support.serving import running_server
@@ -97,6 +98,7 @@ def test_models_have_their_kind_and_sizes(client):
     [info] = client.models()
     assert info.kind == "language_model"
     model = client.model()
+    assert "language_model\n" in model_page(model)
     assert model.sizes["num_key_value_heads"] == 2
     assert model.limits.max_tokens
 

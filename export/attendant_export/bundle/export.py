@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from attendant.v1.bundle_pb2 import (
+    MODEL_KIND_LANGUAGE_MODEL,
     MODEL_KIND_TRANSLATION,
     Manifest,
     PrecisionGraphs,
@@ -31,8 +32,10 @@ from attendant_export.bundle.model_card import write_model_card
 from attendant_export.bundle.parameters import fitting_parameters
 from attendant_export.bundle.scratch import scratch_folder
 from attendant_export.bundle.weights import read_weights
+from attendant_export.data.bad_lines import BadLines
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.text_choice import NO_CHOICE, ChosenFile, TextChoice
+from attendant_export.data.text_files import numbered_lines
 from attendant_export.progress import progress
 from attendant_export.runs import checkpoint
 from attendant_export.runs.records import RunRecord, read_run_record
@@ -151,8 +154,12 @@ def new_bundle(bundles_dir: Path, name: str, version: str) -> Iterator[tuple[Pat
 def _new_draft(
     kind: ModelKind, run_dir: Path, folder: Path, scratch: Path, options: ExportOptions
 ) -> Draft:
-    swap = options.swap
-    valid = Corpus(options.valid_pairs, swap, MAX_PARITY_SENTENCES, options.valid_choice)
+    swap, is_text = options.swap, kind.value == MODEL_KIND_LANGUAGE_MODEL
+    valid = None
+    if not is_text:
+        valid = Corpus(options.valid_pairs, swap, MAX_PARITY_SENTENCES, options.valid_choice)
+    elif options.test_pairs:
+        raise ValueError("--test is for translation and embedding models")
     facts = read_facts(run_dir) or Manifest()
     stated = options.max_tokens or read_run_record(run_dir).max_tokens
     return Draft(
@@ -160,13 +167,21 @@ def _new_draft(
         scratch=scratch,
         manifest=_new_manifest(kind, run_dir, options),
         precisions=options.precisions,
-        texts=valid.sources,
+        texts=_lines(options.valid_pairs) if valid is None else valid.sources,
         valid=valid,
         tests=[Corpus(path, swap, choice=choice) for path, choice in options.test_pairs],
         max_tokens=stated or facts.limits.max_source_tokens or MAX_TOKENS,
         shortlist_pairs=options.shortlist_pairs,
         swap=swap,
     )
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank. Raises ValueError that lists bad lines."""
+    bad_lines = BadLines()
+    lines = [line for _, line in numbered_lines(path, bad_lines) if line.strip()]
+    bad_lines.refuse()
+    return lines
 
 
 def write_model(

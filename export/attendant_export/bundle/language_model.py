@@ -76,6 +76,7 @@ class LanguageModelExport:
         draft.add_tokenizer(tokenizer)
         texts = list(draft.reference_texts(tokenizer, self._max_tokens - 1).items())
         self._texts = dict(texts[:: -(-len(texts) // NUM_PROMPTS)])
+        self._smoothing_texts = [ids for _, ids in texts]
         prompts = list(self._texts.values())
         limits = [min(NUM_CONTINUED, self._max_tokens - len(ids)) for ids in prompts]
         self._sample = SampleSentences(prompts, limits)
@@ -91,7 +92,8 @@ class LanguageModelExport:
         penalizes_repetition = bool(self._draft.manifest.decoding.repetition_penalty)
         folder = self._draft.folder_of(precision)
         return write_language_model_graphs(
-            *(self._model, precision, folder, self._max_tokens, penalizes_repetition)
+            *(self._model, precision, folder, self._max_tokens, penalizes_repetition),
+            texts=self._smoothing_texts,
         )
 
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:

@@ -63,7 +63,8 @@ SIZES = (
 """The options that describe the network of a translation model."""
 
 
-def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOptions:
+def training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOptions:
+    """The options of a training, or of the phase whose options begin with ``prefix``."""
     names = (
         "max_minutes",
         "max_epochs",
@@ -85,11 +86,11 @@ def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOpt
 def _optional_phase(args: argparse.Namespace, prefix: str) -> TrainingOptions | None:
     """The options of a phase that runs only if one of its limits is given, else None."""
     limits = [getattr(args, f"{prefix}max_{unit}") for unit in ("minutes", "epochs", "steps")]
-    return None if limits == [None] * 3 else _training_options(args, prefix)
+    return None if limits == [None] * 3 else training_options(args, prefix)
 
 
 @contextmanager
-def _recorded(
+def recorded(
     args: argparse.Namespace, recipe: str, max_tokens: int | None = None
 ) -> Iterator[ProcessGroup]:
     """Join the processes of a training, each with the wanted number of threads.
@@ -133,7 +134,7 @@ def _record(
 
 
 @contextmanager
-def _naming_widths(args: argparse.Namespace) -> Iterator[None]:
+def naming_widths(args: argparse.Namespace) -> Iterator[None]:
     """Add the options that determine the width of heads to the error for a bad width."""
     try:
         yield
@@ -170,7 +171,7 @@ def _translation_network(args: argparse.Namespace) -> Architecture:
     have_defaults = all(getattr(args, name) == args.parser.get_default(name) for name in SIZES)
     if args.init_from is not None and have_defaults:
         return start_architecture(args.init_from)
-    with _naming_widths(args):
+    with naming_widths(args):
         architecture = transformer(
             vocab_size=args.vocab_size,
             d_model=args.d_model,
@@ -189,7 +190,7 @@ def run_train_translation(args: argparse.Namespace) -> None:
     """Train a translation model, or resume its training."""
     architecture = _translation_network(args)
     data = _translation_data(args, separate_vocabularies=not architecture.shares_embeddings)
-    options = _training_options(args)
+    options = training_options(args)
     has_new_tokenizer = args.init_from is None or args.new_tokenizer
     if args.tokenizer != BPE and not has_new_tokenizer:
         raise ValueError(
@@ -199,7 +200,7 @@ def run_train_translation(args: argparse.Namespace) -> None:
     recipe = translation_recipe(
         *(architecture, args.dropout, data, options, args.label_smoothing), has_new_tokenizer
     )
-    with _recorded(args, recipe) as processes:
+    with recorded(args, recipe) as processes:
         progress = train_translation(
             architecture,
             data,
@@ -221,7 +222,7 @@ def run_train_translation(args: argparse.Namespace) -> None:
 
 def run_train_bert(args: argparse.Namespace) -> None:
     """Train an embedding model, or resume its training."""
-    with _naming_widths(args):
+    with naming_widths(args):
         architecture = bert(
             vocab_size=args.vocab_size,
             d_model=args.d_model,
@@ -242,7 +243,7 @@ def run_train_bert(args: argparse.Namespace) -> None:
     )
     mlm = MlmOptions(_optional_phase(args, "mlm_"), args.max_batch_tokens, args.mask_ratio)
     contrastive = ContrastiveOptions(
-        _training_options(args, "contrastive_"),
+        training_options(args, "contrastive_"),
         args.max_pairs,
         args.temperature,
         mlm_weight=args.mlm_weight,
@@ -287,7 +288,7 @@ def _train_bert(
     distillation: DistillationOptions | None,
     recipe: str,
 ) -> None:
-    with _recorded(args, recipe, args.max_tokens) as processes:
+    with recorded(args, recipe, args.max_tokens) as processes:
         progress = train_bert(
             architecture,
             data,

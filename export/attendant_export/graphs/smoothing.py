@@ -1,9 +1,12 @@
-"""Smoothing of the inputs of int8 products: "SmoothQuant" (Xiao et al., 2022), for encoders.
+"""Smoothing of the inputs of int8 products: "SmoothQuant" (Xiao et al., 2022).
+
+For encoders and causal language models.
 
 A few channels after a layer norm can be many times larger than the others. A row has one scale, so
 they leave few levels to the other channels. Smoothing multiplies each channel by a factor before
 quantization, and divides the column of the weight by it. The product stays the same. Only the
-layers that read the output of a norm are smoothed.
+layers that read the output of a norm are smoothed and, in language models, those that read the
+inner values of feed-forward networks, whose channels differ as much.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 from attendant_export.graphs.builder import Array
 from attendant_export.graphs.quantization import SMOOTHING
+from attendant_export.models.causal_language_model import CausalLanguageModel
 from attendant_export.models.encoder import Encoder
 
 STRENGTH = 0.6
@@ -23,12 +27,16 @@ SMALLEST_RANGE = 1e-2
 in all texts may be loud in another one."""
 AFTER_NORMS = ("query_key_value", "feed_forward.0")
 """Ends of the names of linear layers that read the output of a norm."""
+AFTER_FEED_FORWARD = "feed_forward.2"
+"""End of the names of linear layers that read the inner values of a feed-forward network."""
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...]], None]
 
 
 @torch.inference_mode()
-def input_ranges(model: Encoder, texts: Iterable[list[int]]) -> dict[str, Array]:
+def input_ranges(
+    model: Encoder | CausalLanguageModel, texts: Iterable[list[int]]
+) -> dict[str, Array]:
     """The largest absolute value of each input channel of the layers to smooth, by name.
 
     ``texts`` are token ids.
@@ -42,10 +50,13 @@ def input_ranges(model: Encoder, texts: Iterable[list[int]]) -> dict[str, Array]
 
         return hook
 
+    is_encoder = isinstance(model, Encoder)
+    stack: nn.Module = model.encoder if isinstance(model, Encoder) else model.decoder
+    ends = AFTER_NORMS if is_encoder else (*AFTER_NORMS, AFTER_FEED_FORWARD)
     handles = [
-        module.register_forward_pre_hook(watch(f"encoder.{name}"))
-        for name, module in model.encoder.named_modules()
-        if isinstance(module, nn.Linear) and name.endswith(AFTER_NORMS)
+        module.register_forward_pre_hook(watch(f"{'encoder' if is_encoder else 'decoder'}.{name}"))
+        for name, module in stack.named_modules()
+        if isinstance(module, nn.Linear) and name.endswith(ends)
     ]
     try:
         for token_ids in texts:

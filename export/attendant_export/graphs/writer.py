@@ -79,14 +79,18 @@ def write_language_model_graphs(
     folder: Path,
     max_positions: int | None = None,
     penalizes_repetition: bool = False,
+    texts: Iterable[list[int]] = (),
 ) -> PrecisionGraphs:
     """Write the prefill, the steps and the scorer of a causal language model.
 
-    The parameters are those of `write_translation_graphs`.
+    ``texts`` are token ids by which the inputs of int8 products are smoothed. The other parameters
+    are those of `write_translation_graphs`.
     """
     builders = _language_model_builders(model.architecture, penalizes_repetition)
+    ranges = input_ranges(model, texts) if precision == "int8" else {}
+    smoothing = partial(smoothing_factors, ranges)
     return _write_model(
-        model, model.architecture, builders, precision, folder, max_positions, lambda _: {}
+        model, model.architecture, builders, precision, folder, max_positions, smoothing
     )
 
 

@@ -138,7 +138,8 @@ def with_vocab_size(
     """The same network with another vocabulary size; by default, both sides have the same."""
     changed = Architecture()
     changed.CopyFrom(architecture)
-    changed.source_embeddings.vocab_size = vocab_size
+    if changed.HasField("source_embeddings"):
+        changed.source_embeddings.vocab_size = vocab_size
     if changed.HasField("target_embeddings"):
         changed.target_embeddings.vocab_size = target_vocab_size or vocab_size
     return changed

@@ -6,6 +6,7 @@ import torch
 from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, Architecture
 
 from attendant_export.data.bert_text import BertData
+from attendant_export.data.language_text import LanguageData
 from attendant_export.data.pair_filters import COPIES, DUPLICATES, LANGUAGES, RATIO
 from attendant_export.data.tokenizer import KINDS
 from attendant_export.data.translation_data import TranslationData
@@ -111,6 +112,19 @@ def _describe_metric(data: TranslationData) -> str:
     if data.augmentation:
         return "mean of greedy BLEU and greedy BLEU without capitals and final punctuation"
     return "greedy BLEU"
+
+
+def language_model_recipe(
+    architecture: Architecture, dropout: float, data: LanguageData, options: TrainingOptions
+) -> str:
+    """How a language model is trained, for the manifest and the model card."""
+    group = architecture.decoder.groups[0]
+    return (
+        f"Causal language model of {group.num_layers} layers, dropout {dropout:g}, on sequences of "
+        f"{data.max_tokens} tokens cut from the training text. {describe_schedule(options)}; "
+        f"batches of {data.max_batch_tokens:,} tokens. The checkpoint with the lowest perplexity "
+        f"on {data.valid.name}, measured every {options.validate_every_steps:,} steps."
+    )
 
 
 def bert_recipe(

@@ -60,7 +60,7 @@ def start_architecture(folder: Path) -> Architecture:
     else:
         architecture = read_config(folder).architecture
     if not architecture.HasField("decoder"):
-        raise ValueError(f"--init-from {folder}: is not a translation model")
+        raise ValueError(f"--init-from {folder}: is an embedding model, without a decoder")
     return architecture
 
 

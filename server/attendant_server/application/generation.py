@@ -33,7 +33,13 @@ from attendant_server.application.tokenization import (
 )
 from attendant_server.application.tokenization_options import TokenizationOptions, TruncationReport
 from attendant_server.application.validation import TOKEN_BYTES, TOKEN_TEXT_BYTES, RequestLimits
-from attendant_server.engine.calls import Hypothesis, SearchOptions, SearchTooLarge, TranslateCall
+from attendant_server.engine.calls import (
+    Hypothesis,
+    SearchOptions,
+    SearchTooLarge,
+    Stops,
+    TranslateCall,
+)
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenized_text import TokenizedText
 
@@ -123,6 +129,12 @@ class _Plan(NamedTuple):
         """The seed of each sample of each good prompt; none without sampling."""
         return list(seeds_of(self.seed, self.places, _num_searched(prompts), self.num_samples))
 
+    def stops(self, prompts: Sequence[TokenizedOrError]) -> list[Stops | None]:
+        """What ends the continuations of each good prompt; none without stop texts."""
+        if not self.stop_texts.num_bytes:
+            return []
+        return [self.writer(prompt).stops for prompt in good(prompts)]
+
     def writer(self, prompt: TokenizedText) -> ContinuationWriter:
         """Writes the continuations of a prompt."""
         return ContinuationWriter(self.model.target_tokenizer, prompt.token_ids, self.stop_texts)
@@ -153,7 +165,7 @@ class Generator:
                     *(plan.options, deadline, len(prompts)),
                     num_samples=plan.num_samples,
                     seeds=plan.seeds(prompts),
-                    stops=[plan.writer(prompt).stops for prompt in good(prompts)],
+                    stops=plan.stops(prompts),
                 )
                 break
             except SearchTooLarge as error:
