@@ -5,8 +5,8 @@ For encoders and causal language models.
 A few channels after a layer norm can be many times larger than the others. A row has one scale, so
 they leave few levels to the other channels. Smoothing multiplies each channel by a factor before
 quantization, and divides the column of the weight by it. The product stays the same. Only the
-layers that read the output of a norm are smoothed and, in language models, those that read the
-inner values of feed-forward networks, whose channels differ as much.
+layers that read the output of a norm are smoothed. In language models, all linear layers of the
+decoder are, since their other inputs have channels that differ as much.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -27,8 +27,8 @@ SMALLEST_RANGE = 1e-2
 in all texts may be loud in another one."""
 AFTER_NORMS = ("query_key_value", "feed_forward.0")
 """Ends of the names of linear layers that read the output of a norm."""
-AFTER_FEED_FORWARD = "feed_forward.2"
-"""End of the names of linear layers that read the inner values of a feed-forward network."""
+OTHERS = ("self_attention.output", "feed_forward.2")
+"""Ends of the names of the other linear layers."""
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...]], None]
 
@@ -52,7 +52,7 @@ def input_ranges(
 
     is_encoder = isinstance(model, Encoder)
     stack: nn.Module = model.encoder if isinstance(model, Encoder) else model.decoder
-    ends = AFTER_NORMS if is_encoder else (*AFTER_NORMS, AFTER_FEED_FORWARD)
+    ends = AFTER_NORMS if is_encoder else (*AFTER_NORMS, *OTHERS)
     handles = [
         module.register_forward_pre_hook(watch(f"{'encoder' if is_encoder else 'decoder'}.{name}"))
         for name, module in stack.named_modules()
