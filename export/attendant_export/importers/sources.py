@@ -6,6 +6,7 @@ from pathlib import Path
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.firefox import PREFIX, open_firefox
 from attendant_export.importers.opennmt_py_file import SUFFIX
+from attendant_export.importers.word_vectors import WordVectorFile
 
 HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 """``OWNER/NAME``, or the name alone of an old model, such as ``bert-base-uncased``."""
@@ -14,19 +15,21 @@ HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or, if there is no such folder, of a model of Firefox or the hub.
 
-    A ``.pt`` file is read as it is, with the tokenizer in its folder.
+    A ``.pt`` file is read as it is, with the tokenizer in its folder. Other files have word vectors.
 
     Raises CheckpointError, and ValueError for a revision of a folder.
     """
     path = Path(source)
     if path.is_dir():
-        return _folder(path, revision)
+        return _local(Checkpoint(path), revision)
     if source.startswith(PREFIX):
         return open_firefox(source, revision)
     if path.suffix == SUFFIX and path.is_file():
-        return _folder(path.absolute().parent, revision, path.name)
+        return _local(Checkpoint(path.absolute().parent, file=path.name), revision)
+    if path.is_file():
+        return _local(WordVectorFile(path), revision)
     if path.exists():
-        raise CheckpointError(f"{source} is not a folder")
+        raise CheckpointError(f"{source} is neither a folder nor a file")
     if HUB_NAME.fullmatch(source):
         return _hub_model(source, revision)
     raise CheckpointError(
@@ -35,10 +38,9 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     )
 
 
-def _folder(path: Path, revision: str | None, file: str = "") -> Checkpoint:
-    checkpoint = Checkpoint(path, file=file)
+def _local(checkpoint: Checkpoint, revision: str | None) -> Checkpoint:
     if revision is not None:
-        kind = "file" if file else "folder"
+        kind = "file" if checkpoint.file else "folder"
         raise ValueError(
             f"--revision is for models on the hub, but {checkpoint.location} is a {kind}"
         )
