@@ -15,7 +15,8 @@ HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or, if there is no such folder, of a model of Firefox or the hub.
 
-    A ``.pt`` file is read as it is, with the tokenizer in its folder. Other files have word vectors.
+    A ``.pt`` file is read as it is, with the tokenizer in its folder. Other files are read as
+    word vectors.
 
     Raises CheckpointError, and ValueError for a revision of a folder.
     """

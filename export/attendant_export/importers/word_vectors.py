@@ -6,8 +6,7 @@ of it.
 
 import logging
 import re
-from collections.abc import Collection, Iterable
-from itertools import batched
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -31,6 +30,7 @@ JOINED = re.compile(r"(?<=\w)[^\w\s](?=\w)")
 MIN_JOINED = 1e-3
 """Share of words with a character in them from which on texts are not split at this character."""
 BATCH = 10_000
+"""Words that are encoded together."""
 
 
 class WordVectorFile(Checkpoint):
@@ -66,7 +66,7 @@ def read_word_vectors(checkpoint: WordVectorFile, max_words: int | None) -> Impo
     path = checkpoint.path(checkpoint.file)
     table = read_word_table(path, max_words)
     tokenizer = word_tokenizer(table.ids)
-    if num_lost := sum(_is_lost(tokenizer, table.ids)):
+    if num_lost := _num_lost(tokenizer, table.ids):
         logger.warning(
             "%s: %d of %d words are never found in texts, which are split within them",
             *(path, num_lost, len(table.ids) - 1),
@@ -121,8 +121,14 @@ def _joiners(words: Collection[str]) -> set[str]:
     return {joiner for joiner, count in counts.items() if count >= MIN_JOINED * len(words)}
 
 
-def _is_lost(tokenizer: Tokenizer, ids: dict[str, int]) -> Iterable[bool]:
-    """Whether a text that is only this word has other tokens, for each word."""
-    for words in batched((word for word in ids if word != UNKNOWN), BATCH, strict=False):
-        for word, encoding in zip(words, tokenizer.encode_batch(words), strict=True):
-            yield encoding.ids != [ids[word]]
+def _num_lost(tokenizer: Tokenizer, ids: dict[str, int]) -> int:
+    """The number of words that are not a token of their own even if the text has no others."""
+    words = [word for word in ids if word != UNKNOWN]
+    num_lost = 0
+    for first in range(0, len(words), BATCH):
+        batch = words[first : first + BATCH]
+        encodings = tokenizer.encode_batch(batch)
+        num_lost += sum(
+            encoding.ids != [ids[word]] for word, encoding in zip(batch, encodings, strict=True)
+        )
+    return num_lost
