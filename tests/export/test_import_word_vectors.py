@@ -88,7 +88,8 @@ def test_the_vector_of_a_text_is_the_mean_of_its_known_words(tmp_path):
             "Don't can't it's",
             ["do", "n't", "ca", "n't", "it", "'s"],
         ),
-        (["don't", "it's"], "don't it's", ["don't", "it's"]),
+        (["don't", "it's"], "don't it\u2019s", ["don't", "it's"]),
+        (["don't", "it\u2019s"], "don't it\u2019s", ["don't", "it\u2019s"]),
         (["new", "york", "new_york"], "new york new_york", ["new", "york", "new_york"]),
         (["3.5", "."], "3.5.", ["3.5", "."]),
         (["हिन्दी", "é"], "हिन्दी é", ["हिन्दी", "é"]),
@@ -218,3 +219,10 @@ def test_reading_takes_little_memory_beyond_the_vectors(write, tmp_path):
         tracemalloc.stop()
     # Apart from the beginning of the file, by which its form is recognized.
     assert peak - 2.5 * (1 << 20) < 1.5 * table.vectors.nbytes
+
+
+def test_the_first_words_of_a_long_file_without_a_first_line_are_no_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr("attendant_export.importers.word_vector_files.CHUNK", 6)
+    path = written(tmp_path / "vectors", b"a 1 2\nb 3 4\nc 5 6\n")
+    for number in (1, 2, 3, 4):
+        assert len(read_word_table(path, number).ids) == min(number, 3) + 1

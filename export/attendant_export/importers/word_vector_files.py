@@ -114,7 +114,7 @@ def read_word_table(path: Path, max_words: int | None = None) -> WordTable:
             read = _binary_words if layout.is_binary else _text_words
             for place, word, vector in read(path, file, layout, wanted):
                 table.add(place, word, vector)
-            if wanted == count:
+            if wanted == layout.count:
                 _check_end(path, file, layout)
     if len(table.ids) == 1:
         raise CheckpointError(f"{path} has no words that texts can have")
@@ -198,7 +198,7 @@ def _check_size(
 
 
 def _count_lines(path: Path, most: int | None) -> int:
-    """The number of lines; counting ends soon after ``most``."""
+    """The number of lines, or one that is not below ``most``."""
     count, last = 0, b"\n"
     with _open(path) as file:
         while (most is None or count < most) and (chunk := file.read(CHUNK)):

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 FAMILY = "word-vectors"
 SUFFIX = re.compile(r"(\.txt|\.vec|\.bin)?(\.gz)?$")
 """What is left out of the name of a file, for the name of the model."""
+APOSTROPHE, TYPOGRAPHIC = "'", "\u2019"
 NEGATION, CLITICS = "n't", ("'s", "'re", "'ve", "'ll", "'d", "'m")
 """Ends of English words that the Penn Treebank, and so GloVe, has as words of their own."""
 JOINED = re.compile(r"(?<=\w)[^\w\s](?=\w)")
@@ -81,11 +82,16 @@ def read_word_vectors(checkpoint: WordVectorFile, max_words: int | None) -> Impo
 def word_tokenizer(ids: dict[str, int]) -> Tokenizer:
     """A tokenizer of whole words, with the ids of words and of `UNKNOWN`.
 
-    Texts are lower-cased if no word has a letter that is not.
+    Texts are lower-cased if no word has a letter that is not, and typographic apostrophes become
+    ASCII ones if no word has a typographic one.
     """
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    steps: list[normalizers.Normalizer] = []
     if all(word == word.lower() for word in ids if word != UNKNOWN):
-        tokenizer.normalizer = normalizers.Lowercase()
+        steps.append(normalizers.Lowercase())
+    if not any(TYPOGRAPHIC in word for word in ids):
+        steps.append(normalizers.Replace(TYPOGRAPHIC, APOSTROPHE))
+    tokenizer.normalizer = normalizers.Sequence(steps)
     pattern = Regex(word_pattern(ids))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, "removed", invert=True)
     return tokenizer
@@ -106,7 +112,7 @@ def word_pattern(words: Collection[str]) -> str:
     if clitics:
         alternatives.append(rf"(?:{'|'.join(clitics)})\b")
     if clitics or NEGATION in words:
-        joiners.discard("'")
+        joiners.discard(APOSTROPHE)
     joined = "|".join(re.escape(joiner) for joiner in sorted(joiners))
     alternatives += [rf"\w+(?:(?:{joined})\w+)*" if joined else r"\w+", r"[^\w\s]"]
     return "|".join(alternatives)
