@@ -18,6 +18,7 @@ from attendant_export.verify.original import OriginalError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.static_checkpoints import words, write_model2vec
 from tests.support.word_vector_files import (
     drawn_vectors,
     forms_of,
@@ -187,6 +188,8 @@ def test_options_that_do_not_fit_are_refused(tmp_path, refusal):
     assert "--revision is for models on the hub" in refusal(*licensed, "--revision", "x")
     assert "--without-head is for embedding models" in refusal(*licensed, "--without-head")
     assert "--tokenizer is for models of CT" in refusal(*licensed, "--tokenizer", "whitespace")
+    folder = write_model2vec(tmp_path / "source", words())
+    assert "--max-words is for files of word vectors" in refusal(folder, "--max-words", "9")
 
 
 def test_a_file_is_written_as_a_bundle_without_the_other_files_of_its_folder(tmp_path):
