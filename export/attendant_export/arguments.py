@@ -278,7 +278,8 @@ def _add_glossary(parser: argparse.ArgumentParser) -> None:
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
-        help="folder of the checkpoint, as model hubs lay it out, or the name of a model on the "
+        help="folder of the checkpoint, as model hubs lay it out, or a file of word vectors "
+        "(word2vec, GloVe, .vec of fastText, also .gz), or the name of a model on the "
         "Hugging Face Hub, such as Helsinki-NLP/opus-mt-en-de, whose files are downloaded to the "
         "cache of huggingface_hub (HF_HOME, HF_TOKEN and its other variables apply), or the "
         "languages of a model of Firefox Translations, such as firefox:en-de, whose files are "
@@ -324,6 +325,11 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="import the embedding part of a model for classification or another task, without its "
         "head",
+    )
+    parser.add_argument(
+        "--max-words",
+        type=int,
+        help="number of words to import of a file of word vectors, its first ones; default: all",
     )
     parser.add_argument(
         "--tokenizer",

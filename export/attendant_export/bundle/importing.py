@@ -95,6 +95,8 @@ class ImportOptions:
     """Glossaries that the bundle of a translation model holds."""
     without_head: bool = False
     """Whether to import the embedding part of a model for classification."""
+    max_words: int | None = None
+    """Number of words of a file of word vectors, its first ones. None: all."""
 
 
 def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions) -> Path:
@@ -115,7 +117,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         raise CheckpointError(
             f"{checkpoint.title}: no card states the licence of the weights: give --license"
         )
-    imported = read_model(checkpoint, options.tokenizer, options.without_head)
+    imported = read_model(checkpoint, options.tokenizer, options.without_head, options.max_words)
     checkpoint.release_weights()
     languages = _languages(imported, checkpoint, card, options)
     controls = _controls(imported, options)

@@ -45,6 +45,7 @@ from attendant_export.importers.sentence_transformers import (
 )
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.static_embedding import is_model2vec, is_static
+from attendant_export.importers.word_vectors import WordVectorFile
 from attendant_export.models.text_vectors import POOLINGS
 from attendant_export.verify import ctranslate2_original, original, static_original
 from attendant_export.verify.classification import (
@@ -83,6 +84,8 @@ from attendant_export.verify.token_vectors import compare_token_vectors, read_te
 def is_original_installed(checkpoint: Path) -> bool:
     """Whether there is an implementation to compare a checkpoint's model with."""
     files = open_checkpoint(str(checkpoint))
+    if isinstance(files, WordVectorFile):
+        return False
     if is_opennmt_py(files) or is_ctranslate2(files):
         return ctranslate2_original.is_installed()
     if is_static(files):
@@ -111,9 +114,12 @@ def compare_model(
         return _compare_translation(checkpoint, manifest, outputs, folders)
     if manifest.kind == MODEL_KIND_LANGUAGE_MODEL:
         return _compare_language_model(checkpoint, manifest, outputs, folders)
+    files = open_checkpoint(str(checkpoint))
+    if isinstance(files, WordVectorFile):
+        raise OriginalError("files of word vectors have no implementation to compare with")
     encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
     texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
-    if is_static(files := open_checkpoint(str(checkpoint))):
+    if is_static(files):
         kind = _static_original(files)
         is_normalized = kind is SentenceTransformersOriginal and manifest.embedding.normalize
         return compare_static(kind(checkpoint), texts, encoders, is_normalized)

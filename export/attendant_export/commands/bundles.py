@@ -84,6 +84,7 @@ def run_import(args: argparse.Namespace) -> None:
         controls=tuple(map(read_control, args.control)),
         glossaries=read_glossaries(args.glossary),
         without_head=args.without_head,
+        max_words=args.max_words,
     )
     print(import_bundle(args.source, args.bundles_dir, options))
 

@@ -39,6 +39,7 @@ from attendant_export.importers.static_embedding import is_static, read_static
 from attendant_export.importers.t5 import read_t5
 from attendant_export.importers.t5_encoder import is_t5_encoder, read_t5_encoder
 from attendant_export.importers.task_heads import leave_out_task_head
+from attendant_export.importers.word_vectors import WordVectorFile, read_word_vectors
 
 Imported = ImportedEncoder | ImportedTranslator | ImportedLanguageModel
 
@@ -82,20 +83,26 @@ ENCODERS = (
 
 
 def read_model(
-    checkpoint: Checkpoint, tokenizer: str | None = None, without_head: bool = False
+    checkpoint: Checkpoint,
+    tokenizer: str | None = None,
+    without_head: bool = False,
+    max_words: int | None = None,
 ) -> Imported:
     """The model of a checkpoint. Raises CheckpointError for another family, naming those known.
 
     ``tokenizer`` chooses that of a model of CTranslate2 or OpenNMT-py; ``without_head`` imports the
-    embedding part of a model for a task. Raises ValueError if one of them is given for
-    another checkpoint.
+    embedding part of a model for a task; ``max_words`` imports the first word vectors of a file.
+    Raises ValueError if one of them is given for another checkpoint.
     """
+    is_words = isinstance(checkpoint, WordVectorFile)
+    if max_words is not None and not is_words:
+        raise ValueError("--max-words is for files of word vectors")
     if is_gguf(checkpoint):
         _refuse_options(tokenizer, without_head)
         return read_gguf(checkpoint)
-    is_opennmt = is_opennmt_py(checkpoint)
+    is_opennmt = not is_words and is_opennmt_py(checkpoint)
     is_converted = not is_opennmt and is_ctranslate2(checkpoint)
-    is_own_format = is_converted or is_opennmt or is_marian(checkpoint)
+    is_own_format = is_words or is_converted or is_opennmt or is_marian(checkpoint)
     if without_head and (is_own_format or _importer(checkpoint) not in ENCODERS):
         raise ValueError("--without-head is for embedding models")
     if is_converted:
@@ -103,6 +110,8 @@ def read_model(
     if is_opennmt:
         return read_opennmt_py(checkpoint, tokenizer)
     _refuse_options(tokenizer)
+    if isinstance(checkpoint, WordVectorFile):
+        return read_word_vectors(checkpoint, max_words)
     if is_own_format:
         return read_marian_folder(checkpoint)
     read = _importer(checkpoint)

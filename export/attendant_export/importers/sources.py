@@ -8,6 +8,7 @@ from attendant_export.importers.firefox import PREFIX, open_firefox
 from attendant_export.importers.gguf import statements_of
 from attendant_export.importers.gguf_file import SUFFIX as GGUF_SUFFIX
 from attendant_export.importers.opennmt_py_file import SUFFIX
+from attendant_export.importers.word_vectors import WordVectorFile
 
 HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 """``OWNER/NAME``, or the name alone of an old model, such as ``bert-base-uncased``."""
@@ -17,19 +18,23 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or, if there is no such folder, of a model of Firefox or the hub.
 
     A ``.pt`` file is read as it is, with the tokenizer in its folder, and a ``.gguf`` file with the
-    tokenizer inside.
+    tokenizer inside. Other files are read as word vectors.
 
     Raises CheckpointError, and ValueError for a revision of a folder.
     """
     path = Path(source)
     if path.is_dir():
-        return _folder(path, revision)
+        return _local(Checkpoint(path), revision)
     if source.startswith(PREFIX):
         return open_firefox(source, revision)
-    if path.suffix in (SUFFIX, GGUF_SUFFIX) and path.is_file():
-        return _folder(path.absolute().parent, revision, path.name)
+    if path.suffix == SUFFIX and path.is_file():
+        return _local(Checkpoint(path.absolute().parent, file=path.name), revision)
+    if path.suffix == GGUF_SUFFIX and path.is_file():
+        return _local(_gguf(path), revision)
+    if path.is_file():
+        return _local(WordVectorFile(path), revision)
     if path.exists():
-        raise CheckpointError(f"{source} is not a folder")
+        raise CheckpointError(f"{source} is neither a folder nor a file")
     if HUB_NAME.fullmatch(source):
         return _hub_model(source, revision)
     raise CheckpointError(
@@ -38,13 +43,14 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     )
 
 
-def _folder(path: Path, revision: str | None, file: str = "") -> Checkpoint:
-    checkpoint = Checkpoint(path, file=file)
-    if file.endswith(GGUF_SUFFIX):
-        stem = file.removesuffix(GGUF_SUFFIX)
-        checkpoint = Checkpoint(path, stem, statements=statements_of(path / file), file=file)
+def _gguf(path: Path) -> Checkpoint:
+    folder = path.absolute().parent
+    return Checkpoint(folder, path.stem, statements=statements_of(path), file=path.name)
+
+
+def _local(checkpoint: Checkpoint, revision: str | None) -> Checkpoint:
     if revision is not None:
-        kind = "file" if file else "folder"
+        kind = "file" if checkpoint.file else "folder"
         raise ValueError(
             f"--revision is for models on the hub, but {checkpoint.location} is a {kind}"
         )

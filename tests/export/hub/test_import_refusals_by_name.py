@@ -79,9 +79,9 @@ def test_a_source_of_another_form_is_refused(source, hub, refusal):
     assert hub.requests == []
 
 
-def test_a_file_is_no_source(hub, refusal, tmp_path):
+def test_a_file_of_a_folder_is_no_source(hub, refusal, tmp_path):
     file = hub.folders[NAME] / "config.json"
-    assert f"{file} is not a folder" in refusal(str(file))
+    assert f"{file} is no file of word vectors" in refusal(str(file), "--license", "mit")
 
 
 def test_a_folder_wins_over_a_model_and_has_no_revision(hub, import_, refusal, monkeypatch):

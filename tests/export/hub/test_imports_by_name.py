@@ -105,8 +105,8 @@ def test_pickled_weights_are_downloaded_if_there_are_no_others(hub, import_):
 
 
 def test_weights_of_an_unsupported_family_are_not_downloaded(hub, refusal):
-    write_json(hub.folders[NAME] / "config.json", {"model_type": "gpt2"})
-    assert "model_type is 'gpt2', which is not supported" in refusal(NAME)
+    write_json(hub.folders[NAME] / "config.json", {"model_type": "bloom"})
+    assert "model_type is 'bloom', which is not supported" in refusal(NAME)
     assert set(hub.downloads()) == {"config.json", "README.md"}
 
 
