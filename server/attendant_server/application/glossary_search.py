@@ -14,7 +14,11 @@ from math import inf
 from attendant_server.application.glossaries import Glossary, TermMatch
 from attendant_server.application.glossary_drafts import Beginning, Draft, text_tokens
 from attendant_server.application.glossary_places import TermPlace, first_word, next_places
-from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE, JobRunner
+from attendant_server.application.jobs import (
+    CHARACTERS_READ_FOR_ONE,
+    TOKENS_DECODED_FOR_ONE,
+    JobRunner,
+)
 from attendant_server.application.piece_searches import (
     MAX_RUNNING_SENTENCES,
     numbered_pieces,
@@ -23,7 +27,6 @@ from attendant_server.application.piece_searches import (
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.quotas import current_usage
 from attendant_server.application.sampling import seeds_of
-from attendant_server.application.tokenization import num_tokens
 from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.engine.calls import (
     Call,
@@ -64,7 +67,12 @@ class GlossarySearch:
         self._max_width, self._jobs = max_width, jobs
         self._tokenizer = plan.model.target_tokenizer
 
-    def matches(self, text: PiecedText, number: int) -> list[TermMatch]:
+    async def has_terms(self, text: PiecedText, number: int) -> bool:
+        """Whether a piece of a text has terms."""
+        work = work_of_matching(text, number)
+        return bool(await self._jobs.run_for(work, lambda: self._matches(text, number)))
+
+    def _matches(self, text: PiecedText, number: int) -> list[TermMatch]:
         """The terms in a piece of a text, by their places in `Piece.text`."""
         return self._glossary.matches(text.pieces[number].text)
 
@@ -82,12 +90,12 @@ class GlossarySearch:
         num_samples = self._plan.num_samples
         seeds = iter(seeds_of(self._plan.seed, places, texts, num_samples))
         pieces = numbered_pieces(texts)
-        drafts = await self._jobs.run_for(
-            num_tokens(texts),
-            lambda: [
-                self._drafts(text, number, hypotheses, list(islice(seeds, num_samples)))
-                for (text, number), hypotheses in zip(pieces, results, strict=True)
-            ],
+        drafts = await self._jobs.run_all(
+            (
+                work_of_matching(text, number),
+                partial(self._drafts, text, number, hypotheses, list(islice(seeds, num_samples))),
+            )
+            for (text, number), hypotheses in zip(pieces, results, strict=True)
         )
         await self._add_all_terms(drafts)
         problems = {i: d.problem for i, own in enumerate(drafts) for d in own if d.problem}
@@ -107,7 +115,10 @@ class GlossarySearch:
         seeds: Sequence[str],
     ) -> list[Hypothesis]:
         """The hypotheses of one piece with all terms; raises InvalidRequest."""
-        drafts = self._drafts(text, number, hypotheses, seeds)
+        drafts = await self._jobs.run_for(
+            work_of_matching(text, number),
+            lambda: self._drafts(text, number, hypotheses, seeds),
+        )
         await self._add_all_terms([drafts])
         for problem in filter(None, (draft.problem for draft in drafts)):
             raise InvalidRequest("text", problem)
@@ -120,7 +131,7 @@ class GlossarySearch:
         hypotheses: Sequence[Hypothesis],
         seeds: Sequence[str],
     ) -> list[Draft]:
-        matches = self.matches(text, number)
+        matches = self._matches(text, number)
         own_seeds = seeds or [""] * len(hypotheses)
         return [
             Draft(text, number, matches, hypothesis, seed)
@@ -142,10 +153,8 @@ class GlossarySearch:
         pairs = [(draft.source, draft.hypothesis.token_ids) for draft in drafts]
         call = AlignCall(pairs, self._deadline)
         weights = await self._answered(call, (source for source, _ in pairs))
-        # The places of tokens take time that grows with the square of their number.
         places = await self._jobs.run_for(
-            sum(len(token_ids) ** 2 for _, token_ids in pairs) // TOKENS_DECODED_FOR_ONE,
-            lambda: self._places(drafts, weights),
+            sum(map(_work_of_places, drafts)), lambda: self._places(drafts, weights)
         )
         await self._add_words(places)
         await self._choose_inner([own for own in places if len(own) > 1])
@@ -280,6 +289,21 @@ class GlossarySearch:
             return found
         different = {each.token_ids: each for each in reversed(found)}
         return sorted(different.values(), key=lambda each: -each.score)
+
+
+def work_of_matching(text: PiecedText, number: int) -> int:
+    """The work of finding terms in a piece of a text, as a number of tokens in an answer."""
+    return len(text.pieces[number].text) // CHARACTERS_READ_FOR_ONE
+
+
+def _work_of_places(draft: Draft) -> int:
+    """The work of finding the places of the next terms, as a number of tokens in an answer.
+
+    It grows with the square of the tokens of the translation, which are decoded for each of them,
+    and each term looks at the attention to all tokens of the text.
+    """
+    source, target = len(draft.source), len(draft.hypothesis.token_ids)
+    return (source + target) * (target + len(draft.matches)) // TOKENS_DECODED_FOR_ONE + source
 
 
 def _add_first_words(
