@@ -13,17 +13,19 @@ from math import inf
 
 from attendant_server.application.glossaries import Glossary, TermMatch
 from attendant_server.application.glossary_drafts import Beginning, Draft, text_tokens
-from attendant_server.application.glossary_places import TermPlace, first_word, next_places
-from attendant_server.application.jobs import (
-    CHARACTERS_READ_FOR_ONE,
-    TOKENS_DECODED_FOR_ONE,
-    JobRunner,
+from attendant_server.application.glossary_places import (
+    TermPlace,
+    first_word,
+    next_places,
+    work_of_next_places,
 )
+from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE, JobRunner
 from attendant_server.application.piece_searches import (
     MAX_RUNNING_SENTENCES,
     numbered_pieces,
     with_faults,
 )
+from attendant_server.application.piece_terms import work_of_matching
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.quotas import current_usage
 from attendant_server.application.sampling import seeds_of
@@ -154,7 +156,7 @@ class GlossarySearch:
         call = AlignCall(pairs, self._deadline)
         weights = await self._answered(call, (source for source, _ in pairs))
         places = await self._jobs.run_for(
-            sum(map(_work_of_places, drafts)), lambda: self._places(drafts, weights)
+            sum(map(work_of_next_places, drafts)), lambda: self._places(drafts, weights)
         )
         await self._add_words(places)
         await self._choose_inner([own for own in places if len(own) > 1])
@@ -289,21 +291,6 @@ class GlossarySearch:
             return found
         different = {each.token_ids: each for each in reversed(found)}
         return sorted(different.values(), key=lambda each: -each.score)
-
-
-def work_of_matching(text: PiecedText, number: int) -> int:
-    """The work of finding terms in a piece of a text, as a number of tokens in an answer."""
-    return len(text.pieces[number].text) // CHARACTERS_READ_FOR_ONE
-
-
-def _work_of_places(draft: Draft) -> int:
-    """The work of finding the places of the next terms, as a number of tokens in an answer.
-
-    It grows with the square of the tokens of the translation, which are decoded for each of them,
-    and each term looks at the attention to all tokens of the text.
-    """
-    source, target = len(draft.source), len(draft.hypothesis.token_ids)
-    return (source + target) * (target + len(draft.matches)) // TOKENS_DECODED_FOR_ONE + source
 
 
 def _add_first_words(
