@@ -144,7 +144,7 @@ class TokenizedText:
         encoding = self.encoding
         ids, texts, offsets = encoding.ids, encoding.tokens, self._offsets
         special = encoding.special_tokens_mask
-        if self.normalized and texts[0] == WORD_START and offsets[:1] == offsets[1:2]:
+        if self.normalized and texts[:1] == [WORD_START] and offsets[:1] == offsets[1:2]:
             # The library gives a mark that it put before the text the offsets of the next token.
             offsets = [(offsets[0][0],) * 2, *offsets[1:]]
         return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)

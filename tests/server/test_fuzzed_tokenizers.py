@@ -122,6 +122,18 @@ def test_mutated_trees_of_a_tokenizer_are_read_or_refused(folder: Path, place: i
 
 @fuzz
 @given(name=st.sampled_from(list(TOKENIZERS)), parts=st.dictionaries(st.sampled_from(PARTS), steps))
+@example(
+    name="tiny-en-de",
+    parts={
+        part: {
+            "type": "ByteLevel",
+            "add_prefix_space": True,
+            "trim_offsets": True,
+            "use_regex": True,
+        }
+        for part in ("normalizer", "post_processor")
+    },
+)
 def test_any_steps_of_a_tokenizer_are_read_or_refused(
     folder: Path, name: str, parts: dict[str, Any]
 ):

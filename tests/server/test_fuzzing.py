@@ -11,7 +11,7 @@ import pytest
 from attendant_server.bundles import BundleError, read_bundle
 from attendant_server.setting_sources import load_settings
 from attendant_server.settings import SettingsError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.application import TINY_BUNDLES
@@ -83,6 +83,7 @@ def test_mutated_bytes_of_a_manifest_are_read_or_refused(bundle, manifest):
 
 @fuzz
 @given(path=st.sampled_from(list(paths_in(TREE))), value=json_values)
+@example(path=("translation_sizes",), value=[True])
 def test_mutated_trees_of_a_manifest_are_read_or_refused(bundle, path, value):
     read_or_refuse(bundle, json.dumps(changed(TREE, path, value)).encode())
 

@@ -4,12 +4,13 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
 from typing import Self
 
 import pytest
 from attendant_server import records
 from attendant_server.application.job_queue import MAX_PAST_CALLERS, SPARING_SECONDS, JobQueue
-from attendant_server.application.jobs import JobRunner
+from attendant_server.application.jobs import MAX_JOB_TOKENS, JobRunner
 from attendant_server.engine.calls import Caller
 from attendant_server.records import CallRecord, Method
 
@@ -175,6 +176,43 @@ def test_jobs_of_a_connection_do_not_wait_for_those_of_another_one():
             held.release()
             await asyncio.gather(quiet, *flood)
         assert held.done.index("quiet") <= 1
+
+    asyncio.run(check())
+
+
+def test_other_calls_run_between_the_parts_of_a_long_answer():
+    async def check() -> None:
+        async with HeldThread() as held:
+
+            async def answer() -> list[int]:
+                records.begin(CallRecord(METHOD, peer="peer:1"))
+                works = [(MAX_JOB_TOKENS, partial(note, number)) for number in range(4)]
+                return await held.jobs.run_all(works)
+
+            def note(number: int) -> int:
+                held.done.append(f"part {number}")
+                return number
+
+            long = asyncio.create_task(answer())
+            await asyncio.sleep(0)
+            quiet = await held.begin("quiet", "peer:2")
+            held.release()
+            await quiet
+            assert await long == [0, 1, 2, 3]
+        assert held.done.index("quiet") <= 1
+        assert [each for each in held.done if each != "quiet"] == [f"part {i}" for i in range(4)]
+
+    asyncio.run(check())
+
+
+def test_small_works_share_a_job():
+    async def check() -> None:
+        with closing(JobRunner(1)) as jobs:
+            done: list[int] = []
+            works = [(1, partial(done.append, number)) for number in range(MAX_JOB_TOKENS + 1)]
+            parts = [len(part) async for part in jobs.run_parts(works)]
+        assert parts == [MAX_JOB_TOKENS, 1]
+        assert done == list(range(MAX_JOB_TOKENS + 1))
 
     asyncio.run(check())
 

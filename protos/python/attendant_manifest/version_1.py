@@ -76,7 +76,7 @@ def upgrade(manifest: Json) -> Json:
     if is_translation and "embedding_sizes" in manifest:
         raise ValueError("has the sizes of two kinds of models")
     stated = manifest["translation_sizes" if is_translation else "embedding_sizes"]
-    sizes = {name: _size(name, stated[name]) for name in stated}
+    sizes = {name: _size(name, size) for name, size in stated.items()}
     if is_translation:
         tokens = dict(manifest["special_tokens"])
         upgraded |= {

@@ -24,11 +24,11 @@ class PieceFinisher:
         if glossary is not None:
             self._search = GlossarySearch(plan, glossary, deadline, max_width, jobs)
 
-    def may_change(self, text: PiecedText, number: int) -> bool:
+    async def may_change(self, text: PiecedText, number: int) -> bool:
         """Whether another hypothesis of a piece than the best one of its search may be the best."""
         if self._plan.coverage is not None:
             return True
-        return self._search is not None and bool(self._search.matches(text, number))
+        return self._search is not None and await self._search.has_terms(text, number)
 
     async def of_texts(
         self,

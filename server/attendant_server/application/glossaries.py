@@ -1,9 +1,12 @@
 """Glossaries: terms of a source language, each with one or several translations."""
 
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
-from itertools import chain
-from typing import NamedTuple
+from array import array
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping
+from itertools import accumulate
+from operator import itemgetter
+from typing import NamedTuple, TypeAlias
 
 from attendant_glossaries import MAX_ENTRIES, GlossaryEntry, GlossaryFault, parsed_entries
 
@@ -14,6 +17,8 @@ from attendant_server.application.words import word_spans
 from attendant_server.errors import GlossaryUnreadable, InvalidRequest
 
 Words = tuple[str, ...]
+TermLength: TypeAlias = tuple[GlossaryEntry | None, int]
+"""A term and its number of words; None and 0 for none."""
 
 HELD_BYTES_PER_ENTRY, HELD_BYTES_PER_TRANSLATION = 200, 27
 """What the entries of a request count as, beside its bytes, among the requests that are held. Like
@@ -29,24 +34,34 @@ class TermMatch(NamedTuple):
 
 
 class _Terms:
-    """Entries by the words of their terms."""
+    """Entries by the words of their terms; finds the longest term that a text has at a place.
 
-    def __init__(self, entries: Iterable[GlossaryEntry]) -> None:
-        """Of several entries with the same words, the last one counts."""
-        # By their words with single spaces: a string takes far less memory than a tuple of words.
-        self.exact: dict[str, GlossaryEntry] = {}
-        self.any_case: dict[str, GlossaryEntry] = {}
-        # Not the terms themselves: thousands of them may begin with the same word.
-        self.lengths: dict[str, list[int]] = {}
-        for entry in entries:
-            words = _words(entry.source)
-            folded = _folded(words)
-            (self.any_case if words == folded else self.exact)[" ".join(words)] = entry
-            lengths = self.lengths.setdefault(folded[0], [])
-            if len(words) not in lengths:
-                lengths.append(len(words))
-        for lengths in self.lengths.values():
-            lengths.sort(reverse=True)
+    The time for that hardly depends on the number of terms and of their words: in the order of the
+    alphabet, all terms with which a text begins are in one chain of terms, each of which begins
+    with the next, and the last term that is not after the text is in front of that chain.
+    """
+
+    def __init__(self, entries: Mapping[str, GlossaryEntry]) -> None:
+        """The keys are those of `_key`."""
+        self._keys = sorted(entries)
+        self._entries = [entries[key] for key in self._keys]
+        self._max_characters = max(map(len, self._keys), default=0)
+        self._shorter = array("i")
+        """For each term, the longest other one with which it begins; -1 for none."""
+        chain: list[int] = []
+        for number, key in enumerate(self._keys):
+            while chain and not key.startswith(self._keys[chain[-1]]):
+                chain.pop()
+            self._shorter.append(chain[-1] if chain else -1)
+            chain.append(number)
+
+    def longest_at(self, words: str, start: int) -> TermLength:
+        """The longest term at character ``start`` of ``words``, which `_key` has made."""
+        part = words[start : start + self._max_characters]
+        number = bisect_right(self._keys, part) - 1
+        while number >= 0 and not part.startswith(self._keys[number]):
+            number = self._shorter[number]
+        return (None, 0) if number < 0 else (self._entries[number], self._keys[number].count(" "))
 
 
 class Glossary:
@@ -57,46 +72,40 @@ class Glossary:
     """
 
     def __init__(self, entries: Iterable[GlossaryEntry], base: "Glossary | None" = None) -> None:
-        """``entries`` come before those of ``base``, which is shared and not copied."""
-        self._layers: tuple[_Terms, ...] = (_Terms(entries), *(base._layers if base else ()))
+        """``entries`` come before those of ``base``, which is shared and not copied.
+
+        Of several entries with the same words, the last one counts.
+        """
+        exact: dict[str, GlossaryEntry] = {}
+        any_case: dict[str, GlossaryEntry] = {}
+        for entry in entries:
+            words = _words(entry.source)
+            (any_case if words == _folded(words) else exact)[_key(words)] = entry
+        self._exact: tuple[_Terms, ...] = (_Terms(exact), *(base._exact if base else ()))
+        self._any_case: tuple[_Terms, ...] = (_Terms(any_case), *(base._any_case if base else ()))
 
     def matches(self, text: str) -> list[TermMatch]:
-        """The terms in a text, in order and without overlaps; longer ones win over shorter ones."""
+        """The terms in a text, in order and without overlaps; longer ones win over shorter ones.
+
+        Of equally long ones, the one with upper-case letters wins.
+        """
         spans = word_spans(text)
         words = tuple(_normalized(text[start:end]) for start, end in spans)
         folded = _folded(words)
+        exact_key, folded_key = _key(words), _key(folded)
+        starts = list(zip(_starts(words), _starts(folded), strict=True))
         found: list[TermMatch] = []
         position = 0
         while position < len(words):
-            entry, length = self._term_at(words, folded, position)
+            exact_start, folded_start = starts[position]
+            terms = [each.longest_at(exact_key, exact_start) for each in self._exact]
+            terms += [each.longest_at(folded_key, folded_start) for each in self._any_case]
+            entry, length = max(terms, key=itemgetter(1))
             if entry is not None:
                 span = spans[position][0], spans[position + length - 1][1]
                 found.append(TermMatch(span, entry))
-            position += length
+            position += max(1, length)
         return found
-
-    def _term_at(
-        self, words: Words, folded: Words, position: int
-    ) -> tuple[GlossaryEntry | None, int]:
-        """The longest term at a word, and its number of words; None and 1 if there is none.
-
-        Of equally long ones, the one with upper-case letters.
-        """
-        for length in self._lengths(folded[position]):
-            if position + length > len(words):
-                continue
-            part = slice(position, position + length)
-            exact, any_case = " ".join(words[part]), " ".join(folded[part])
-            found = [terms.exact.get(exact) for terms in self._layers]
-            found += [terms.any_case.get(any_case) for terms in self._layers]
-            if entry := next(filter(None, found), None):
-                return entry, length
-        return None, 1
-
-    def _lengths(self, word: str) -> Sequence[int]:
-        """The numbers of words of the terms that begin with a word, the largest first."""
-        first, *others = (terms.lengths.get(word, ()) for terms in self._layers)
-        return sorted({*first, *chain(*others)}, reverse=True) if others else first
 
 
 def parsed_glossary(name: str, content: bytes) -> Glossary:
@@ -145,3 +154,16 @@ def _normalized(word: str) -> str:
 
 def _folded(words: Words) -> Words:
     return tuple(word.casefold() for word in words)
+
+
+def _key(words: Words) -> str:
+    """Words as one string, in which only a whole word is followed by a space.
+
+    It takes far less memory than a tuple of words.
+    """
+    return "".join(f"{word} " for word in words)
+
+
+def _starts(words: Words) -> Iterable[int]:
+    """Where each word begins in the key of all, and where the key ends."""
+    return accumulate((len(word) + 1 for word in words), initial=0)

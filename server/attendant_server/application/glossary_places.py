@@ -14,6 +14,7 @@ from attendant_server.application.glossary_drafts import (
     new_beginning,
     spaced,
 )
+from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE
 from attendant_server.application.piece_alignment import source_spans
 from attendant_server.application.splitting import Span
 from attendant_server.application.term_placement import (
@@ -139,6 +140,16 @@ def next_places(
     for place in found[:-1]:
         place.limit(max(1, MAX_SCORED // (len(found) - 1)))
     return [] if draft.problem else found
+
+
+def work_of_next_places(draft: Draft) -> int:
+    """The work of finding the places of the next terms, as a number of tokens in an answer.
+
+    It grows with the square of the tokens of the translation, which are decoded for each of them,
+    and each term looks at the attention to all tokens of the text.
+    """
+    source, target = len(draft.source), len(draft.hypothesis.token_ids)
+    return (source + target) * (target + len(draft.matches)) // TOKENS_DECODED_FOR_ONE + source
 
 
 def _beginnings(

@@ -14,15 +14,20 @@ from math import inf
 from attendant_server.application.engine_searches import MAX_RUNNING_SENTENCES, with_faults
 from attendant_server.application.glossaries import Glossary, TermMatch
 from attendant_server.application.glossary_drafts import Beginning, Draft, text_tokens
-from attendant_server.application.glossary_places import TermPlace, first_word, next_places
+from attendant_server.application.glossary_places import (
+    TermPlace,
+    first_word,
+    next_places,
+    work_of_next_places,
+)
 from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE, JobRunner
 from attendant_server.application.piece_searches import (
     numbered_pieces,
 )
+from attendant_server.application.piece_terms import work_of_matching
 from attendant_server.application.pieced_text import PiecedText, numbers_of_pieces
 from attendant_server.application.quotas import current_usage
 from attendant_server.application.sampling import seeds_of
-from attendant_server.application.tokenization import num_tokens
 from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.application.validation import TEXTS
 from attendant_server.engine.calls import (
@@ -64,7 +69,12 @@ class GlossarySearch:
         self._max_width, self._jobs = max_width, jobs
         self._tokenizer = plan.model.target_tokenizer
 
-    def matches(self, text: PiecedText, number: int) -> list[TermMatch]:
+    async def has_terms(self, text: PiecedText, number: int) -> bool:
+        """Whether a piece of a text has terms."""
+        work = work_of_matching(text, number)
+        return bool(await self._jobs.run_for(work, lambda: self._matches(text, number)))
+
+    def _matches(self, text: PiecedText, number: int) -> list[TermMatch]:
         """The terms in a piece of a text, by their places in `Piece.text`."""
         return self._glossary.matches(text.pieces[number].text)
 
@@ -82,12 +92,12 @@ class GlossarySearch:
         num_samples = self._plan.num_samples
         seeds = iter(seeds_of(self._plan.seed, places, numbers_of_pieces(texts), num_samples))
         pieces = numbered_pieces(texts)
-        drafts = await self._jobs.run_for(
-            num_tokens(texts),
-            lambda: [
-                self._drafts(text, number, hypotheses, list(islice(seeds, num_samples)))
-                for (text, number), hypotheses in zip(pieces, results, strict=True)
-            ],
+        drafts = await self._jobs.run_all(
+            (
+                work_of_matching(text, number),
+                partial(self._drafts, text, number, hypotheses, list(islice(seeds, num_samples))),
+            )
+            for (text, number), hypotheses in zip(pieces, results, strict=True)
         )
         await self._add_all_terms(drafts)
         problems = {i: d.problem for i, own in enumerate(drafts) for d in own if d.problem}
@@ -107,7 +117,10 @@ class GlossarySearch:
         seeds: Sequence[str],
     ) -> list[Hypothesis]:
         """The hypotheses of one piece with all terms; raises InvalidRequest."""
-        drafts = self._drafts(text, number, hypotheses, seeds)
+        drafts = await self._jobs.run_for(
+            work_of_matching(text, number),
+            lambda: self._drafts(text, number, hypotheses, seeds),
+        )
         await self._add_all_terms([drafts])
         for problem in filter(None, (draft.problem for draft in drafts)):
             raise InvalidRequest("text", problem)
@@ -120,7 +133,7 @@ class GlossarySearch:
         hypotheses: Sequence[Hypothesis],
         seeds: Sequence[str],
     ) -> list[Draft]:
-        matches = self.matches(text, number)
+        matches = self._matches(text, number)
         own_seeds = seeds or [""] * len(hypotheses)
         return [
             Draft(text, number, matches, hypothesis, seed)
@@ -142,10 +155,8 @@ class GlossarySearch:
         pairs = [(draft.source, draft.hypothesis.token_ids) for draft in drafts]
         call = AlignCall(pairs, self._deadline)
         weights = await self._answered(call, (source for source, _ in pairs))
-        # The places of tokens take time that grows with the square of their number.
         places = await self._jobs.run_for(
-            sum(len(token_ids) ** 2 for _, token_ids in pairs) // TOKENS_DECODED_FOR_ONE,
-            lambda: self._places(drafts, weights),
+            sum(map(work_of_next_places, drafts)), lambda: self._places(drafts, weights)
         )
         await self._add_words(places)
         await self._choose_inner([own for own in places if len(own) > 1])

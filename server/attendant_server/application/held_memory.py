@@ -13,6 +13,9 @@ SHARE_OF_FREE_BYTES = 0.75
 SHARE_OF_MEMORY = 1 / 16
 """Default share of the memory limit. Messages, their bytes and texts take about three times as
 much as the bytes that are counted."""
+HELD_BYTES_PER_PLACE = 140
+"""Counted bytes of the place of a word or sentence in an answer, which takes up to three times as
+much before the answer is written."""
 HELD_BYTES_PER_TOKEN = 64
 """Counted bytes of a token of a long text, which takes up to three times as much like the rest."""
 
@@ -103,7 +106,13 @@ class HeldCall:
 
     def hold_tokens(self, num_tokens: int) -> None:
         """Hold the tokens of long texts, too; raises QueueFull if they are too many."""
-        num_bytes = HELD_BYTES_PER_TOKEN * num_tokens
+        self._hold_or_add(HELD_BYTES_PER_TOKEN * num_tokens)
+
+    def hold_places(self, num_places: int) -> None:
+        """Hold places of words in an answer, too; raises QueueFull if they are too many."""
+        self._hold_or_add(HELD_BYTES_PER_PLACE * num_places)
+
+    def _hold_or_add(self, num_bytes: int) -> None:
         if self._may_refuse:
             self.hold_more(num_bytes)
         else:

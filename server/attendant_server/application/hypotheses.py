@@ -25,6 +25,8 @@ from attendant_server.errors import InvalidRequest
 Part = TypeVar("Part")
 Attention: TypeAlias = Sequence[Sequence[AttentionWeights | None]]
 """The weights of the hypotheses of each piece, None where nothing needs them; or of no piece."""
+HYPOTHESIS_SIZE = 10
+"""The work of writing a hypothesis without its tokens, as a number of tokens in an answer."""
 NO_TRANSLATION = "has no translation with the tokens that its options allow"
 
 
@@ -62,6 +64,11 @@ class TranslationHypothesis:
     """The tokens as the vocabulary writes them."""
     log_probabilities: Sequence[float] = ()
 
+    @property
+    def num_places(self) -> int:
+        """Number of its sentences, links and terms."""
+        return len(self.sentences) + len(self.alignments) + len(self.glossary_terms)
+
 
 @dataclass(frozen=True, slots=True)
 class Translation:
@@ -72,6 +79,18 @@ class Translation:
     num_unknown_tokens: int
     """Source tokens that stand for text that the vocabulary lacks."""
     truncation: TruncationReport | None
+
+    @property
+    def size(self) -> int:
+        """The work of writing it into an answer, as a number of tokens."""
+        return sum(
+            HYPOTHESIS_SIZE + len(each.token_ids) + each.num_places for each in self.hypotheses
+        )
+
+    @property
+    def num_places(self) -> int:
+        """Number of sentences, links and terms of all hypotheses."""
+        return sum(each.num_places for each in self.hypotheses)
 
 
 @dataclass(frozen=True, slots=True)

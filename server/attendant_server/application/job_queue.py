@@ -70,6 +70,7 @@ class JobQueue:
                 if job.set_running_or_notify_cancel():
                     jobs.num_running += 1
                     return caller, job, work
+                self._forget_callers()  # it was cancelled, and maybe the caller's only job
         return None
 
     def end(self, caller: Caller, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -14,8 +14,12 @@ from attendant_server.system.priorities import lower_priority
 
 MAX_INLINE_TOKENS = 300
 """Tokens of an answer that takes about a millisecond to build."""
+MAX_JOB_TOKENS = 3000
+"""Long answers are built in several jobs, so that other calls run in between."""
 TOKENS_DECODED_FOR_ONE = 8
 """Tokens that are decoded to text in the time in which one is written into an answer."""
+CHARACTERS_READ_FOR_ONE = 4
+"""Characters whose words are found in the time in which a token is written into an answer."""
 
 Value = TypeVar("Value")
 
@@ -49,6 +53,17 @@ class JobRunner:
         """Run work over about ``num_tokens`` tokens or candidates; on a thread if they are many."""
         return work() if num_tokens <= MAX_INLINE_TOKENS else await self.run(work)
 
+    async def run_all(self, works: Iterable[tuple[int, Callable[[], Value]]]) -> list[Value]:
+        """Run several works in order, each with its size as in `run_for`, in jobs of their own."""
+        return [value async for part in self.run_parts(works) for value in part]
+
+    async def run_parts(
+        self, works: Iterable[tuple[int, Callable[[], Value]]]
+    ) -> AsyncIterator[list[Value]]:
+        """Like `run_all`; yields the values of each job as soon as it has ended."""
+        for num_tokens, work in _in_parts(works):
+            yield await self.run_for(num_tokens, work)
+
     def close(self) -> None:
         """Cancel the jobs that wait, and end the threads once their jobs have ended."""
         self._queue.cancel_all()
@@ -69,3 +84,22 @@ class JobRunner:
 
     def _end(self, caller: Caller, started: float) -> None:
         self._queue.end(caller, self._clock() - started)
+
+
+def _in_parts(
+    works: Iterable[tuple[int, Callable[[], Value]]],
+) -> Iterator[tuple[int, Callable[[], list[Value]]]]:
+    """The works in parts of `MAX_JOB_TOKENS` or more, so that only the last one may be small."""
+    part: list[Callable[[], Value]] = []
+    size = 0
+    for num_tokens, work in works:
+        part.append(work)
+        size += num_tokens
+        if size >= MAX_JOB_TOKENS:
+            yield size, partial(_all, part)
+            part, size = [], 0
+    yield size, partial(_all, part)
+
+
+def _all(works: Iterable[Callable[[], Value]]) -> list[Value]:
+    return [work() for work in works]

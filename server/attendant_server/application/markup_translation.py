@@ -1,16 +1,18 @@
 """Translation of texts with markup: of their segments, whose translations get the markup back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import partial
+from itertools import islice
 
 from attendant_server import records
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
-from attendant_server.application.jobs import JobRunner
+from attendant_server.application.jobs import CHARACTERS_READ_FOR_ONE, JobRunner
 from attendant_server.application.markup import Part, Segment, segments
 from attendant_server.application.markup_placement import with_elements
 from attendant_server.application.sampling import places_of
-from attendant_server.application.tokenization import MAX_INLINE_CHARACTERS
+from attendant_server.application.tokenization import good
 from attendant_server.application.translation import (
     TranslationAnswer,
     TranslationRequest,
@@ -76,12 +78,12 @@ class MarkupTranslator:
         answer = await self._translator.translate_all(plain, seconds_left, len(request.texts))
         joiner = _Joiner(plan.options.length_penalty, request.options.return_tokens)
 
-        def join() -> list[Translation | InvalidRequest]:
-            remaining = iter(zip(found, answer.translations, strict=True))
-            return [joiner.joined(i, each, remaining) for i, each in enumerate(documents)]
-
-        translations = await self._jobs.run_for(answer.size, join)
-        return replace(answer, translations=translations, phases=records.current().phases())
+        translations = await self._jobs.run_all(
+            _joins(joiner, request.texts, documents, iter(answer.translations))
+        )
+        size = sum(each.size for each in good(translations))
+        phases = records.current().phases()
+        return replace(answer, translations=translations, size=size, phases=phases)
 
     def check_texts(self, request: TranslationRequest, markup: int) -> None:
         """Raise InvalidRequest for what is wrong with any model."""
@@ -107,11 +109,10 @@ class MarkupTranslator:
             raise InvalidRequest(field, "is for texts without markup only")
 
     async def _read(self, texts: Sequence[str], is_html: bool) -> list[_Document | InvalidRequest]:
-        def read() -> list[_Document | InvalidRequest]:
-            return [self._document(i, text, is_html) for i, text in enumerate(texts)]
-
-        is_short = sum(map(len, texts)) <= MAX_INLINE_CHARACTERS
-        return read() if is_short else await self._jobs.run(read)
+        return await self._jobs.run_all(
+            (len(text) // CHARACTERS_READ_FOR_ONE, partial(self._document, i, text, is_html))
+            for i, text in enumerate(texts)
+        )
 
     def _document(self, number: int, text: str, is_html: bool) -> _Document | InvalidRequest:
         limit = self._limits.max_text_characters
@@ -134,6 +135,23 @@ def _places(
     ]
 
 
+def _joins(
+    joiner: "_Joiner",
+    texts: Sequence[str],
+    documents: Sequence[_Document | InvalidRequest],
+    translations: Iterator[Translation | InvalidRequest],
+) -> Iterator[tuple[int, Callable[[], Translation | InvalidRequest]]]:
+    """What joins the translation of each text, with its work as a number of tokens.
+
+    ``translations`` are those of the segments of all texts.
+    """
+    for number, (text, document) in enumerate(zip(texts, documents, strict=True)):
+        num_segments = len(document.segments) if isinstance(document, _Document) else 0
+        own = list(islice(translations, num_segments))
+        work = len(text) // CHARACTERS_READ_FOR_ONE + sum(each.size for each in good(own))
+        yield work, partial(joiner.joined, number, document, own)
+
+
 @dataclass(frozen=True, slots=True)
 class _Joiner:
     """Joins the translations of segments to those of texts."""
@@ -145,22 +163,21 @@ class _Joiner:
         self,
         number: int,
         document: _Document | InvalidRequest,
-        remaining: Iterator[tuple[Segment, Translation | InvalidRequest]],
+        own: Sequence[Translation | InvalidRequest],
     ) -> Translation | InvalidRequest:
-        """The translation of a text, or its fault; takes those of its segments."""
+        """The translation of a text from those of its segments, or its fault."""
         if isinstance(document, InvalidRequest):
             return document
-        own = [next(remaining) for _ in document.segments]
-        good: list[tuple[Segment, Translation]] = []
-        for segment, translation in own:
+        found: list[tuple[Segment, Translation]] = []
+        for segment, translation in zip(document.segments, own, strict=True):
             if isinstance(translation, InvalidRequest):
                 return InvalidRequest(TEXTS.format(number), translation.problem)
-            good.append((segment, translation))
-        num_hypotheses = max((len(each.hypotheses) for _, each in good), default=1)
+            found.append((segment, translation))
+        num_hypotheses = max((len(each.hypotheses) for _, each in found), default=1)
         return Translation(
-            [self._hypothesis(document, good, k) for k in range(num_hypotheses)],
-            num_source_tokens=sum(each.num_source_tokens for _, each in good),
-            num_unknown_tokens=sum(each.num_unknown_tokens for _, each in good),
+            [self._hypothesis(document, found, k) for k in range(num_hypotheses)],
+            num_source_tokens=sum(each.num_source_tokens for _, each in found),
+            num_unknown_tokens=sum(each.num_unknown_tokens for _, each in found),
             truncation=None,
         )
 

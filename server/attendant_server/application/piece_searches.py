@@ -83,16 +83,15 @@ async def align_pieces(
     return found
 
 
-def work_of_places(results: Sequence[Sequence[Hypothesis]], attention: Attention) -> int:
+def work_of_places(attention: Attention) -> int:
     """The work of finding the places of tokens, as a number of tokens in an answer.
 
-    Only hypotheses with attention weights count. It grows with the square of their lengths.
+    Only hypotheses with attention weights count. It grows with the square of their lengths, and
+    with the length of the text.
     """
+    shapes = [weights.shape for own in attention for weights in own if weights is not None]
     return sum(
-        len(hypothesis.token_ids) ** 2 // TOKENS_DECODED_FOR_ONE
-        for hypotheses, own in zip(results, attention, strict=True)
-        for hypothesis, weights in zip(hypotheses, own, strict=True)
-        if weights is not None
+        target * (target + source) // TOKENS_DECODED_FOR_ONE + source for target, source in shapes
     )
 
 

@@ -3,10 +3,16 @@
 from collections.abc import Iterator
 
 from attendant_server.application.glossaries import Glossary
+from attendant_server.application.jobs import CHARACTERS_READ_FOR_ONE
 from attendant_server.application.piece_alignment import as_sent
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.term_placement import PlacedTerm, placed_terms
 from attendant_server.application.written_pieces import WrittenPiece
+
+
+def work_of_matching(text: PiecedText, number: int) -> int:
+    """The work of finding terms in a piece of a text, as a number of tokens in an answer."""
+    return len(text.pieces[number].text) // CHARACTERS_READ_FOR_ONE
 
 
 def piece_terms(

@@ -116,7 +116,7 @@ class TextStream:
         num_characters, tokenizer = 0, self._plan.model.target_tokenizer
         is_settled = not self._text.pieces[number].copies
         if self._finisher is not None:
-            is_settled &= not self._finisher.may_change(self._text, number)
+            is_settled &= not await self._finisher.may_change(self._text, number)
         while (token_ids := await self._prefixes[number].next()) is not None:
             if is_settled:
                 words = self._text.words(tokenizer, self._plan.joiner.writer.settled(token_ids))
@@ -132,7 +132,7 @@ class TextStream:
         best, weights = found.hypotheses[0], found.attention[0]
         writer = self._plan.joiner.writer
         written = await self._jobs.run_for(
-            work_of_places([[best]], [[weights]]),
+            work_of_places([[weights]]),
             lambda: writer.written(self._text, number, best.token_ids, weights),
         )
         return written.content

@@ -228,7 +228,8 @@ class TokenEmbedder:
         to_read = [marker + text for text in request.texts] if marker else request.texts
         tokenized = await tokenize(self._jobs, plan.tokenization, TEXTS, to_read)
         is_plain = plan.unit is VectorUnit.TOKENS and plan.role is None
-        size = 0 if is_plain else num_tokens(tokenized)
+        num_spans = sum(map(len, request.spans))
+        size = 0 if is_plain else num_tokens(tokenized) + num_spans
         texts = await self._jobs.run_for(size, lambda: _read_texts(plan, request, tokenized))
         num_faults = len(list(good(tokenized))) - len(list(good(texts)))
         records.current().num_invalid_texts += num_faults

@@ -13,19 +13,25 @@ from attendant_server.application.engine_searches import record_output, with_fau
 from attendant_server.application.finishing import PieceFinisher
 from attendant_server.application.glossaries import Glossary
 from attendant_server.application.glossary_folder import GlossaryFolder
-from attendant_server.application.hypotheses import Attention, Joiner, Translation
-from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE, JobRunner
+from attendant_server.application.hypotheses import (
+    Attention,
+    Translation,
+)
+from attendant_server.application.jobs import (
+    JobRunner,
+)
+from attendant_server.application.joined_texts import join_texts
 from attendant_server.application.piece_searches import (
     align_pieces,
     numbered_pieces,
     search_pieces,
-    work_of_places,
 )
 from attendant_server.application.pieced_text import PiecedText, numbers_of_pieces
 from attendant_server.application.sampling import places_of, seeds_of
 from attendant_server.application.streaming import TextStream
 from attendant_server.application.target_prefixes import PrefixOptions, with_prefixes
 from attendant_server.application.tokenization import (
+    good,
     num_tokens,
     read_texts,
 )
@@ -38,9 +44,6 @@ from attendant_server.application.validation import (
 )
 from attendant_server.engine.calls import Hypothesis, SearchTooLarge
 from attendant_server.errors import InvalidRequest
-
-HYPOTHESIS_SIZE = 10
-"""The work of writing a hypothesis without its tokens, as a number of tokens in an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,10 +288,14 @@ class Translator:
         returns_tokens = plan.joiner.return_tokens or plan.joiner.return_alignments
         token_bytes = TOKEN_TEXT_BYTES + (TOKEN_BYTES if returns_tokens else 0)
         self._limits.check_response("texts", num_output_tokens * token_bytes)
-        size = num_output_tokens if returns_tokens else HYPOTHESIS_SIZE * len(lengths)
-        translations = await self._jobs.run_for(
-            size + num_output_tokens // TOKENS_DECODED_FOR_ONE + work_of_places(results, attention),
-            lambda: _translations(plan.joiner, texts, results, attention),
+        translations = await join_texts(
+            self._jobs,
+            self._limits,
+            plan.joiner,
+            num_output_tokens * token_bytes,
+            texts,
+            results,
+            attention,
         )
         faults = [each for each in translations if isinstance(each, InvalidRequest)]
         record.num_invalid_texts += len(faults) - sum(isinstance(t, InvalidRequest) for t in texts)
@@ -298,7 +305,7 @@ class Translator:
             num_input_tokens=num_tokens(texts),
             num_output_tokens=num_output_tokens,
             phases=record.phases(),
-            size=size,
+            size=sum(each.size for each in good(translations)),
             seed=plan.seed,
         )
 
@@ -307,23 +314,3 @@ def _best_text(answer: TranslationAnswer) -> str:
     [translation] = answer.translations
     assert isinstance(translation, Translation)
     return translation.hypotheses[0].text
-
-
-def _translations(
-    joiner: Joiner,
-    texts: Sequence[PiecedText | InvalidRequest],
-    results: Sequence[list[Hypothesis]],
-    attention: Attention,
-) -> list[Translation | InvalidRequest]:
-    if len(texts) == 1 and isinstance(texts[0], PiecedText):
-        return [joiner.translation(TEXTS.format(0), texts[0], results, attention)]
-    translations: list[Translation | InvalidRequest] = []
-    first = 0
-    for i, text in enumerate(texts):
-        if isinstance(text, InvalidRequest):
-            translations.append(text)
-            continue
-        own = slice(first, first + len(text.pieces))
-        translations.append(joiner.translation(TEXTS.format(i), text, results[own], attention[own]))
-        first = own.stop
-    return translations

@@ -15,6 +15,8 @@ TOKEN_BYTES = 32
 """Approximate size of one token, with its text and numbers, in an answer."""
 TOKEN_TEXT_BYTES = 16
 """Approximate size of the part of a translation that one token stands for."""
+PLACE_BYTES = 24
+"""Approximate size of the place of a word or sentence in an answer."""
 
 KnownValue = TypeVar("KnownValue", bound=IntEnum)
 

@@ -22,6 +22,7 @@ from attendant_server.application.similarity import SimilarityRequest
 from attendant_server.application.sparse_embedding import (
     SparseEmbeddingRequest,
 )
+from attendant_server.application.splitting import Span
 from attendant_server.application.token_embedding import (
     TokenEmbeddingRequest,
 )
@@ -99,13 +100,20 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 layer_combination=request.layer_combination,
                 data_type=request.data_type,
                 unit=request.unit,
-                spans=[[(s.start, s.end) for s in each.spans] for each in request.spans],
+                spans=await self._spans(request),
                 offset_unit=request.offset_unit,
             ),
             context.time_remaining(),
         )
         return await self._jobs.run_for(
             answer.size, lambda: offsets.of_texts(embed_tokens_response(answer), request.texts)
+        )
+
+    async def _spans(self, request: embedding_pb2.EmbedTokensRequest) -> list[list[Span]]:
+        """The spans of each text."""
+        return await self._jobs.run_for(
+            sum(len(each.spans) for each in request.spans),
+            lambda: [[(s.start, s.end) for s in each.spans] for each in request.spans],
         )
 
     async def FillMask(

@@ -47,22 +47,15 @@ class OffsetConverter:
                 self._convert(result, {"": text})
         return response
 
-    def of_translations(
-        self, response: translation_pb2.TranslateResponse, texts: Sequence[str]
-    ) -> translation_pb2.TranslateResponse:
-        """A response with translations of texts."""
-        for translation, text in zip(response.translations, texts, strict=True):
-            self._convert_translation(translation, text)
-        return response
-
     def of_stream(
         self, response: translation_pb2.StreamTranslateResponse, text: str
     ) -> translation_pb2.StreamTranslateResponse:
         """The last response of a stream, with the translation of a text."""
-        self._convert_translation(response.translation, text)
+        self.of_translation(response.translation, text)
         return response
 
-    def _convert_translation(self, translation: translation_pb2.Translation, text: str) -> None:
+    def of_translation(self, translation: translation_pb2.Translation, text: str) -> None:
+        """Convert the translation of a text."""
         if self._unit is not OffsetUnit.CODE_POINTS:
             for hypothesis in translation.hypotheses:
                 self._convert(hypothesis, {"source_": text, "target_": hypothesis.text})

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
 from attendant_glossaries import GlossaryEntry
@@ -48,12 +49,9 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         offsets = OffsetConverter(request)
         asked = _translation_request(request, await self._glossary_entries(request))
         answer = await self._translator.translate(asked, request.markup, context.time_remaining())
-        return await self._jobs.run_for(
-            answer.size,
-            lambda: offsets.of_translations(
-                _filled(translation_pb2.TranslateResponse(), answer), request.texts
-            ),
-        )
+        response = translation_pb2.TranslateResponse()
+        await self._fill(response, answer, offsets, request.texts)
+        return response
 
     async def StreamTranslate(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
         self, request: translation_pb2.StreamTranslateRequest, context: Context
@@ -142,11 +140,31 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             response.answer.model = result.model
             return response
         texts = [text.text for text in result.texts]
-        await self._jobs.run_for(
-            answer.size,
-            lambda: offsets.of_translations(_filled(response.answer, answer), texts),
-        )
+        await self._fill(response.answer, answer, offsets, texts)
         return response
+
+    async def _fill(
+        self,
+        response: translation_pb2.TranslateResponse,
+        answer: TranslationAnswer,
+        offsets: OffsetConverter,
+        texts: Sequence[str],
+    ) -> None:
+        """Write an answer into a response; its translations are those of ``texts``."""
+
+        def fill(translation: Translation | InvalidRequest, text: str) -> None:
+            message = response.translations.add()
+            _fill_translation(message, translation)
+            offsets.of_translation(message, text)
+
+        await self._jobs.run_all(
+            (
+                0 if isinstance(translation, InvalidRequest) else translation.size,
+                partial(fill, translation, text),
+            )
+            for translation, text in zip(answer.translations, texts, strict=True)
+        )
+        fill_answer(response, answer)
 
     async def _stream_response(
         self, piece: StreamPiece, offsets: OffsetConverter, text: str
@@ -197,16 +215,6 @@ def _options(
 
 
 # Repeated messages are built in place, because constructors copy their arguments.
-
-
-def _filled(
-    response: translation_pb2.TranslateResponse, answer: TranslationAnswer
-) -> translation_pb2.TranslateResponse:
-    """The response, with the answer in it."""
-    for translation in answer.translations:
-        _fill_translation(response.translations.add(), translation)
-    fill_answer(response, answer)
-    return response
 
 
 def _last_response(
