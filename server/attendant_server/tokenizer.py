@@ -29,6 +29,14 @@ class TokenizerError(Exception):
     """A tokenizer file is bad, or the library failed on a text."""
 
 
+class SettledText(NamedTuple):
+    """The beginning of a text that further tokens do not change."""
+
+    text: str
+    num_tokens: int
+    """Number of its tokens, if a character ends with the last of them; otherwise 0."""
+
+
 class _Input(NamedTuple):
     """A text or a pair for the library."""
 
@@ -227,17 +235,18 @@ class TextTokenizer:
 
         Later tokens cannot change them: the whole text begins with them. Raises TokenizerError.
         """
-        return complete_words(self.decode_settled(token_ids))
+        return complete_words(self.decode_settled(token_ids).text)
 
-    def decode_settled(self, token_ids: Sequence[int]) -> str:
+    def decode_settled(self, token_ids: Sequence[int]) -> SettledText:
         """Like `decode_words`, but up to the last complete character."""
         if not self._only_appends:
-            return ""
+            return SettledText("", 0)
         known = len(token_ids)
         while known and self._is_open(token_ids[known - 1]):
             known -= 1
         # At the end, U+FFFD stands for bytes whose character is not complete yet.
-        return self.decode(token_ids[:known]).rstrip("\ufffd")
+        text = (whole := self.decode(token_ids[:known])).rstrip("\ufffd")
+        return SettledText(text, known if text == whole else 0)
 
     def _is_open(self, token_id: int) -> bool:
         """Whether a later token may change the decoded text of bytes up to this token."""

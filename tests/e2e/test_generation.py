@@ -41,9 +41,7 @@ def folder(tmp_path_factory, translation_bundle):
     """A model with a start token, one without, and a translation model."""
     root = tmp_path_factory.mktemp("language-models")
     write_random_language_model(root, "tiny-lm")
-    write_random_language_model(
-        root, "tiny-gpt", architecture=gpt2_like(), has_start_token=False, penalizes_repetition=True
-    )
+    write_random_language_model(root, "tiny-gpt", architecture=gpt2_like(), has_start_token=False)
     shutil.copytree(translation_bundle, root / translation_bundle.parent.name / "1")
     return root
 
@@ -266,9 +264,9 @@ def test_bad_options_fail_the_call_and_name_the_field(server, name, options, pro
     assert streamed.details() == failure.details()
 
 
-def test_a_repetition_penalty_is_for_tokens_of_continuations(server):
+def test_a_repetition_penalty_is_for_tokens_of_continuations(server, name):
     options = {"max_output_tokens": 12, "repetition_penalty": 50.0, "return_tokens": True}
-    [generation] = generate(server, PROMPTS[:1], "tiny-gpt", **options).generations
+    [generation] = generate(server, PROMPTS[:1], name, **options).generations
     tokens = ids_of(generation.hypotheses[0])
     assert len(set(tokens)) == len(tokens)
 

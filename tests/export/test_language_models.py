@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from attendant.v1.architecture_pb2 import Architecture
+from attendant_export.graphs import parts
 from attendant_export.graphs.parameters import graph_parameters, model_parameters
 from attendant_export.graphs.writer import write_language_model_graphs
 from attendant_export.models.causal_language_model import CausalLanguageModel
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from tests.support import architectures as some
 from tests.support.graphs import MAX_LENGTH, open_session, run
 from tests.support.language_models import (
+    VOCAB_SIZE,
     gpt2_like,
     language_model_manifest,
     llama_like,
@@ -80,6 +82,24 @@ def test_prompts_may_be_empty(precision, tmp_path):
         np.testing.assert_allclose(beside[name][1], states[0], atol=1e-2)
         assert padding[name].shape == (1, 2, 2, 16)
         assert nothing[name].shape == (2, 2, 0, 16)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
+def test_scores_of_texts_do_not_depend_on_the_number_of_parts(precision, tmp_path, monkeypatch):
+    model = tiny_language_model(llama_like())
+    texts = np.random.default_rng(3).integers(3, VOCAB_SIZE, (3, 14))
+    found = {}
+    for rows in (1, 4, 13, 100):  # 39 rows: in parts of one, of equal sizes or not, and whole
+        monkeypatch.setattr(parts, "MAX_SCORES", rows * VOCAB_SIZE)
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        written = write_language_model_graphs(model, precision, folder, MAX_LENGTH)
+        scorer = open_session(folder, written.scorer)
+        results = run(scorer, target_in=texts[:, :-1], target_out=texts[:, 1:])
+        found[rows] = results["log_probabilities"]
+        assert found[rows].shape == (3, 13)
+    for values in found.values():
+        np.testing.assert_allclose(values, found[100], atol=1e-2 if precision == "fp16" else 1e-5)
 
 
 @some.random_parts

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from attendant.v1.architecture_pb2 import Architecture, SparseVectors
-from attendant_export.graphs import sparse_head
+from attendant_export.graphs import parts
 from attendant_export.graphs.writer import write_embedding_graphs
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.shapes import bert
@@ -41,7 +41,7 @@ def splade(part):
 def test_sparse_vectors_are_the_models_in_any_number_of_parts(
     precision, part, max_scores, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(sparse_head, "MAX_SCORES", max_scores)
+    monkeypatch.setattr(parts, "MAX_SCORES", max_scores)
     model = splade(part)
     graphs = write_embedding_graphs(model, precision, tmp_path)
     token_ids, lengths = padded(TEXTS)

@@ -56,7 +56,7 @@ RULES = {
     "decoding/start_token_id": (300, "a token id in decoding is outside the vocabulary"),
     "decoding/forced_token_ids": ([5], "decoding.forced_token_ids is for translation models"),
     "decoding/length_penalty": (-1, "decoding.length_penalty must be between 0 and 10"),
-    "decoding/repetition_penalty": (1.5, "a step has no inputs for repetition penalties"),
+    "decoding/repetition_penalty": (0.001, "decoding.repetition_penalty must be between 0.01"),
     "limits": (None, "limits.max_tokens must be between 1 and 64"),
     "limits/max_tokens": (65, "limits.max_tokens must be between 1 and 64"),
     "precisions/0/encoder": (None, "the fp32 precision has no graph encoder"),
@@ -82,6 +82,15 @@ def test_the_manifest_of_a_language_model_is_valid(manifest):
 def test_a_broken_rule_is_named(path, manifest):
     value, message = RULES[path]
     assert any(message in problem for problem in problems_of(changed(manifest, path, value)))
+
+
+def test_a_model_with_a_penalty_needs_a_step_that_applies_it(manifest):
+    content = changed(manifest, "decoding/repetition_penalty", 1.5)
+    assert problems_of(content) == []
+    content = changed(content, f"{STEP}/inputs/repetition_penalty", None)
+    content = changed(content, f"{STEP}/outputs/candidate_scores", None)
+    message = "the fp32 precision: a step has no inputs for repetition penalties"
+    assert message in problems_of(content)
 
 
 def test_a_state_of_a_row_needs_an_output_of_the_prefill(manifest):

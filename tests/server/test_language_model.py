@@ -33,13 +33,15 @@ def model(request: pytest.FixtureRequest, bundle: Path) -> OnnxLanguageModel:
     return request.param(read_bundle(bundle, "fp32", "cpu"), 1, "cpu", RunCounter(1))
 
 
-def new_scheduler(model: OnnxLanguageModel) -> TranslationScheduler:
+def new_scheduler(
+    model: OnnxLanguageModel, observer: RecordingObserver | None = None
+) -> TranslationScheduler:
     limits = translation_limits(max_rows=8, max_queued_texts=60, max_encode_tokens=64)
-    return TranslationScheduler("lm", model, limits, RecordingObserver(), lambda: 0.0)
+    return TranslationScheduler("lm", model, limits, observer or RecordingObserver(), lambda: 0.0)
 
 
-def answers(model, calls):
-    scheduler = new_scheduler(model)
+def answers(model, calls, observer=None):
+    scheduler = new_scheduler(model, observer)
     for call in calls:
         scheduler.submit(call)
         scheduler.advance(is_alone=True)
@@ -68,6 +70,18 @@ def test_each_greedy_token_is_the_likeliest_one_by_the_scorer(model):
             others = [(prompt, [*tokens[:i], token]) for token in range(model.vocab_size)]
             best = max(score.log_probabilities[-1] for score in model.score(others))
             assert best <= expected[i] + TOLERANCE
+
+
+@pytest.mark.parametrize("penalty", [1.0, 50.0])
+def test_greedy_search_decodes_two_tokens_in_a_step_unless_it_has_a_penalty(model, penalty):
+    is_on_a_device = isinstance(model, DeviceLanguageModel)  # whose steps are of one token
+    tokens_in_a_step = 2 if penalty == 1 and not is_on_a_device else 1
+    options = SearchOptions(12, repetition_penalty=penalty, suppressed_token_ids=(model.eos_id,))
+    observer = RecordingObserver()
+    [[[hypothesis]]] = answers(model, [TranslateCall([[7, 8, 9]], options)], observer)
+    assert len(observer.steps) == 12 / tokens_in_a_step
+    if penalty != 1:
+        assert len(set(hypothesis.token_ids)) == 12
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])

@@ -112,7 +112,6 @@ def write_random_language_model(
     architecture: Architecture | None = None,
     precisions: tuple[str, ...] = ("fp32",),
     has_start_token: bool = True,
-    penalizes_repetition: bool = False,
 ) -> Path:
     """Write a bundle with random weights; returns its folder ``folder/<name>/<version>``.
 
@@ -131,9 +130,7 @@ def write_random_language_model(
     manifest.source_tokenizer = TOKENIZER
     tokenizer.save(str(target / TOKENIZER))
     for precision in precisions:
-        graphs = write_language_model_graphs(
-            *(model, precision, target, MAX_TOKENS, penalizes_repetition)
-        )
+        graphs = write_language_model_graphs(model, precision, target, MAX_TOKENS)
         manifest.precisions.add().CopyFrom(graphs)
         bound = stated_bound(precision, 0.0)
         manifest.parity.precisions.add().CopyFrom(

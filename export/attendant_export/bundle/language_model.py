@@ -89,10 +89,9 @@ class LanguageModelExport:
 
     def write(self, precision: str) -> PrecisionGraphs:
         """Write the graphs and weights of one precision."""
-        penalizes_repetition = bool(self._draft.manifest.decoding.repetition_penalty)
         folder = self._draft.folder_of(precision)
         return write_language_model_graphs(
-            *(self._model, precision, folder, self._max_tokens, penalizes_repetition),
+            *(self._model, precision, folder, self._max_tokens),
             texts=self._smoothing_texts,
         )
 

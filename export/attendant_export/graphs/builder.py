@@ -145,6 +145,13 @@ class GraphBuilder:
         """
         return self.op("Scan", first, sequence, body=body._graph, num_scan_inputs=1)
 
+    def each_result(self, body: "GraphBuilder", sequence: str) -> str:
+        """The results of a loop over the elements of ``sequence``, along its first dimension.
+
+        ``body`` is complete. It maps an element to a result; all results have the same shape.
+        """
+        return self.op("Scan", sequence, body=body._graph, num_scan_inputs=1)
+
     def input(self, name: str, dtype: DTypeLike, *shape: Dimension) -> str:
         """Declare an input of the graph and return its name."""
         self._graph.input.append(_value_info(name, dtype, shape))

@@ -10,13 +10,10 @@ from attendant_export.graphs.attention import relative_bias
 from attendant_export.graphs.embeddings import target_embeddings
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
-from attendant_export.graphs.stack import run_stack
+from attendant_export.graphs.parts import in_parts
+from attendant_export.graphs.stack import final_norm, run_stack
 from attendant_export.graphs.step_interface import past_names
-from attendant_export.graphs.translation import (
-    decode_targets,
-    give_log_probabilities,
-    target_inputs,
-)
+from attendant_export.graphs.translation import decode_targets, target_inputs, target_scores
 from attendant_export.models.attention import num_key_value_heads
 
 
@@ -60,7 +57,38 @@ def _give_heads(g: Layers, part: Attention, name: str, x: str, num_columns: str)
 
 
 def build_text_scorer(g: Layers, architecture: Architecture) -> None:
-    """Log-probabilities of the tokens ``target_out`` after the tokens ``target_in``."""
+    """Log-probabilities of the tokens ``target_out`` after the tokens ``target_in``.
+
+    Texts may be long, so a loop computes the scores of the vocabulary for some tokens at a time.
+    """
     target_in, target_out = target_inputs(g)
     x = decode_targets(g, architecture, target_in, None)
-    give_log_probabilities(g, architecture, x, target_in, target_out)
+    x = final_norm(g, architecture.decoder, "decoder", x)
+    chosen = g.op("Reshape", target_out, g.integers(-1))
+    num_rows = g.op("Shape", chosen)
+    vocab_size = architecture.target_embeddings.vocab_size
+    rows = in_parts(g, g.integers(1), num_rows, vocab_size)
+    body = _log_probabilities_of_rows(g, architecture, x, chosen, num_rows)
+    found = g.op("Reshape", g.each_result(body, rows), g.integers(-1))
+    found = g.op("Slice", found, g.integers(0), num_rows)
+    result = g.op("Reshape", found, g.op("Shape", target_in))
+    g.output("log_probabilities", result, np.float32, "batch", "target")
+
+
+def _log_probabilities_of_rows(
+    g: Layers, architecture: Architecture, x: str, chosen: str, num_rows: str
+) -> Layers:
+    """Maps numbers of rows of ``x`` (rows, d_model) to log-probabilities of ``chosen`` (rows).
+
+    Rows after the last one repeat it.
+    """
+    body = g.body("log_probabilities_of_rows")
+    rows = body.input("numbers", np.int64, "size")
+    rows = body.op("Min", rows, body.op("Sub", num_rows, body.integers(1)))
+    scores = target_scores(body, architecture, body.op("Gather", x, rows))
+    log_p = body.op("LogSoftmax", scores)  # (size, vocab)
+    tokens = body.op("Unsqueeze", body.op("Gather", chosen, rows), body.integers(1))
+    found = body.op("GatherElements", log_p, tokens, axis=1)
+    found = body.op("Squeeze", found, body.integers(1))
+    body.output("log_probabilities_of_numbers", found, np.float32, "size")
+    return body

@@ -1,7 +1,6 @@
 """The graph of the head of sparse vectors. The counterpart of `models.sparse_vectors`.
 
-The scores of a vocabulary are many times larger than hidden states. So a loop computes them for a
-bounded number of positions at a time, and keeps only the vectors.
+A loop computes the scores for some positions at a time (`parts`), and keeps only the vectors.
 """
 
 import numpy as np
@@ -9,12 +8,11 @@ from attendant.v1.architecture_pb2 import Architecture
 
 from attendant_export.graphs.head import vocabulary_scores
 from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.parts import in_parts
 from attendant_export.models.embeddings import SOURCE
 
 SPARSE_VECTORS = "sparse_vectors"
 """Output with the weights of tokens: (batch, vocab)."""
-MAX_SCORES = 2**23
-"""Scores in memory at a time, 32 MB, unless one position of each text has more."""
 
 
 def build_sparse_head(g: Layers, architecture: Architecture) -> None:
@@ -27,25 +25,11 @@ def build_sparse_head(g: Layers, architecture: Architecture) -> None:
     zero = g.constant(np.array(0, np.float32))
     zeros = g.op("Expand", zero, g.op("Concat", num_texts, g.integers(vocab_size), axis=0))
     length = g.op("Shape", hidden, start=1, end=2)
-    positions = _in_parts(g, num_texts, length, MAX_SCORES // vocab_size)
+    positions = in_parts(g, num_texts, length, vocab_size)
     vectors = g.last_state(_body(g, architecture, x, lengths, num_texts), zeros, positions)
     if not architecture.sparse_vectors.is_sum:
         vectors = _logarithms(g, architecture, vectors)
     g.output(SPARSE_VECTORS, vectors, np.float32, "batch", vocab_size)
-
-
-def _in_parts(g: Layers, num_texts: str, length: str, max_positions: int) -> str:
-    """All positions, and some more, in parts of equal size: (parts, size).
-
-    The parts of all texts together have at most ``max_positions``, or one of each text.
-    """
-    one = g.integers(1)
-    most = g.op("Div", g.integers(max_positions), num_texts)
-    size = g.op("Min", g.op("Max", most, one), length)
-    count = g.op("Add", g.op("Div", g.op("Sub", length, one), size), one)
-    end = g.op("Squeeze", g.op("Mul", count, size))
-    every = g.op("Range", g.integer(0), end, g.integer(1))
-    return g.op("Reshape", every, g.op("Concat", count, size, axis=0))
 
 
 def _body(g: Layers, architecture: Architecture, x: str, lengths: str, num_texts: str) -> Layers:

@@ -110,7 +110,7 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
         return attend_memory(g, part, query, keys, values, source_lengths)
 
     x = decode_targets(g, architecture, target_in, attend_source)
-    give_log_probabilities(g, architecture, x, target_in, target_out)
+    _give_log_probabilities(g, architecture, x, target_in, target_out)
 
 
 def target_inputs(g: Layers) -> tuple[str, str]:
@@ -119,7 +119,7 @@ def target_inputs(g: Layers) -> tuple[str, str]:
     return target_in, g.input("target_out", np.int64, "batch", "target")
 
 
-def give_log_probabilities(
+def _give_log_probabilities(
     g: Layers, architecture: Architecture, x: str, target_in: str, target_out: str
 ) -> None:
     """Declare the log-probabilities of ``target_out`` for the last layer's output ``x``."""

@@ -78,15 +78,15 @@ def write_language_model_graphs(
     precision: str,
     folder: Path,
     max_positions: int | None = None,
-    penalizes_repetition: bool = False,
     texts: Iterable[list[int]] = (),
 ) -> PrecisionGraphs:
     """Write the prefill, the steps and the scorer of a causal language model.
 
+    Its step for any number of rows takes repetition penalties, which any request may state.
     ``texts`` are token ids by which the inputs of int8 products are smoothed. The other parameters
     are those of `write_translation_graphs`.
     """
-    builders = _language_model_builders(model.architecture, penalizes_repetition)
+    builders = _language_model_builders(model.architecture)
     ranges = input_ranges(model, texts) if precision == "int8" else {}
     smoothing = partial(smoothing_factors, ranges)
     return _write_model(
@@ -124,13 +124,13 @@ def write_graphs_of(
     """Write the graphs of ``architecture`` for ``stored`` weights, which stay as they are.
 
     ``folder`` is that of the weight files, whose paths the result lacks. Weights with shortlists
-    get the steps that use them. With ``penalizes_repetition``, the step for any number of rows
-    takes repetition penalties. Raises LayoutError for weights that graphs of this version store in
-    another way.
+    get the steps that use them. With ``penalizes_repetition``, the step of a translation model for
+    any number of rows takes repetition penalties. Raises LayoutError for weights that graphs of
+    this version store in another way.
     """
     parameters, quantized = stored_parameters(stored.arrays, architecture)
     if not architecture.HasField("encoder"):
-        builders = _language_model_builders(architecture, penalizes_repetition)
+        builders = _language_model_builders(architecture)
     elif architecture.HasField("decoder"):
         shortlists = _stored_shortlists(stored.arrays)
         builders = _translation_builders(architecture, shortlists, penalizes_repetition)
@@ -178,14 +178,10 @@ def _translation_builders(
     return builders
 
 
-def _language_model_builders(
-    network: Architecture, penalizes_repetition: bool
-) -> dict[str, Builder]:
+def _language_model_builders(network: Architecture) -> dict[str, Builder]:
     return {
         "encoder": lambda g: build_prefill(g, network),
-        "decoder_step": lambda g: build_decoder_step(
-            g, network, penalizes_repetition=penalizes_repetition
-        ),
+        "decoder_step": lambda g: build_decoder_step(g, network, penalizes_repetition=True),
         "greedy_steps": lambda g: build_greedy_steps(g, network),
         "scorer": lambda g: build_text_scorer(g, network),
     }

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog, ServedModel
-from attendant_server.application.continuation_text import ContinuationWriter, StopTexts
+from attendant_server.application.continuation_text import ContinuationWriter
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.engine_searches import record_output, search_sources, with_faults
 from attendant_server.application.generation_options import (
@@ -23,6 +23,7 @@ from attendant_server.application.jobs import TOKENS_DECODED_FOR_ONE, JobRunner
 from attendant_server.application.prompt_tokens import prompt_tokenization
 from attendant_server.application.sampling import chosen_seed, places_of, seeds_of
 from attendant_server.application.settled_prefix import SettledPrefix
+from attendant_server.application.stop_texts import StopTexts
 from attendant_server.application.suppressed_tokens import suppressed_tokens
 from attendant_server.application.tokenization import (
     TokenizedOrError,
@@ -189,13 +190,12 @@ class Generator:
         )
         task = asyncio.ensure_future(plan.model.answer(call))
         task.add_done_callback(prefix.close)
-        num_sent = 0
+        growing, num_sent = writer.growing(), 0
         try:
             while (token_ids := await prefix.next()) is not None:
-                text = writer.settled(token_ids)
-                if len(text) > num_sent:
-                    yield GenerationPiece(text[num_sent:])
-                    num_sent = len(text)
+                if delta := growing.appended(token_ids):
+                    yield GenerationPiece(delta)
+                    num_sent += len(delta)
             results = await task
         except SearchTooLarge as error:
             records.current().num_invalid_texts += 1
