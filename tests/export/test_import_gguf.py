@@ -183,6 +183,7 @@ def test_a_changed_byte_of_the_metadata_is_refused_or_read(llama, tmp_path_facto
         ({"llama__rope__dimension_count": 8}, "llama.rope.dimension_count is 8, which is not"),
         ({"llama__context_length": None}, "llama.context_length is None"),
         ({"llama__block_count": 3}, "blk.2.attn_norm.weight is missing"),
+        ({"llama__block_count": 2**24}, "want an integer from 1 to 10000"),
         ({"tokenizer__ggml__model": "bert"}, "tokenizer.ggml.model is 'bert', which is not"),
         ({"tokenizer__ggml__pre": "unheard-of"}, "tokenizer.ggml.pre is 'unheard-of', which"),
         ({"tokenizer__ggml__merges": None}, "tokenizer.ggml.merges is missing or not a list"),

@@ -57,7 +57,7 @@ def _share_layers(architecture: Architecture, config: Config) -> None:
 
     The configuration counts the runs of groups, not the layers, as ``num_hidden_layers``.
     """
-    num_runs = config.integer(FIELDS.num_layers)
+    num_runs = config.num_layers(FIELDS.num_layers)
     num_groups = config.integer("num_hidden_groups", default=1)
     if num_groups > num_runs:
         raise CheckpointError(
@@ -65,7 +65,7 @@ def _share_layers(architecture: Architecture, config: Config) -> None:
             f"which is {num_runs}"
         )
     (layers,) = architecture.encoder.groups
-    layers.num_layers = config.integer("inner_group_num", default=1)
+    layers.num_layers = config.num_layers("inner_group_num", default=1)
     # In floating point as in the original, since rounding decides at the bounds of groups.
     runs = [int(i / (num_runs / num_groups)) for i in range(num_runs)]
     groups = [LayerGroup(num_repeats=runs.count(number)) for number in range(num_groups)]

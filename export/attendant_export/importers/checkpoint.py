@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from attendant.v1.bundle_pb2 import BundleFile
+from attendant_manifest.part_rules import MAX_LAYERS
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -185,14 +186,20 @@ class Config:
         value = self._fields.get(name)
         return default if value is None else value
 
-    def integer(self, name: str, default: int | None = None, minimum: int = 1) -> int:
-        """A field that is an integer from ``minimum`` to `MAX_INTEGER`. Raises CheckpointError."""
+    def integer(
+        self, name: str, default: int | None = None, minimum: int = 1, maximum: int = MAX_INTEGER
+    ) -> int:
+        """A field that is an integer from ``minimum`` to ``maximum``. Raises CheckpointError."""
         value = self.get(name, default)
-        if type(value) is not int or not minimum <= value <= MAX_INTEGER:
+        if type(value) is not int or not minimum <= value <= maximum:
             raise CheckpointError(
-                f"{self.path}: {name} is {value!r}, want an integer from {minimum} to {MAX_INTEGER}"
+                f"{self.path}: {name} is {value!r}, want an integer from {minimum} to {maximum}"
             )
         return value
+
+    def num_layers(self, name: str, default: int | None = None) -> int:
+        """A field that is a number of layers, which all take memory. Raises CheckpointError."""
+        return self.integer(name, default, maximum=MAX_LAYERS)
 
     def number(self, name: str, default: float | None = None) -> float:
         """A field that is a positive number. Raises CheckpointError."""

@@ -121,7 +121,7 @@ def _stack(config: Config, name: str, form: Form) -> Stack:
         default=form.defaults.get("activation_function", "gelu"),
     )
     layers = LayerGroup(
-        num_layers=config.integer(f"{name}_layers", default=12),
+        num_layers=config.num_layers(f"{name}_layers", default=12),
         self_attention=Attention(num_heads=num_heads, head_dim=width // num_heads, has_bias=True),
         feed_forward=FeedForward(
             d_feed_forward=config.integer(f"{name}_ffn_dim", default=4096),

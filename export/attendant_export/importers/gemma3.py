@@ -34,7 +34,7 @@ def read_gemma3(checkpoint: Checkpoint) -> ImportedEncoder:
     config = checkpoint.config
     config.require(rope_scaling=None, attn_logit_softcapping=None, is_causal=True)
     attentions = {each: _attention(config, each) for each in THETAS}
-    num_layers = config.integer(FIELDS.num_layers)
+    num_layers = config.num_layers(FIELDS.num_layers)
     types = read_spaced_layer_types(config, num_layers, "sliding_window_pattern", 6, -1)
     architecture = read_architecture(config, types, attentions, FIELDS)
     architecture.source_embeddings.scale = architecture.d_model**0.5

@@ -111,9 +111,17 @@ def configuration(file: GgufFile) -> dict[str, Any]:
     fields = {ours: file.fields[stated[theirs]] for theirs, ours in known.items()}
     if "token_embd.weight" not in file.shapes:
         raise CheckpointError(f"{file.path}: token_embd.weight is missing")
+    _check_layers(file, config.num_layers(f"{prefix}block_count"))
     fields["vocab_size"] = file.shapes["token_embd.weight"][0]
     fields["tie_word_embeddings"] = "output.weight" not in file.shapes
     return fields
+
+
+def _check_layers(file: GgufFile, num_layers: int) -> None:
+    """Raise CheckpointError for more layers than the file has, before any takes memory."""
+    last = f"blk.{num_layers - 1}.attn_norm.weight"
+    if last not in file.shapes:
+        raise CheckpointError(f"{file.path}: {last} is missing")
 
 
 def _check_fields(config: Config, stated: Mapping[str, str], names: Mapping[str, str]) -> None:

@@ -60,7 +60,7 @@ def read_network(config: Config, is_tied: bool) -> Architecture:
     """The network of a configuration; raises CheckpointError that names a bad field."""
     width = config.integer(FIELDS.width)
     layers = LayerGroup(
-        num_layers=config.integer(FIELDS.num_layers),
+        num_layers=config.num_layers(FIELDS.num_layers),
         self_attention=Attention(
             num_heads=config.integer(FIELDS.num_heads),
             head_dim=head_dim(config, FIELDS),

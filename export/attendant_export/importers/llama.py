@@ -47,7 +47,7 @@ def read_qwen2(checkpoint: Checkpoint) -> ImportedLanguageModel:
     # Queries, keys and values have biases, and the output has none.
     width = (config.integer(FIELDS.width),)
     prefix = "model." if "model.norm.weight" in checkpoint.weights.shapes else ""
-    layers = range(config.integer(FIELDS.num_layers))
+    layers = range(config.num_layers(FIELDS.num_layers))
     names = [f"{prefix}layers.{layer}.self_attn.o_proj.bias" for layer in layers]
     weights = WithZeros(checkpoint.weights, dict.fromkeys(names, width))
     return _read("qwen2", checkpoint, weights, window, has_bias=True)
@@ -85,7 +85,7 @@ def read_network(config: Config, has_bias: bool = False) -> Architecture:
         default_key_value_heads=config.integer(FIELDS.num_heads),
     )
     attention.has_bias |= has_bias
-    types = [GLOBAL] * config.integer(FIELDS.num_layers)
+    types = [GLOBAL] * config.num_layers(FIELDS.num_layers)
     read = read_architecture(config, types, {GLOBAL: attention}, FIELDS)
     network = Architecture(
         d_model=read.d_model,

@@ -88,7 +88,7 @@ def read_modernbert(checkpoint: Checkpoint) -> ImportedEncoder:
 
 def _groups(config: Config) -> list[LayerGroup]:
     """Layers with local and with global attention. The first attention follows no norm."""
-    num_layers = config.integer(FIELDS.num_layers)
+    num_layers = config.num_layers(FIELDS.num_layers)
     types = read_spaced_layer_types(config, num_layers, "global_attn_every_n_layers", 3, 0)
     parts = {each: _layers(config, each) for each in set(types)}
     runs = [(types[0], 1), *((each, len(list(run))) for each, run in groupby(types[1:]))]

@@ -54,7 +54,7 @@ def post_norm_encoder(
 ) -> Architecture:
     """The architecture of an encoder without a head; raises CheckpointError for a bad field."""
     layers = LayerGroup(
-        num_layers=config.integer(fields.num_layers),
+        num_layers=config.num_layers(fields.num_layers),
         self_attention=Attention(
             num_heads=config.integer(fields.num_heads),
             head_dim=head_dim(config, fields),

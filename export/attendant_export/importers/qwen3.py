@@ -34,7 +34,7 @@ def read_qwen3(checkpoint: Checkpoint) -> ImportedEncoder:
 
 def _layer_types(config: Config) -> list[str]:
     """The types of layers by ``layer_types`` or ``max_window_layers``."""
-    num_layers = config.integer(FIELDS.num_layers)
+    num_layers = config.num_layers(FIELDS.num_layers)
     has_window = config.flag("use_sliding_window", default=False)
     types = read_layer_types(config, num_layers)
     if types is None:

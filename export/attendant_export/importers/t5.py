@@ -98,12 +98,12 @@ def _check_token_ids(config: Config, tokens: TranslationTokens, generation: Gene
 
 def _architecture(config: Config, weights: Weights, table: str) -> Architecture:
     config.require(is_encoder_decoder=True, is_decoder=False)
-    num_layers = config.integer("num_layers")
+    num_layers = config.num_layers("num_layers")
     architecture = Architecture(
         d_model=config.integer("d_model"),
         shares_embeddings=True,
         encoder=read_stack(config, num_layers),
-        decoder=read_stack(config, config.integer("num_decoder_layers", default=num_layers)),
+        decoder=read_stack(config, config.num_layers("num_decoder_layers", default=num_layers)),
         head=_head(config, weights, table),
     )
     for side in (architecture.source_embeddings, architecture.target_embeddings):

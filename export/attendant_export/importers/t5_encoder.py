@@ -36,7 +36,7 @@ def read_t5_encoder(checkpoint: Checkpoint) -> ImportedEncoder:
     architecture = Architecture(
         d_model=config.integer("d_model"),
         source_embeddings=Embeddings(vocab_size=config.integer("vocab_size")),
-        encoder=read_stack(config, config.integer("num_layers")),
+        encoder=read_stack(config, config.num_layers("num_layers")),
     )
     table = embedding_table(checkpoint.weights)
     names = {
