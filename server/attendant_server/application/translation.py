@@ -13,13 +13,8 @@ from attendant_server.application.engine_searches import record_output, with_fau
 from attendant_server.application.finishing import PieceFinisher
 from attendant_server.application.glossaries import Glossary
 from attendant_server.application.glossary_folder import GlossaryFolder
-from attendant_server.application.hypotheses import (
-    Attention,
-    Translation,
-)
-from attendant_server.application.jobs import (
-    JobRunner,
-)
+from attendant_server.application.hypotheses import Attention, Translation
+from attendant_server.application.jobs import JobRunner
 from attendant_server.application.joined_texts import join_texts
 from attendant_server.application.piece_searches import (
     align_pieces,

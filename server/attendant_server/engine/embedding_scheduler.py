@@ -79,7 +79,7 @@ class EmbeddingScheduler(Scheduler):
     @property
     def has_work(self) -> bool:
         """Whether any text waits that this worker may take."""
-        return len(self._queue) > 0 and (not self._is_spared() or self._queue.has_light())
+        return self._has_texts(self._queue)
 
     @property
     def num_active(self) -> int:

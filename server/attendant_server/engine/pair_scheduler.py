@@ -48,11 +48,6 @@ class PairScheduler(Scheduler):
         self._pairs: AdmissionQueue[PairCall[Any]]
         self._pairs = sibling._pairs if sibling else AdmissionQueue(self._admission)
 
-    @property
-    def _has_pairs(self) -> bool:
-        """Whether any pair waits that this worker may take. Any thread."""
-        return len(self._pairs) > 0 and (not self._is_spared() or self._pairs.has_light())
-
     def _take_waiting(self) -> list[Call[Any]]:
         pairs = self._pairs.take_all(self._clock())
         return super()._take_waiting() + [pair.call for pair in pairs]
@@ -62,7 +57,7 @@ class PairScheduler(Scheduler):
 
         Returns whether it ran.
         """
-        if not self._has_pairs or (is_light is False and self._is_spared()):
+        if not self._has_texts(self._pairs) or (is_light is False and self._is_spared()):
             return False
         budget = self._pair_budget
         max_tokens = budget.timely if is_light is False else budget.max_tokens

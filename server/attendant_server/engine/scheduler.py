@@ -188,6 +188,10 @@ class Scheduler(ABC):
         """Fail abandoned calls that are not over: their deadlines have passed."""
         self._fail_calls(calls, _too_late())
 
+    def _has_texts(self, queue: AdmissionQueue[Any]) -> bool:
+        """Whether any text waits that this worker may take. Any thread."""
+        return len(queue) > 0 and (not self._is_spared() or queue.has_light())
+
     def _share_of(self, queue: AdmissionQueue[Any]) -> int:
         """Texts of ``queue`` that this worker may take, so that the others get as many."""
         return ceil(len(queue) / len(self._siblings))

@@ -98,7 +98,7 @@ class TranslationScheduler(PairScheduler):
     @property
     def has_work(self) -> bool:
         """Whether anything runs here, or waits and is not left to other workers."""
-        if self._num_held or self._has_pairs:
+        if self._num_held or self._has_texts(self._pairs):
             return True
         return bool(len(self._queue)) and self.num_wanted > 0
 
