@@ -85,6 +85,8 @@ EXPORTER_TESTS := tests/export $(addprefix tests/e2e/test_imported_,languages.py
 
 MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
+VENDORED := $(wildcard protos/vendored/attendant_vendored/*/*.proto)
+VENDORED_SERVICES := $(addprefix protos/vendored/attendant_vendored/,inference/grpc_service.proto tei/tei.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto language_model.proto model.proto model_control.proto)
 
 .PHONY: help serve test test-tools test-all test-real soak licenses audit check protos clients graphs dashboards bundles bench
@@ -261,8 +263,8 @@ ifneq ($(EMBEDDING_RIVALS),)
 		--rivals $(EMBEDDING_RIVALS),bare-loop --loads saturated,concurrent,single,poisson
 endif
 
-# $(call protoc,options,files)
-protoc = $(VENV_PROTOS)/bin/python -m grpc_tools.protoc -Iprotos $(1) $(2)
+# $(call protoc,options,files) or $(call protoc,options,files,import root)
+protoc = $(VENV_PROTOS)/bin/python -m grpc_tools.protoc -I$(or $(3),protos) $(1) $(2)
 
 # $(call generate,folder)
 define generate
@@ -272,7 +274,11 @@ PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
 	$(call protoc,--python_out=$(1) --mypy_out=quiet:$(1),$(PROTOS))
 PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
 	$(call protoc,--grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1),$(SERVICES))
-touch $(1)/attendant/v1/py.typed
+PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
+	$(call protoc,--python_out=$(1) --mypy_out=quiet:$(1),$(VENDORED),protos/vendored)
+PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
+	$(call protoc,--grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1),$(VENDORED_SERVICES),protos/vendored)
+touch $(1)/attendant/v1/py.typed $(1)/attendant_vendored/py.typed
 endef
 
 # $(call reference,file)
