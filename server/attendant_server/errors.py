@@ -11,6 +11,7 @@ AttendantError
 ├── GlossaryNotFound         no glossary of this name
 ├── GlossaryUnreadable       the file of a glossary is broken
 ├── NotInstalled             a method needs an extra of the package that is not installed
+├── Unsupported              a part of another protocol that this server does not have
 ├── Unavailable              loading, draining, or the worker has died
 ├── QueueFull                the queue is full; says after how many seconds to retry
 │   └── WaitTooLong          the call would wait for most of its time, or longer
@@ -119,6 +120,10 @@ class GlossaryUnreadable(AttendantError):
 
 class NotInstalled(AttendantError):
     """The method needs an extra of the package that is not installed."""
+
+
+class Unsupported(AttendantError):
+    """The call asks for a part of its protocol that this server does not have."""
 
 
 class Unavailable(AttendantError):
