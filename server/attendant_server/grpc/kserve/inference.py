@@ -1,7 +1,8 @@
 """Runs inference requests: finds the task, sets its options, and writes its outputs."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NamedTuple
 
 from attendant_vendored.inference import grpc_service_pb2
@@ -10,7 +11,7 @@ from google.protobuf.message import Message
 from attendant_server.application.application import Application
 from attendant_server.application.descriptions import ModelDescription
 from attendant_server.application.operations import begin_operation
-from attendant_server.errors import InvalidRequest, Unsupported
+from attendant_server.errors import DeadlineExceeded, InvalidRequest, Unsupported
 from attendant_server.grpc.kserve.decoding_tasks import GenerateTask, TranslateTask
 from attendant_server.grpc.kserve.embedding_tasks import (
     ClassifyTask,
@@ -99,13 +100,17 @@ class InferenceRunner:
 
     async def infer(self, request: Request, seconds_left: float | None) -> Response:
         """The only response to a request outside of streams."""
-        inference = await self._prepare(request, seconds_left, may_stream=False)
-        return await self._run(inference, None)
+        async with time_limit(request):
+            inference = await self._prepare(request, seconds_left, may_stream=False)
+            return await self._run(inference, None)
 
     async def stream(
         self, request: Request, seconds_left: float | None
     ) -> AsyncGenerator[Response, None]:
-        """The responses to a request in a stream: one, or several if it asks for that."""
+        """The responses to a request in a stream: one, or several if it asks for that.
+
+        Reading them is the block of a `time_limit`.
+        """
         inference = await self._prepare(request, seconds_left, may_stream=True)
         if not inference.is_streamed:
             yield await self._run(inference, True)
@@ -142,7 +147,8 @@ class InferenceRunner:
         parameters = dict(request.parameters)
         is_streamed = may_stream and _takes_stream(task, texts, parameters)
         begin_operation(task.stream_operation if is_streamed else task.operation)
-        seconds_left = _with_timeout(parameters, seconds_left)
+        _check_unsupported(parameters)
+        parameters.pop(TIMEOUT, None)
         message = task.stream_message() if is_streamed else task.message()
         await self._set(message, parameters, task.hidden)
         message.model = model.key
@@ -177,24 +183,37 @@ def _takes_stream(
     return True
 
 
-def _with_timeout(
-    parameters: dict[str, grpc_service_pb2.InferParameter], seconds_left: float | None
-) -> float | None:
-    """The time until the deadline, also that of the parameter ``timeout`` in microseconds.
-
-    Raises Unsupported for parameters of Triton that no model here has a use for.
-    """
+def _check_unsupported(parameters: Parameters) -> None:
+    """Raise Unsupported for parameters of Triton that no model here has a use for."""
     for name in SEQUENCES:
         if name in parameters:
             raise Unsupported(f"{name}: models keep nothing from one request to the next")
     if "priority" in parameters:
         raise Unsupported("priority: there are none; the metadata attendant-class has the class")
+
+
+@asynccontextmanager
+async def time_limit(request: Request) -> AsyncIterator[None]:
+    """End the block as the parameter ``timeout`` of a request says.
+
+    Raises DeadlineExceeded then, and InvalidRequest for a bad value.
+    """
+    seconds = _timeout(request.parameters)
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineExceeded(f"{TIMEOUT}: the request took {seconds:g} seconds") from None
+
+
+def _timeout(parameters: Parameters) -> float | None:
+    """The parameter ``timeout``, in seconds instead of microseconds; None for no limit."""
     if TIMEOUT not in parameters:
-        return seconds_left
-    microseconds = value_of(TIMEOUT, parameters.pop(TIMEOUT))
+        return None
+    microseconds = value_of(TIMEOUT, parameters[TIMEOUT])
     if isinstance(microseconds, bool) or not isinstance(microseconds, int) or microseconds < 0:
         raise InvalidRequest(TIMEOUT, "must be a whole number of microseconds, at least 0")
-    if not microseconds:  # Triton's default: none
-        return seconds_left
-    seconds = microseconds / 1e6
-    return seconds if seconds_left is None else min(seconds, seconds_left)
+    return microseconds / 1e6 or None  # Triton's default, 0, is none

@@ -10,7 +10,7 @@ from attendant_server.application.application import Application
 from attendant_server.application.streamed_requests import one_by_one
 from attendant_server.errors import AttendantError
 from attendant_server.grpc.context import Context
-from attendant_server.grpc.kserve.inference import FINAL_RESPONSE, InferenceRunner
+from attendant_server.grpc.kserve.inference import FINAL_RESPONSE, InferenceRunner, time_limit
 from attendant_server.grpc.kserve.tensors import Request
 from attendant_server.grpc.services.bulk_messages import send
 
@@ -49,7 +49,7 @@ class InferenceStream:
     async def _last_response(self, request: Request, seconds_left: float | None) -> StreamResponse:
         """Send all responses to a request but the last one, which is returned."""
         responses = self._runner.stream(request, seconds_left)
-        async with aclosing(responses):
+        async with time_limit(request), aclosing(responses):
             async for response in responses:
                 found = StreamResponse(infer_response=response)
                 if response.parameters[FINAL_RESPONSE].bool_param:
