@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 from attendant_server.settings import Settings
 from attendant_vendored.inference import grpc_service_pb2_grpc
-from attendant_vendored.tei import tei_pb2_grpc
 
-from tests.conftest import imports_compare_one_of
 from tests.support.serving import LoopThread, Running, running_server
+from tests.support.tei import TeiStubs
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 FOLDERS = ("bundles", "classifiers", "splade", "language_models")
@@ -24,27 +23,12 @@ def loop() -> Iterator[LoopThread]:
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one tiny model for each task but reranking."""
+    """A folder with one tiny model for each task but reranking (see tests/e2e/test_rerank.py)."""
     root = tmp_path_factory.mktemp("bundles")
     for folder in FOLDERS:
         for bundle in (RECORDED / folder).iterdir():
             (root / bundle.name).symlink_to(bundle)
     return root
-
-
-@pytest.fixture(scope="session")
-def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a bundle that has one label."""
-    from attendant_export.bundle.importing import ImportOptions, import_bundle
-
-    from tests.support.bundles import one_thread
-    from tests.support.classifiers import write_classifier
-
-    root = tmp_path_factory.mktemp("reranker")
-    source = write_classifier(root / "tiny-reranker", "bert", num_labels=1)
-    with one_thread(), imports_compare_one_of(16):
-        import_bundle(source, root / "bundles", ImportOptions(max_tokens=60, precisions=["fp32"]))
-    return root / "bundles"
 
 
 @pytest.fixture(scope="session")
@@ -84,17 +68,6 @@ def start(loop: LoopThread, settings: Callable[..., Settings]) -> Iterator[Calla
 @pytest.fixture(scope="session")
 def kserve(running: Running) -> Any:
     return grpc_service_pb2_grpc.GRPCInferenceServiceStub(running.channel)
-
-
-class TeiStubs:
-    """The stubs of all services of TEI."""
-
-    def __init__(self, channel: Any) -> None:
-        self.info: Any = tei_pb2_grpc.InfoStub(channel)
-        self.embed: Any = tei_pb2_grpc.EmbedStub(channel)
-        self.predict: Any = tei_pb2_grpc.PredictStub(channel)
-        self.rerank: Any = tei_pb2_grpc.RerankStub(channel)
-        self.tokenize: Any = tei_pb2_grpc.TokenizeStub(channel)
 
 
 @pytest.fixture(scope="session")

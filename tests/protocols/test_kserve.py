@@ -1,6 +1,7 @@
 """KServe's protocol with Triton's extensions, beside the own protocol of a real server."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ from attendant.v1.embedding_pb2 import (
     ClassifyRequest,
     EmbedRequest,
     EmbedSparseRequest,
-    RerankRequest,
 )
 from attendant.v1.language_model_pb2 import GenerateOptions, GenerateRequest
 from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
@@ -19,7 +19,11 @@ from attendant_vendored.inference import grpc_service_pb2_grpc, model_config_pb2
 from tests.support.kserve import infer_request, values
 
 TEXTS = ["The dog sees the king.", "The old cat.", "A house"]
-QUERY = "When does the train leave?"
+
+
+def own_request(message: Any, **fields: Any) -> Any:
+    """A request of the own protocol; enums may be given by their names."""
+    return message(**fields)
 
 
 def numbers(response):
@@ -33,7 +37,9 @@ def numbers(response):
 def test_translations_are_those_of_translate(running, kserve, is_raw, is_column):
     request = infer_request("tiny-en-de", {"TEXT": TEXTS}, is_raw=is_raw, is_column=is_column)
     response = kserve.ModelInfer(request)
-    own = running.translation.Translate(TranslateRequest(model="tiny-en-de", texts=TEXTS))
+    own = running.translation.Translate(
+        own_request(TranslateRequest, model="tiny-en-de", texts=TEXTS)
+    )
     best = [each.hypotheses[0] for each in own.translations]
     found = values(response)
     shape = (3, 1) if is_column else (3,)
@@ -64,8 +70,13 @@ def test_parameters_are_the_options_of_translate_by_their_names(running, kserve)
         beam_size=4, num_hypotheses=2, length_penalty=0.5, suppressed_token_ids=[7, 9]
     )
     own = running.translation.Translate(
-        TranslateRequest(
-            model="tiny-en-de", texts=TEXTS, options=options, target_language="de", splitting=1
+        own_request(
+            TranslateRequest,
+            model="tiny-en-de",
+            texts=TEXTS,
+            options=options,
+            target_language="de",
+            splitting="SPLITTING_NONE",
         )
     )
     found = values(kserve.ModelInfer(request))
@@ -103,7 +114,7 @@ def test_continuations_are_those_of_generate(running, kserve):
     request = infer_request("tiny-lm", {"TEXT": prompts}, max_output_tokens=6)
     options = GenerateOptions(max_output_tokens=6)
     own = running.language.Generate(
-        GenerateRequest(model="tiny-lm", prompts=prompts, options=options)
+        own_request(GenerateRequest, model="tiny-lm", prompts=prompts, options=options)
     )
     found = values(kserve.ModelInfer(request))["TEXT"]
     assert found.tolist() == [each.hypotheses[0].text for each in own.generations]
@@ -112,7 +123,9 @@ def test_continuations_are_those_of_generate(running, kserve):
 @pytest.mark.parametrize("is_raw", [True, False])
 def test_embeddings_are_those_of_embed(running, kserve, is_raw):
     request = infer_request("tiny-bert", {"TEXT": TEXTS}, is_raw=is_raw, pooling="POOLING_CLS")
-    own = running.embedding.Embed(EmbedRequest(model="tiny-bert", texts=TEXTS, pooling=2))
+    own = running.embedding.Embed(
+        own_request(EmbedRequest, model="tiny-bert", texts=TEXTS, pooling=2)
+    )
     found = values(kserve.ModelInfer(request))
     np.testing.assert_array_equal(found["EMBEDDING"], numbers(own))
     assert list(found) == ["EMBEDDING"]
@@ -126,7 +139,7 @@ def test_number_formats_of_vectors_are_data_types_and_scales_an_output(running, 
         )
         response = kserve.ModelInfer(request)
         own = running.embedding.Embed(
-            EmbedRequest(model="tiny-bert", texts=TEXTS, data_type=f"DATA_TYPE_{name}")
+            own_request(EmbedRequest, model="tiny-bert", texts=TEXTS, data_type=f"DATA_TYPE_{name}")
         ).embeddings
         found = values(response)
         assert response.outputs[0].datatype == datatype
@@ -138,10 +151,10 @@ def test_number_formats_of_vectors_are_data_types_and_scales_an_output(running, 
 
 def test_chunks_of_a_text_are_averaged_or_refused(running, kserve):
     long = " ".join(TEXTS * 6)
-    chunked = {"chunking": "CHUNKING_TOKENS", "max_chunk_tokens": 16}
+    chunked: dict[str, Any] = {"chunking": "CHUNKING_TOKENS", "max_chunk_tokens": 16}
     request = infer_request("tiny-bert", {"TEXT": [long]}, average_chunks=True, **chunked)
     own = running.embedding.Embed(
-        EmbedRequest(model="tiny-bert", texts=[long], average_chunks=True, **chunked)
+        own_request(EmbedRequest, model="tiny-bert", texts=[long], average_chunks=True, **chunked)
     )
     np.testing.assert_array_equal(values(kserve.ModelInfer(request))["EMBEDDING"], numbers(own))
 
@@ -164,7 +177,7 @@ def test_labels_are_those_of_classify(running, kserve):
 
 
 def test_other_outputs_of_a_model_are_chosen_by_their_names(running, kserve):
-    own = running.embedding.Embed(EmbedRequest(model="tiny-classifier", texts=TEXTS))
+    own = running.embedding.Embed(own_request(EmbedRequest, model="tiny-classifier", texts=TEXTS))
     request = infer_request("tiny-classifier", {"TEXT": TEXTS}, outputs=["EMBEDDING"])
     np.testing.assert_array_equal(values(kserve.ModelInfer(request))["EMBEDDING"], numbers(own))
 
@@ -177,20 +190,6 @@ def test_sparse_vectors_are_padded_with_zeros(running, kserve):
         assert ids[:length].tolist() == list(each.token_ids)
         np.testing.assert_array_equal(weights[:length], np.float32(each.weights))
         assert not weights[length:].any()
-
-
-def test_scores_for_a_query_are_in_the_order_of_the_texts(start, reranker):
-    server = start(bundles=reranker)
-    kserve = grpc_service_pb2_grpc.GRPCInferenceServiceStub(server.channel)
-    request = infer_request("tiny-reranker", {"TEXT": TEXTS, "QUERY": [QUERY]})
-    own = server.embedding.Rerank(
-        RerankRequest(model="tiny-reranker", query=QUERY, documents=TEXTS)
-    )
-    expected = [each.score for each in sorted(own.results, key=lambda each: each.index)]
-    np.testing.assert_allclose(values(kserve.ModelInfer(request))["SCORE"], expected, rtol=1e-6)
-    pairs = infer_request("tiny-reranker", {"TEXT": [QUERY] * 3, "TEXT_PAIR": TEXTS})
-    found = values(kserve.ModelInfer(pairs))["SCORE"]
-    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)
 
 
 def test_the_server_and_its_models_are_live_and_ready(kserve):

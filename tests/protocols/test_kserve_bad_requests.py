@@ -293,8 +293,8 @@ INVALID_REQUESTS = [
     (unknown_value_of_an_enum, "truncation: must be one of TRUNCATION_UNSPECIFIED, "),
     (number_for_a_bool, "repetition_guard: must be true or false"),
     (number_for_a_text, "target_language: must be a string"),
-    (list_that_is_no_json, "glossary_entries: must be a string with JSON of the type of "),
-    (json_that_is_too_deep, "glossary_entries: must be a string with JSON of the type of "),
+    (list_that_is_no_json, "glossary_entries: must be a string with JSON for the field "),
+    (json_that_is_too_deep, "glossary_entries: must be a string with JSON for the field "),
     (parameter_without_a_value, "beam_size: has no value"),
     (timeout_that_is_no_number, "timeout: must be a whole number of microseconds, at least 0"),
     (model_without_a_name, "model_name: must name a model"),
@@ -390,8 +390,8 @@ def test_clients_may_begin_anew_with_no_regions_of_shared_memory(kserve):
     kserve.CudaSharedMemoryUnregister(messages.CudaSharedMemoryUnregisterRequest())
     status = messages.SystemSharedMemoryStatusRequest()
     assert not kserve.SystemSharedMemoryStatus(status).regions
-    status = messages.CudaSharedMemoryStatusRequest()
-    assert not kserve.CudaSharedMemoryStatus(status).regions
+    cuda_status = messages.CudaSharedMemoryStatusRequest()
+    assert not kserve.CudaSharedMemoryStatus(cuda_status).regions
 
 
 @pytest.mark.parametrize(

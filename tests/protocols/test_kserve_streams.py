@@ -1,20 +1,21 @@
 """Streams of inference requests: pieces, order, faults, cancellation, deadlines and quotas."""
 
 import queue
-from contextlib import ExitStack
+from typing import Any
 
 import grpc
 import pytest
 from attendant.v1.translation_pb2 import TranslateRequest
+from attendant_server.app import Server
 from attendant_vendored.inference import grpc_service_pb2_grpc
 
 from tests.support.kserve import infer_request, values
-from tests.support.serving import failure_of, running_server, wait_until
+from tests.support.serving import TIMEOUT_SECONDS, failure_of, wait_until
 
 TEXT = "The dog sees the king. The old cat."
 DOG = "The dog."
 MODEL = "tiny-en-de/1"
-ENDLESS = {"min_output_tokens": 64}
+ENDLESS: dict[str, Any] = {"min_output_tokens": 64}
 
 
 def stub(server):
@@ -147,15 +148,18 @@ def test_a_request_is_answered_while_the_stream_stays_open(kserve):
 
 
 def test_a_stopping_server_ends_an_idle_stream(loop, settings):
-    with ExitStack() as stack:
-        server = stack.enter_context(running_server(loop, settings()))
-        requests: queue.Queue = queue.Queue()
-        stream = stub(server).ModelStreamInfer(iter(requests.get, None))
+    server = Server(settings())
+    loop.run(server.__aenter__())
+    requests: queue.Queue = queue.Queue()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        stream = stub.ModelStreamInfer(iter(requests.get, None))
         requests.put(infer_request("tiny-bert", {"TEXT": [DOG]}))
         next(stream)
-        loop.submit(server.server.stop())
+        stopping = loop.submit(server.stop())
         assert failure_of(next, stream).code() is grpc.StatusCode.UNAVAILABLE
         requests.put(None)
+        stopping.result(TIMEOUT_SECONDS)
 
 
 def test_a_stream_counts_for_the_model_and_the_method_of_its_first_request(start):

@@ -46,7 +46,7 @@ class RequestStreams:
         num_bytes: Callable[[Response], int],
         seconds_left: float | None,
         may_wait: bool,
-    ) -> BulkStream[StreamedRequest[Request], Response]:
+    ) -> BulkStream[StreamedRequest[Request], Response | AttendantError]:
         """A stream of the running task's call.
 
         ``answer`` gets a request and the seconds until the caller's deadline. An error that it
@@ -78,7 +78,7 @@ class RequestStreams:
             self._limits,
             self._admission,
             time_limit,
-        )  # type: ignore[return-value]  # an error is a result of every stream
+        )
 
 
 async def one_by_one(

@@ -146,15 +146,16 @@ def _result(
     """The outputs, with ``num_columns`` hypotheses for each text, "" for those that it lacks."""
     rows = [_padded(result, num_columns) for result in results]
     hypotheses: list[Any] = list(chain.from_iterable(rows))
-    shape = {"num_columns": num_columns, "is_scalar": num_columns == 1}
+    is_scalar = num_columns == 1
     scores = np.array([-np.inf if h is None else h.score for h in hypotheses], np.float32)
     reasons = ["" if h is None else _reason(h) for h in hypotheses]
+    texts = ["" if h is None else h.text for h in hypotheses]
     return TaskResult(
         answer.model,
         {
-            TEXT: OutputTensor(["" if h is None else h.text for h in hypotheses], **shape),
-            SCORE: OutputTensor(scores, datatype=FP32, **shape),
-            FINISH_REASON: OutputTensor(reasons, **shape),
+            TEXT: OutputTensor(texts, num_columns, is_scalar),
+            SCORE: OutputTensor(scores, num_columns, is_scalar, FP32),
+            FINISH_REASON: OutputTensor(reasons, num_columns, is_scalar),
         },
         dict(_facts(answer, results)),
         answer.size,

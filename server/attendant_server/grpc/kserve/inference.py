@@ -1,7 +1,7 @@
 """Runs inference requests: finds the task, sets its options, and writes its outputs."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -149,12 +149,12 @@ class InferenceRunner:
         begin_operation(task.stream_operation if is_streamed else task.operation)
         _check_unsupported(parameters)
         parameters.pop(TIMEOUT, None)
-        message = task.stream_message() if is_streamed else task.message()
+        message: Any = task.stream_message() if is_streamed else task.message()
         await self._set(message, parameters, task.hidden)
         message.model = model.key
         return _Inference(task, texts, wanted, message, seconds_left, request, is_streamed)
 
-    async def _set(self, message: Message, parameters: Parameters, hidden: Sequence[str]) -> None:
+    async def _set(self, message: Message, parameters: Parameters, hidden: Collection[str]) -> None:
         num_characters = sum(len(each.string_param) for each in parameters.values())
         await self._jobs.run_for(
             num_characters // CHARACTERS_OF_JOB,

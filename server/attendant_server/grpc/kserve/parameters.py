@@ -88,7 +88,7 @@ def _set_from_json(message: Any, name: str, field: FieldDescriptor, value: Any) 
         if value:
             getattr(message, field.name).SetInParent()
         return
-    problem = f"must be a string with JSON of the type of {field.containing_type.name}.{field.name}"
+    problem = f"must be a string with JSON for the field {field.full_name}"
     if not isinstance(value, str):
         raise InvalidRequest(name, problem)
     try:
@@ -131,6 +131,7 @@ def _string(name: str, value: Any) -> str:
 
 def _enum_number(name: str, field: FieldDescriptor, value: Any) -> int:
     enum = field.enum_type
+    assert enum is not None
     if isinstance(value, str) and value in enum.values_by_name:
         return int(enum.values_by_name[value].number)
     if isinstance(value, int) and not isinstance(value, bool) and value in enum.values_by_number:

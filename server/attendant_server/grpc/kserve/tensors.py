@@ -83,10 +83,11 @@ def requested_outputs(request: Request) -> list[str]:
 
 
 def _refuse_shared_memory(request: Request) -> None:
-    for field, tensors in (("inputs", request.inputs), ("outputs", request.outputs)):
-        for i, tensor in enumerate(tensors):
-            if any(name.startswith(SHARED_MEMORY) for name in tensor.parameters):
-                raise Unsupported(f"{field}[{i}].parameters: shared memory is not supported")
+    tensors = [(f"inputs[{i}]", each.parameters) for i, each in enumerate(request.inputs)]
+    tensors += [(f"outputs[{i}]", each.parameters) for i, each in enumerate(request.outputs)]
+    for field, parameters in tensors:
+        if any(name.startswith(SHARED_MEMORY) for name in parameters):
+            raise Unsupported(f"{field}.parameters: shared memory is not supported")
 
 
 def _read_input(

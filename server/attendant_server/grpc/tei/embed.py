@@ -109,13 +109,15 @@ class EmbedService(tei_pb2_grpc.EmbedServicer):
             if isinstance(vector, InvalidRequest):
                 raise vector
 
+        metadata = figures(answer, len(request.inputs))
+
         def response(vector: SparseVector) -> tei_pb2.EmbedSparseResponse:
             pairs = zip(vector.token_ids.tolist(), vector.weights.tolist(), strict=True)
             return tei_pb2.EmbedSparseResponse(
                 sparse_embeddings=[
                     tei_pb2.SparseValue(index=index, value=value) for index, value in pairs
                 ],
-                metadata=figures(answer, len(request.inputs)),
+                metadata=metadata,
             )
 
         return await self._jobs.run_for(answer.size, lambda: response(vector))
@@ -135,12 +137,14 @@ class EmbedService(tei_pb2_grpc.EmbedServicer):
             if isinstance(found, InvalidRequest):
                 raise found
 
+        metadata = figures(answer, len(request.inputs))
+
         def response(found: TokenEmbeddings) -> tei_pb2.EmbedAllResponse:
             return tei_pb2.EmbedAllResponse(
                 token_embeddings=[
                     tei_pb2.TokenEmbedding(embeddings=row.tolist()) for row in found.vectors.numbers
                 ],
-                metadata=figures(answer, len(request.inputs)),
+                metadata=metadata,
             )
 
         return await self._jobs.run_for(answer.size, lambda: response(found))

@@ -64,7 +64,7 @@ def check_no_prompt(request: Message) -> None:
 
 
 def figures(answer: Answer, num_characters: int) -> tei_pb2.Metadata:
-    """The figures of a call that has been answered."""
+    """The figures of a call that has been answered. In the task of the call only."""
     seconds = {name: max(0.0, end - start) for name, start, end in answer.phases}
     total = time.monotonic() - records.current().started
     return tei_pb2.Metadata(

@@ -124,6 +124,7 @@ class RerankService(tei_pb2_grpc.RerankServicer):
             for _, fault in answer.faults:
                 raise fault
         num_characters = len(request.query) * len(request.texts) + sum(map(len, request.texts))
+        metadata = figures(answer, num_characters)
 
         def response() -> tei_pb2.RerankResponse:
             return tei_pb2.RerankResponse(
@@ -135,7 +136,7 @@ class RerankService(tei_pb2_grpc.RerankServicer):
                     )
                     for each in answer.documents
                 ],
-                metadata=figures(answer, num_characters),
+                metadata=metadata,
             )
 
         return await self._jobs.run_for(answer.size, response)
