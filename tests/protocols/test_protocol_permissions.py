@@ -29,7 +29,7 @@ PERMISSIONS = {
 
 
 @pytest.fixture(scope="module")
-def server(loop, settings, tmp_path_factory):
+def served(loop, settings, tmp_path_factory):
     from tests.support.serving import running_server
 
     path = tmp_path_factory.mktemp("keys") / "keys.toml"
@@ -37,18 +37,29 @@ def server(loop, settings, tmp_path_factory):
     path.write_text("\n".join(made[name][1] + more for name, more in PERMISSIONS.items()))
     path.chmod(0o600)
     with running_server(loop, settings(api_keys=str(path), model_control="on")) as running:
-        running.keys = {name: key for name, (key, _) in made.items()}
-        yield running
+        yield running, {name: key for name, (key, _) in made.items()}
 
 
 @pytest.fixture(scope="module")
-def call(server):
+def server(served):
+    """A server with keys, and control of models."""
+    return served[0]
+
+
+@pytest.fixture(scope="module")
+def keys(served):
+    """The keys of the callers, by their names."""
+    return served[1]
+
+
+@pytest.fixture(scope="module")
+def call(server, keys):
     """Calls a method of a stub as a caller; returns the name of the status."""
     stubs = TeiStubs(server.channel)
     stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(server.channel)
 
     def call(caller: str, method: str, request: Any) -> str:
-        metadata = [("authorization", f"Bearer {server.keys[caller]}")] if caller else []
+        metadata = [("authorization", f"Bearer {keys[caller]}")] if caller else []
         service, _, name = method.rpartition(".")
         function = getattr(getattr(stubs, service) if service else stub, name)
         try:
@@ -112,27 +123,27 @@ def test_a_call_needs_the_permission_of_the_method_that_does_its_work(
     assert call(caller, method, request_) == status
 
 
-def with_key(server, name):
-    return {"metadata": [("authorization", f"Bearer {server.keys[name]}")]}
+def with_key(keys, name):
+    return {"metadata": [("authorization", f"Bearer {keys[name]}")]}
 
 
-def test_each_request_of_a_stream_needs_its_permission(server):
+def test_each_request_of_a_stream_needs_its_permission(server, keys):
     stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(server.channel)
     streamed = infer_request("tiny-en-de", {"TEXT": [TEXT]}, stream=True)
     requests = [TRANSLATION, EMBEDDING, streamed]
-    answers = list(stub.ModelStreamInfer(iter(requests), **with_key(server, "translator")))
+    answers = list(stub.ModelStreamInfer(iter(requests), **with_key(keys, "translator")))
     errors = [answer.error_message for answer in answers]
     assert errors == [
         "",
         *(f"method: this caller may not call {name}" for name in ("Embed", "StreamTranslate")),
     ]
-    stream = TeiStubs(server.channel).embed.EmbedStream(iter([EMBED]), **with_key(server, "reader"))
+    stream = TeiStubs(server.channel).embed.EmbedStream(iter([EMBED]), **with_key(keys, "reader"))
     assert failure_of(list, stream).code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_lists_and_readiness_show_permitted_models_only(server):
+def test_lists_and_readiness_show_permitted_models_only(server, keys):
     stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(server.channel)
-    key = with_key(server, "one-model")
+    key = with_key(keys, "one-model")
     index = stub.RepositoryIndex(INDEX, **key).models
     assert [model.name for model in index] == ["tiny-bert"]
     statistics = stub.ModelStatistics(inference.ModelStatisticsRequest(), **key).model_stats

@@ -1,5 +1,7 @@
 """The services of Text Embeddings Inference beside the own protocol of a real server."""
 
+from typing import Any
+
 import grpc
 import numpy as np
 import pytest
@@ -18,7 +20,9 @@ from tests.support.tei import TeiStubs
 
 TEXTS = ["The dog sees the king.", "The old cat.", "The old king"]
 LONG = " ".join(TEXTS * 20)
-LEFT = messages.TRUNCATION_DIRECTION_LEFT
+RIGHT: Any = messages.TRUNCATION_DIRECTION_RIGHT
+UNKNOWN: Any = 5
+LEFT: Any = messages.TRUNCATION_DIRECTION_LEFT
 
 
 def with_model(name):
@@ -53,7 +57,7 @@ def test_a_stream_has_a_vector_for_each_request_in_their_order(running, tei):
     np.testing.assert_allclose(found, numbers(own), atol=1e-2)
 
 
-@pytest.mark.parametrize(("direction", "truncation"), [(0, 2), (LEFT, 3)])
+@pytest.mark.parametrize(("direction", "truncation"), [(RIGHT, 2), (LEFT, 3)])
 def test_long_texts_are_refused_or_truncated_on_request(running, tei, direction, truncation):
     failure = failure_of(tei.embed.Embed, messages.EmbedRequest(inputs=LONG))
     assert failure.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -75,7 +79,7 @@ def test_dimensions_are_checked_as_for_embed(tei):
     [
         (messages.EmbedRequest(), "INVALID_ARGUMENT", "inputs: is empty"),
         (
-            messages.EmbedRequest(inputs=TEXTS[0], truncation_direction=5),
+            messages.EmbedRequest(inputs=TEXTS[0], truncation_direction=UNKNOWN),
             "INVALID_ARGUMENT",
             "truncation_direction: has no value 5",
         ),
