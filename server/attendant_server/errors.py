@@ -30,7 +30,8 @@ class AttendantError(Exception):
 
     A message holds numbers, and names of fields, limits, and existing models, controls and other
     things of the server. Of the request, it repeats language tags at most, which
-    `language_tags.check_tag` has bounded.
+    `language_tags.check_tag` has bounded, and names of unknown parameters in other protocols, which
+    `grpc/kserve/parameters.py` bounds.
     """
 
     @property

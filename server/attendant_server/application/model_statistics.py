@@ -23,7 +23,7 @@ class ModelFigures:
     """The figures of one model."""
 
     num_texts: int = 0
-    """Texts of calls that were answered."""
+    """Texts without a fault, of calls that were answered."""
     num_batches: int = 0
     """Runs of an encoder, embedder or scorer, each with texts of any calls."""
     last_call_milliseconds: int = 0
@@ -84,10 +84,11 @@ class ModelStatistics:
 
     def _count(self, figures: ModelFigures, record: CallRecord, seconds: float) -> None:
         figures.last_call_milliseconds = round(time.time() * 1000)
-        if record.code != "OK":
+        num_texts = record.num_texts - record.num_invalid_texts
+        if record.code != "OK" or num_texts <= 0:
             figures.count("fail", seconds)
             return
-        figures.num_texts += record.num_texts
+        figures.num_texts += num_texts
         figures.count("success", seconds)
         phases = {name: end - start for name, start, end in record.phases()}
         for name, parts in PHASES.items():
