@@ -65,16 +65,16 @@ def tei_requests(texts: Sequence[str]) -> list[bytes]:
 
 def calls_of(channel: grpc.aio.Channel, size: int) -> dict[str, dict[str, tuple[Any, Call]]]:
     """The function that makes the request of a call, and the call, by method and protocol."""
-    infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-    stream = channel.stream_stream("/tei.v1.Embed/EmbedStream")
+    infer: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    stream: Any = channel.stream_stream("/tei.v1.Embed/EmbedStream")
 
     async def embed_stream(requests: list[bytes]) -> None:
         async for _ in stream(iter(requests)):
             pass
 
-    tei_embed = channel.unary_unary("/tei.v1.Embed/Embed")
-    translate = channel.unary_unary("/attendant.v1.TranslationService/Translate")
-    embed = channel.unary_unary("/attendant.v1.EmbeddingService/Embed")
+    tei_embed: Any = channel.unary_unary("/tei.v1.Embed/Embed")
+    translate: Any = channel.unary_unary("/attendant.v1.TranslationService/Translate")
+    embed: Any = channel.unary_unary("/attendant.v1.EmbeddingService/Embed")
     return {
         "translate": {
             "attendant": (

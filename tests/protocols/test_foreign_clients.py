@@ -26,7 +26,7 @@ TEXTS = ["The dog sees the king. The old cat.", "The old cat.", "The old king"]
 def server(loop, settings):
     from tests.support.serving import running_server
 
-    with running_server(loop, settings(model_control="on")) as running:
+    with running_server(loop, settings(model_control="on", try_bundles="never")) as running:
         yield running
 
 

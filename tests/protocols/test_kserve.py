@@ -264,7 +264,7 @@ def test_statistics_count_texts_batches_and_times(start):
 
 
 def test_models_are_loaded_and_unloaded_if_the_server_allows_it(start):
-    server = start(model_control="on")
+    server = start(model_control="on", try_bundles="never")
     kserve = grpc_service_pb2_grpc.GRPCInferenceServiceStub(server.channel)
     unload = messages.RepositoryModelUnloadRequest(model_name="tiny-lm")
     unload.parameters["unload_dependents"].bool_param = False
