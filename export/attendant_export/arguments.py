@@ -17,7 +17,10 @@ from attendant_export.bundle.static_distillation import (
 )
 from attendant_export.configuration import with_config
 from attendant_export.corpus_arguments import add_translate_corpus
-from attendant_export.language_arguments import add_train_language_model
+from attendant_export.language_arguments import (
+    add_train_language_model,
+    add_train_word_vectors,
+)
 from attendant_export.ranges import positive, whole
 from attendant_export.training_arguments import (
     TATOEBA_VALID,
@@ -65,8 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; the chosen command is in ``command``."""
     parser = _Parser(
         prog="attendant-export",
-        description="Trains translation, embedding and language models and writes them as bundles "
-        "that attendant-server loads.",
+        description="Trains translation, embedding and language models and word vectors, and "
+        "writes them as bundles that attendant-server loads.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -74,6 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_train_bert(_command(commands, "train-bert", "train an embedding model"))
     add_train_language_model(
         _command(commands, "train-language-model", "train a causal language model")
+    )
+    add_train_word_vectors(
+        _command(commands, "train-word-vectors", "train word vectors by skip-gram or GloVe")
     )
     add_translate_corpus(
         _command(

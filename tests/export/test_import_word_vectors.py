@@ -9,11 +9,11 @@ import torch
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.original import verify_against
+from attendant_export.data.word_tokenizer import word_tokenizer
 from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.importers.families import read_model
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.word_vector_files import read_word_table
-from attendant_export.importers.word_vectors import word_tokenizer
 from attendant_export.verify.original import OriginalError
 from hypothesis import given
 from hypothesis import strategies as st

@@ -99,6 +99,8 @@ def describe_use(manifest: Manifest) -> str:
 class EmbeddingExport:
     """The export of an embedding model; `kinds.ModelExport` describes the steps."""
 
+    example_title: str = "best guesses"
+
     def __init__(
         self,
         model: Encoder,

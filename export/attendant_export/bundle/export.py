@@ -12,7 +12,6 @@ from datetime import date
 from pathlib import Path
 
 from attendant.v1.bundle_pb2 import (
-    MODEL_KIND_LANGUAGE_MODEL,
     MODEL_KIND_TRANSLATION,
     Manifest,
     PrecisionGraphs,
@@ -154,11 +153,10 @@ def new_bundle(bundles_dir: Path, name: str, version: str) -> Iterator[tuple[Pat
 def _new_draft(
     kind: ModelKind, run_dir: Path, folder: Path, scratch: Path, options: ExportOptions
 ) -> Draft:
-    swap, is_text = options.swap, kind.value == MODEL_KIND_LANGUAGE_MODEL
-    valid = None
-    if not is_text:
+    swap, valid = options.swap, None
+    if kind.validates_on_pairs:
         valid = Corpus(options.valid_pairs, swap, MAX_PARITY_SENTENCES, options.valid_choice)
-    elif options.test_pairs:
+    if options.test_pairs and not kind.measures_pairs:
         raise ValueError("--test is for translation and embedding models")
     facts = read_facts(run_dir) or Manifest()
     stated = options.max_tokens or read_run_record(run_dir).max_tokens
@@ -202,7 +200,7 @@ def write_model(
             logger.info("measuring %s on %s", graphs.name, corpus.name)
             manifest.quality.extend(export.measure(graphs, corpus))
     draft.add_reference_outputs(export.reference_outputs())
-    card = write_model_card(manifest, data_card, examples)
+    card = write_model_card(manifest, data_card, examples, export.example_title)
     (draft.folder / MODEL_CARD).write_text(card, encoding="utf-8")
     add_glossaries(draft.folder, manifest, glossaries)
     write_manifest(draft.folder, manifest)

@@ -57,6 +57,8 @@ def describe_use(manifest: Manifest) -> str:
 class LanguageModelExport:
     """The export of a language model; `kinds.ModelExport` describes the steps."""
 
+    example_title: str = "greedy continuation"
+
     def __init__(
         self,
         model: CausalLanguageModel,

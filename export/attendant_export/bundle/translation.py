@@ -122,6 +122,8 @@ def describe_use(manifest: Manifest) -> str:
 class TranslationExport:
     """The export of a translation model; `kinds.ModelExport` describes the steps."""
 
+    example_title: str = "greedy translation"
+
     def __init__(
         self,
         model: EncoderDecoder,

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from attendant_export.data.word_tokenizer import UNKNOWN, UNKNOWN_ID
 from attendant_export.importers.checkpoint import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,6 @@ MAX_WORD = 4096
 """Longest word of a binary file, in bytes."""
 CHUNK = 1 << 20
 SCALAR = np.dtype("<f4")
-UNKNOWN = "[UNK]"
-"""Stands for all words that the file lacks. Its row is 0, its vector zeros."""
 
 FloatArray = NDArray[np.float32]
 
@@ -56,8 +55,8 @@ class WordTable:
     def __init__(self, path: Path, capacity: int, dimension: int) -> None:
         self._path = path
         self._rows = np.zeros((capacity + 1, dimension), np.float32)
-        self.ids: dict[str, int] = {UNKNOWN: 0}
-        """The row of each word."""
+        self.ids: dict[str, int] = {UNKNOWN: UNKNOWN_ID}
+        """The row of each word. That of `UNKNOWN` has zeros."""
         self._num_repeated = self._num_spaced = 0
 
     @property

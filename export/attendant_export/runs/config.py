@@ -17,11 +17,15 @@ from attendant_export.models.special_tokens import (
 from attendant_export.runs import checkpoint
 
 TRANSLATION, BERT, LANGUAGE_MODEL = "translation", "bert", "language-model"
+SKIP_GRAM, GLOVE = "skip-gram", "glove"
+"""Word vectors, by the objective of their training."""
 Tokens: TypeAlias = TranslationTokens | EncoderTokens | LanguageModelTokens
 _TOKENS: dict[str, type[Tokens]] = {
     TRANSLATION: TranslationTokens,
     BERT: EncoderTokens,
     LANGUAGE_MODEL: LanguageModelTokens,
+    SKIP_GRAM: EncoderTokens,
+    GLOVE: EncoderTokens,
 }
 _SHAPES: dict[str, Callable[..., Architecture]] = {TRANSLATION: transformer, BERT: bert}
 
