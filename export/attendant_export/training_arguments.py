@@ -45,6 +45,11 @@ def add_run(parser: argparse.ArgumentParser, valid: str | None = TATOEBA_VALID) 
         "after a start from a bundle, the data card of an export must also list the data of the "
         "bundle",
     )
+    add_precision(parser)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add the type of the products of a training."""
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -13,16 +14,25 @@ from google.protobuf.message import Message
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from attendant_export.bundle import embedding, language_model, translation, word_vectors
+from attendant_export.bundle import (
+    classifier,
+    embedding,
+    language_model,
+    translation,
+    word_vectors,
+)
 from attendant_export.bundle.controls import ControlOption
-from attendant_export.bundle.draft import Draft
+from attendant_export.bundle.draft import Draft, TestTexts
 from attendant_export.bundle.parity import (
     measure_embedding_parity,
     measure_language_model_parity,
     measure_translation_parity,
 )
 from attendant_export.bundle.translation_outputs import check_search_outputs
-from attendant_export.data.corpus import Corpus
+from attendant_export.data.corpus import read_corpus
+from attendant_export.data.labelled_texts import TASKS, read_labelled, read_texts
+from attendant_export.data.text_choice import TextChoice
+from attendant_export.data.text_files import read_lines
 from attendant_export.runs.config import BERT as BERT_RUN
 from attendant_export.runs.config import GLOVE as GLOVE_RUN
 from attendant_export.runs.config import LANGUAGE_MODEL as LANGUAGE_MODEL_RUN
@@ -48,8 +58,8 @@ class ModelExport(Protocol):
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:
         """Compare the graphs of one precision with the model. Raises ParityError if they differ."""
 
-    def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
-        """Quality figures of one precision on ``corpus``."""
+    def measure(self, written: PrecisionGraphs, test: TestTexts) -> list[QualityFigure]:
+        """Quality figures of one precision on ``test``."""
 
     def reference_outputs(self) -> dict[str, Any]:
         """Outputs for the reference texts, for later verification of the bundle."""
@@ -84,10 +94,10 @@ class ModelKind:
     """Compares the graphs of a bundle with the model of given parameters; raises ParityError."""
     check_outputs: Callable[[Path, Manifest, Tokenizer], list[str]]
     """Compares the graphs of a bundle with its reference outputs; raises ParityError."""
-    validates_on_pairs: bool = True
-    """Whether validation texts are pairs. Otherwise they are plain text, one on each line."""
-    measures_pairs: bool = True
-    """Whether quality can be measured on pairs."""
+    read_texts: Callable[[Path], list[str]] | None = None
+    """Reads texts to verify on from a validation file. None: the file is one of pairs."""
+    read_test: Callable[[Path, bool, TextChoice], TestTexts] | None = read_corpus
+    """Reads a file to measure quality on; true: with swapped columns. None: there is no measure."""
 
     def sizes(self, manifest: Manifest) -> Mapping[str, int]:
         """Sizes of the model by field name."""
@@ -124,17 +134,30 @@ LANGUAGE_MODEL = ModelKind(
     new_export=language_model.export_of_run,
     measure_parity=measure_language_model_parity,
     check_outputs=check_search_outputs,
-    validates_on_pairs=False,
-    measures_pairs=False,
+    read_texts=read_lines,
+    read_test=None,
 )
 SKIP_GRAM = replace(
     EMBEDDING,
     name=SKIP_GRAM_RUN,
     new_export=word_vectors.export_of_run,
-    validates_on_pairs=False,
+    read_texts=read_lines,
 )
 GLOVE = replace(SKIP_GRAM, name=GLOVE_RUN)
-_KINDS = (TRANSLATION, EMBEDDING, LANGUAGE_MODEL, SKIP_GRAM, GLOVE)
+
+
+def _classifier(task: str) -> ModelKind:
+    return replace(
+        EMBEDDING,
+        name=task,
+        new_export=classifier.export_of_run,
+        read_texts=partial(read_texts, task=task),
+        read_test=lambda path, _swap, _choice: read_labelled(path, task),
+    )
+
+
+CLASSIFIERS = tuple(map(_classifier, TASKS))
+_KINDS = (TRANSLATION, EMBEDDING, LANGUAGE_MODEL, SKIP_GRAM, GLOVE, *CLASSIFIERS)
 """The first kind of a bundle is that of models to fine-tune."""
 
 

@@ -8,6 +8,7 @@ from attendant_export.arguments import read_arguments
 from attendant_export.bundle.manifest import BundleError
 from attendant_export.commands import (
     bundles,
+    classifier_training,
     corpora,
     language_training,
     training,
@@ -23,6 +24,7 @@ COMMANDS = {
     "train-translation": training.run_train_translation,
     "train-bert": training.run_train_bert,
     "train-language-model": language_training.run_train_language_model,
+    "train-classifier": classifier_training.run_train_classifier,
     "train-word-vectors": word_vector_training.run_train_word_vectors,
     "translate-corpus": corpora.run_translate_corpus,
     "export": bundles.run_export,

@@ -20,6 +20,11 @@ MIN_JOINED = 1e-3
 """Share of words with a character in them from which on texts are not split at this character."""
 
 
+def is_word(text: str) -> bool:
+    """Whether a vocabulary may have this word: it has no white space, and is not `UNKNOWN`."""
+    return text.split() == [text] and text != UNKNOWN
+
+
 def word_tokenizer(ids: dict[str, int]) -> Tokenizer:
     """A tokenizer of whole words, with the ids of words and of `UNKNOWN`.
 
