@@ -104,7 +104,7 @@ def test_the_vector_of_a_text_is_the_weighted_mean_of_its_known_words(server, ro
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_training_raises_the_validated_figure(root, objective):
     rows = History(root / "runs" / objective).rows
-    name = {"skip-gram": "log_likelihood", "glove": "r_squared"}[objective]
+    name = {"skip-gram": "log_likelihood", "glove": "correlation"}[objective]
     assert rows[-1][name] > rows[0][name]
 
 

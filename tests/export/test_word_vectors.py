@@ -180,19 +180,9 @@ def test_the_objective_of_glove_is_that_of_a_plain_reading():
     weights, errors = plain_glove(task.model, cells)
     assert task.loss(batch).item() == pytest.approx((weights * errors**2).mean(), rel=1e-5)
     logarithms = np.log(cells.counts)
-    around = logarithms - np.average(logarithms, weights=weights)
-    expected = 1 - (weights * errors**2).sum() / (weights * around**2).sum()
-    assert task.validate()["r_squared"] == pytest.approx(expected, rel=1e-5)
-
-
-def test_estimates_are_measured_at_the_size_of_the_training_text():
-    task, cells = glove()
-    tenth = Cooccurrences(cells.words, cells.contexts, cells.counts / 10)
-    scaled = GloVeTask(task.model, cells, tenth, max_pairs=10, seed=1)
-    weights, _ = plain_glove(task.model, tenth)
-    _, errors = plain_glove(task.model, cells)
-    expected = (weights * errors**2).sum() / weights.sum()
-    assert scaled.validate()["validation_loss"] == pytest.approx(expected, rel=1e-5)
+    covariances = np.cov(errors + logarithms, logarithms, aweights=weights)
+    expected = covariances[0, 1] / np.sqrt(covariances[0, 0] * covariances[1, 1])
+    assert task.validate()["correlation"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("make", [skip_gram, glove])
@@ -231,7 +221,7 @@ def test_the_words_of_a_text_are_the_frequent_ones_in_their_order():
     assert words.encode("Don't").tokens == ["don't"]
     assert words.encode("e-mail").tokens == ["e", "-", "mail"]
     assert words.encode("[UNK]").tokens == ["[", "unk", "]"]
-    cased = train_word_tokenizer(texts, max_words=2, min_count=2, lower_case=False)
+    cased = train_word_tokenizer(texts, max_words=3, min_count=2, lower_case=False)
     assert cased.encode("the The").tokens == ["the", "[UNK]"]
     with pytest.raises(ValueError, match="no word occurs 9 times"):
         train_word_tokenizer(texts, max_words=10, min_count=9)

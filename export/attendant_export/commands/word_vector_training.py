@@ -46,7 +46,7 @@ def run_train_word_vectors(args: argparse.Namespace) -> None:
             tensorboard=args.tensorboard,
         )
     if processes.is_first:
-        metric = "coefficient of determination" if args.objective == GLOVE else "log-likelihood"
+        metric = "correlation" if args.objective == GLOVE else "log-likelihood"
         print(f"{args.run_dir}: finished with best {metric} {progress.best:.4f}")
 
 

@@ -45,14 +45,6 @@ class Cooccurrences:
     def __len__(self) -> int:
         return len(self.counts)
 
-    def total(self) -> float:
-        """The sum of all counts."""
-        return float(self.counts.sum(dtype=np.float64))
-
-    def scaled_to(self, total: float) -> NDArray[np.float32]:
-        """The counts (cells) multiplied so that their sum is ``total``."""
-        return np.asarray(self.counts * np.float32(total / self.total()))
-
 
 def count_cooccurrences(stream: WordStream, window: int) -> Cooccurrences:
     """Count the pairs of known words of a document that are at most ``window`` words apart.

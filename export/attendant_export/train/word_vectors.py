@@ -136,7 +136,6 @@ class GloVeTask:
         """``max_pairs`` is the number of cells of a batch."""
         self.model, self.seed, self.processes = model, seed, processes
         self.train, self.valid = (CooccurrenceDataset(each, max_pairs) for each in (train, valid))
-        self._scale = train.total() / valid.total()
 
     def as_task(self) -> Task[CooccurrenceBatch]:
         """The interface of this task for `Trainer`."""
@@ -161,21 +160,20 @@ class GloVeTask:
     def validate(self) -> dict[str, float]:
         """How well the co-occurrences of the validation text are estimated.
 
-        ``r_squared`` is the weighted coefficient of determination of their logarithms. Counts are
-        scaled to the size of the training text, since estimates are of that; the weights are those
-        of the counts as they are, so that chance counts less.
+        The weighted correlation of the estimates with the logarithms of its counts. These are lower
+        than those of a longer training text, which a correlation leaves out.
         """
-        device, sums = self.model.words.weight.device, torch.zeros(4, dtype=torch.float64)
+        device = self.model.words.weight.device
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for batch in self.valid.batches(np.random.default_rng(self.seed)):
             own = batch.share(SINGLE_PROCESS.rows, device)
-            weights = cell_weights(own.counts).double()
-            logarithms = (own.counts.double() * self._scale).log()
-            errors = self.model(own.words, own.contexts).double() - logarithms
-            powers = [weights, weights * logarithms, weights * logarithms**2, weights * errors**2]
-            sums += torch.stack([each.sum() for each in powers]).cpu()
-        total, first, second, error = sums.tolist()
-        variance = second - first**2 / total
-        return {"r_squared": 1 - error / max(variance, 1e-9), "validation_loss": error / total}
+            estimates = self.model(own.words, own.contexts)
+            parts.append((cell_weights(own.counts), estimates, own.counts.log()))
+        weights, *sides = (torch.cat(each).double() for each in zip(*parts, strict=True))
+        first, second = (side - (weights * side).sum() / weights.sum() for side in sides)
+        product = (weights * first * second).sum()
+        scale = ((weights * first**2).sum() * (weights * second**2).sum()).sqrt()
+        return {"correlation": (product / scale.clamp(min=1e-12)).item()}
 
 
 def cell_weights(counts: Tensor) -> Tensor:
