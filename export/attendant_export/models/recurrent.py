@@ -171,6 +171,11 @@ def starts_from_source(architecture: Architecture) -> bool:
     return any(group.recurrent.starts_from_source for group in architecture.decoder.groups)
 
 
+def has_recurrences(part: Stack) -> bool:
+    """Whether a layer has a GRU or an LSTM."""
+    return bool(recurrent_layers(part))
+
+
 def recurrent_layers(part: Stack) -> list[tuple[int, architecture_pb2.Recurrent]]:
     """The numbers and the parts of the layers with a GRU or an LSTM."""
     layers = [group for group in part.groups for _ in range(group.num_layers)]

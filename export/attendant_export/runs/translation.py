@@ -57,10 +57,8 @@ def greedy(
     including the end token if it occurred within ``max_tokens``.
     """
     special, device = model.tokens, model.embedding.weight.device
-    memory, mask = model.encode(pad(sources, special.pad_id).to(device))
-    target = torch.full((len(sources), 1), special.bos_id, device=device)
+    target, past, memory, mask = model.start(pad(sources, special.pad_id).to(device))
     finished = torch.zeros(len(sources), dtype=torch.bool, device=device)
-    past: DecoderPast | None = None
     for step in range(max_tokens):
         hidden, past = model.decode(target[:, -1:], memory, mask, past)
         if step < len(forced_ids):
