@@ -117,7 +117,9 @@ class AlignedSources:
         lengths = g.op("Unsqueeze", self._lengths, g.integers(1))
         if part.window.is_predictive:
             hidden = g.op("Tanh", g.linear(x, f"{name}.position"))
-            score = _vector_product(g, f"{name}.position_score", self._by_text(hidden, _width(g, name)))
+            score = _vector_product(
+                g, f"{name}.position_score", self._by_text(hidden, _width(g, name))
+            )
             middle = g.op("Mul", g.cast(lengths, np.float32), g.op("Sigmoid", score))
         else:
             last = g.op("Sub", lengths, g.integer(1))

@@ -89,7 +89,9 @@ def _encode(
     def attend(_: int, part: Attention, query_key_value: str) -> str:
         projected = g.split_into(query_key_value, projection_widths(part), axis=1)
         weights = sequence_weights(g, part, projected, batch, bias, positions)
-        g.output(f"{ENCODER}_{next(numbers)}", weights, np.float32, 1, part.num_heads, length, length)
+        g.output(
+            f"{ENCODER}_{next(numbers)}", weights, np.float32, 1, part.num_heads, length, length
+        )
         return attend_sequence(g, part, projected, batch, lengths, bias, positions)
 
     def add_positions(x: str, table: str) -> str:

@@ -1,4 +1,4 @@
-"""What the encoder gives the decoder as graph nodes: keys and values, and the first states of rows."""
+"""What the encoder gives the decoder as graph nodes: keys, values and first states of rows."""
 
 from collections.abc import Callable, Iterator
 

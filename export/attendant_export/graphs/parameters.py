@@ -2,8 +2,8 @@
 
 Graphs store only the used rows of position tables, only the vector of token type 0 unless types
 are an input, one joint layer for the cross-attention keys and values of all decoder layers, one for
-both gates of an SSRU, and one for the inputs of both directions of a GRU or an LSTM. Graphs of steps
-also have tables of rotations.
+both gates of an SSRU, and one for the inputs of both directions of a GRU or an LSTM. Graphs of
+steps also have tables of rotations.
 """
 
 from collections.abc import Iterator, Mapping

@@ -58,9 +58,7 @@ def states_of_sequences(
         [body.input(f"{name}.{i}{suffix}", np.float32, "batch", width) for i in range(count)]
         for suffix in suffixes
     ]
-    read = [
-        body.input(f"{name}.gates{suffix}", g.dtype, "batch", "gates") for suffix in suffixes
-    ]
+    read = [body.input(f"{name}.gates{suffix}", g.dtype, "batch", "gates") for suffix in suffixes]
     vectors = []
     for suffix, each, its_states in zip(suffixes, read, before, strict=True):
         after = next_states(body, part, name, each, its_states, suffix)

@@ -8,6 +8,7 @@ import numpy as np
 
 from attendant_export.graphs.layers import Layers
 
+
 def next_state(g: Layers, gates: str, state: str) -> str:
     """The states (rows, d_model) after one token more.
 

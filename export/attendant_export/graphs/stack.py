@@ -130,7 +130,9 @@ class _Layer:
         def sublayer(y: str) -> str:
             context = attend(self._number, self._group.alignment_attention, y)
             both = self._g.op("Concat", context, y, axis=1)
-            return self._g.op("Tanh", self._g.linear(both, f"{self._name}.alignment_attention.output"))
+            return self._g.op(
+                "Tanh", self._g.linear(both, f"{self._name}.alignment_attention.output")
+            )
 
         return self._residual(x, "alignment_attention_residual", sublayer)
 

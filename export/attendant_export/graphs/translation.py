@@ -3,7 +3,7 @@
 Defines their inputs and outputs. The layers that it is given determine the precision.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from types import MappingProxyType
 from typing import TypeAlias
@@ -15,12 +15,12 @@ from attendant_manifest.sizes import num_source_heads
 from attendant_export.data.shortlists import Shortlists
 from attendant_export.graphs import head, recurrent, ssru
 from attendant_export.graphs.attention import attend_sequence, relative_bias
-from attendant_export.graphs.encoded_sources import first_vectors, source_values
 from attendant_export.graphs.embeddings import (
     add_first_positions,
     source_embeddings,
     target_embeddings,
 )
+from attendant_export.graphs.encoded_sources import first_vectors, source_values
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
 from attendant_export.graphs.parameters import SHORTLIST_TABLES

@@ -97,7 +97,7 @@ class AlignmentAttention(nn.Module):
         return products * x.shape[-1] ** -0.5 if is_scaled else products
 
     def _distances(self, x: Tensor, is_real: Tensor, first_position: int) -> Tensor:
-        """Distances (1 or batch, target, source) of source positions to the middle of the window."""
+        """Distances (batch, target, source) of source positions to the middle of the window."""
         lengths = is_real.sum(1)[:, None]  # (batch, 1)
         if self._part.window.is_predictive:
             score = self.position_score(torch.tanh(self.position(x)))[..., 0].float()

@@ -13,7 +13,6 @@ from attendant_export.models.relative_positions import RelativePositions
 from attendant_export.models.stack import MixerState, Stack
 from attendant_export.models.unsupported import unsupported
 
-
 Memory: TypeAlias = Sequence[KeyValue | None]
 """Keys and values of the source for each layer of a decoder. None: the layer does not attend."""
 

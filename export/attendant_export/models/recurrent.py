@@ -126,9 +126,9 @@ def ends_bidirectional(encoder: Stack) -> bool:
 
 
 def final_state(encoder: Stack, x: Tensor, is_real: Tensor) -> Tensor:
-    """The final state (batch, d_model) of an encoder with the output ``x`` (batch, length, d_model).
+    """The final state (batch, d_model) of an encoder, which `architecture.proto` defines.
 
-    ``is_real`` (batch, length) is False for padding.
+    ``x`` (batch, length, d_model) is its output; ``is_real`` (batch, length) is False for padding.
     """
     positions = torch.arange(x.shape[1], device=x.device)
     last = (positions * is_real).amax(1)

@@ -7,7 +7,6 @@ import torch
 from attendant_export.data.batches import pad
 from attendant_export.data.output_limits import max_output_tokens
 from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
-from attendant_export.models.decoder import DecoderPast
 from attendant_export.models.embeddings import longest_text, position_limit
 from attendant_export.models.encoder_decoder import EncoderDecoder
 

@@ -27,8 +27,7 @@ def attention_outputs(architecture: Architecture) -> dict[str, list[str]]:
             for i, group in enumerate(groups)
         ]
         kinds[CROSS] = [
-            f"{CROSS}_{i}" if num_source_heads(group) else ""
-            for i, group in enumerate(groups)
+            f"{CROSS}_{i}" if num_source_heads(group) else "" for i, group in enumerate(groups)
         ]
     return kinds
 
@@ -36,9 +35,7 @@ def attention_outputs(architecture: Architecture) -> dict[str, list[str]]:
 def _groups(stack: Stack) -> list[LayerGroup]:
     """The group of each layer that runs, in order."""
     return [
-        group
-        for group in stack.groups
-        for _ in range(group.num_layers * (group.num_repeats or 1))
+        group for group in stack.groups for _ in range(group.num_layers * (group.num_repeats or 1))
     ]
 
 
