@@ -8,7 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from attendant.v1.architecture_pb2 import POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR, Architecture
+from attendant.v1.architecture_pb2 import (
+    POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
+    AlignmentAttention,
+    Architecture,
+)
 from attendant.v1.bundle_pb2 import (
     STATE_OWNER_ROW,
     STATE_UPDATE_REPLACED,
@@ -23,7 +27,14 @@ from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.relative_positions import RelativePositions
-from attendant_export.models.shapes import bert, transformer
+from attendant_export.models.shapes import (
+    ALIGNMENT_FUNCTIONS,
+    CELLS,
+    bert,
+    make_decoder_recurrent,
+    make_encoder_recurrent,
+    transformer,
+)
 from torch import nn
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -66,6 +77,23 @@ def with_ssru(architecture: Architecture, num_attention_layers: int = 0) -> Arch
     changed.decoder.groups[-1].ssru.SetInParent()
     for side in (changed.source_embeddings, changed.target_embeddings):
         side.positions.kind = POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR
+    return changed
+
+
+def with_recurrences(
+    architecture: Architecture, cell: str, alignment: str = "", num_encoder_layers: int = 0
+) -> Architecture:
+    """The same network with recurrent layers; without ``alignment``, the decoder has no attention.
+
+    By default, the encoder has as many layers as before.
+    """
+    changed = Architecture()
+    changed.CopyFrom(architecture)
+    group = changed.encoder.groups[0]
+    group.num_layers = num_encoder_layers or group.num_layers
+    part = AlignmentAttention(function=ALIGNMENT_FUNCTIONS[alignment]) if alignment else None
+    make_encoder_recurrent(changed, CELLS[cell])
+    make_decoder_recurrent(changed, CELLS[cell], part)
     return changed
 
 
