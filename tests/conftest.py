@@ -51,9 +51,8 @@ def lstm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.bundles import TINY_LSTM, make_translation_bundle
 
     folder = tmp_path_factory.mktemp("bundles")
-    precisions = ("fp32", "int8")
     return make_translation_bundle(
-        folder, "tiny-lstm", precisions=precisions, architecture=TINY_LSTM, learning_rate=2e-2
+        folder, "tiny-lstm", precisions=("fp32",), architecture=TINY_LSTM, learning_rate=2e-2
     )
 
 

@@ -24,9 +24,9 @@ from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.translation import TranslationVerifier
 from hypothesis import given
 
-from tests.export.test_architectures import MAX_LENGTH, SAMPLE, SEEDS, SOURCES, TARGETS, model_of
+from tests.export.test_architectures import SAMPLE, SEEDS, SOURCES, TARGETS, model_of
 from tests.support import architectures as some
-from tests.support.graphs import manifest_of, with_recurrences
+from tests.support.graphs import MAX_LENGTH, manifest_of, with_recurrences
 from tests.support.recurrent_networks import recurrent_translators
 
 SOURCE = torch.tensor([SOURCES[0], SOURCES[0]])

@@ -6,7 +6,6 @@ Depends on tensors only, not on tokenizers, files or training.
 from attendant.v1.architecture_pb2 import Architecture
 from torch import Tensor, nn
 
-from attendant_export.models.attention import KeyValue
 from attendant_export.models.decoder import (
     Decoder,
     DecoderPast,
@@ -62,16 +61,6 @@ class EncoderDecoder(Decoder):
         self.decoder_relative_positions = relative_positions(decoder)
         scored = architecture.target_embeddings
         self.head = Head(architecture.head, width, scored, decoder)
-
-    def encode(self, source: Tensor) -> tuple[list[KeyValue | None], Tensor]:
-        """Encode ``source`` (batch, source), right-padded with ``pad_id``.
-
-        Returns the keys and values of every decoder layer's attention to the source, and the mask
-        of real source positions (batch, 1, 1, source).
-        """
-        start = self.start(source)
-        assert start.memory_mask is not None
-        return list(start.memory), start.memory_mask
 
     def start(self, source: Tensor) -> DecodingStart:
         """Encode ``source`` (batch, source), right-padded, to begin its translation."""

@@ -4,7 +4,7 @@
 and the memory cell c.
 """
 
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import torch
 from attendant.v1 import architecture_pb2
@@ -180,7 +180,7 @@ def recurrent_layers(part: Stack) -> list[tuple[int, architecture_pb2.Recurrent]
     """The numbers and the parts of the layers with a GRU or an LSTM."""
     layers = [group for group in part.groups for _ in range(group.num_layers)]
     return [
-        (number, cast(architecture_pb2.Recurrent, group.recurrent))
+        (number, group.recurrent)
         for number, group in enumerate(layers)
         if group.HasField("recurrent")
     ]
