@@ -4,7 +4,9 @@ import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
+from attendant.v1.attention_pb2 import GetAttentionRequest
 from attendant.v1.model_pb2 import GetModelRequest
 from attendant.v1.translation_pb2 import (
     ScoreRequest,
@@ -113,6 +115,26 @@ def test_a_trained_model_translates(running, bundle):
     request = TranslateRequest(texts=[english for english, _ in pairs])
     found = [t.hypotheses[0].text for t in running.translation.Translate(request).translations]
     assert sum(f == german for f, (_, german) in zip(found, pairs, strict=True)) >= 5
+
+
+def test_words_are_aligned_by_the_attention_of_the_decoder(running, bundle):
+    english = sentence_pairs()[0][0]
+    request = TranslateRequest(texts=[english], return_alignments=True)
+    name = f"{bundle.parent.name}/1"
+    if bundle.parent.name == "tiny-gru":  # has no attention
+        for method, wanted in (
+            (running.translation.Translate, request),
+            (running.models.GetAttention, GetAttentionRequest(text=english, model=name)),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                method(wanted)
+            assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        return
+    (best,) = running.translation.Translate(request).translations[0].hypotheses
+    assert best.alignments
+    found = running.models.GetAttention(GetAttentionRequest(text=english, model=name))
+    assert found.HasField("cross")
+    assert found.HasField("encoder") == (bundle.parent.name != "tiny-lstm")
 
 
 def test_the_description_of_the_model_has_the_heads_of_its_attention(running, bundle):
