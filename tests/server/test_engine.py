@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import threading
+import time
 import weakref
 
 import pytest
@@ -11,7 +12,7 @@ from attendant_server.engine.calls import Caller, SearchOptions, TranslateCall
 from attendant_server.engine.encoder_calls import EmbedCall
 from attendant_server.errors import ModelFailed, Unavailable
 
-from tests.support.engines import TIMEOUT, new_engine, translate
+from tests.support.engines import TIMEOUT, Clock, new_engine, translate
 from tests.support.fake_model import FakeEmbeddingModel, FakeTranslationModel
 
 
@@ -164,6 +165,52 @@ def test_the_texts_of_one_call_are_shared_among_workers():
     engine.submit("mt", call)
     assert len(call.future.result(TIMEOUT)) == 4
     assert engine.drain(TIMEOUT)
+
+
+def test_one_text_at_a_time_is_answered_by_the_worker_that_worked_last():
+    model = ThreadNotingModel()
+    engine = new_engine(model, num_workers=3, idle_seconds=10 * TIMEOUT)
+    engine.start()
+    for _ in range(10):
+        answer_once_idle(engine, 3)
+    assert len(set(model.threads)) == 1
+    assert engine.drain(TIMEOUT)
+
+
+def test_a_worker_that_has_just_released_its_memory_is_woken_last():
+    model, clock, idle = ThreadNotingModel(), Clock(), threading.Event()
+    options = {"clock": clock, "idle_seconds": 0.05, "on_idle": idle.set}
+    engine = new_engine(model, num_workers=2, **options)
+    engine.start()
+    clock.now = 0.03
+    answer_once_idle(engine, 2)
+    clock.now = 0.06  # The other worker has been idle for longer than the limit, this one has not.
+    assert idle.wait(TIMEOUT)
+    answer_once_idle(engine, 2)
+    assert len(set(model.threads)) == 1
+    assert engine.drain(TIMEOUT)
+
+
+class ThreadNotingModel(FakeTranslationModel):
+    """A model that notes the threads of its steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.threads = []
+
+    def before_step(self):
+        self.threads.append(threading.get_ident())
+
+
+def answer_once_idle(engine, num_workers):
+    """Translate one text as soon as so many workers wait for work."""
+    end = time.monotonic() + TIMEOUT
+    while len(engine._idle) < num_workers:
+        assert time.monotonic() < end, "the workers are not idle"
+        time.sleep(0.001)
+    call = translate()
+    engine.submit("mt", call)
+    assert call.future.result(TIMEOUT)
 
 
 def test_single_texts_of_a_bulk_caller_wake_a_worker_that_may_take_them_beside_a_light_caller():

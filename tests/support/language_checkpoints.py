@@ -13,7 +13,6 @@ from tokenizers import Tokenizer, processors
 from tests.support.checkpoint_tokenizers import byte_level_bpe
 from tests.support.checkpoints import write_json
 
-transformers.utils.logging.disable_progress_bar()
 END = "<|endoftext|>"
 BEGIN = "<|begin|>"
 GPT2 = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64}

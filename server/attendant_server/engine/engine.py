@@ -49,7 +49,8 @@ class _Model:
 class _Worker:
     """The schedulers of one worker."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], lock: threading.RLock) -> None:
+        self.woken = threading.Condition(lock)
         self.fair_share = FairShare(clock)
         self.own: tuple[Scheduler, ...] = ()
         self.removed: list[tuple[Scheduler, _Model]] = []
@@ -82,10 +83,12 @@ class Engine:
         self.on_death: Callable[[], None] | None = None
         """Called on the thread of a worker that died of an error, after all calls were answered."""
         self._models: dict[str, _Model] = {}
-        self._workers = [_Worker(clock) for _ in range(num_workers)]
+        self._lock = threading.RLock()
+        self._workers = [_Worker(clock, self._lock) for _ in range(num_workers)]
+        self._idle: list[_Worker] = []
+        """The workers that wait for work; the one that worked last comes last."""
         self._state = EngineState.NEW
         self._has_died = False
-        self._changed = threading.Condition()
         self._threads = [
             threading.Thread(
                 target=self._run,
@@ -104,7 +107,7 @@ class Engine:
 
     def add(self, name: str, schedulers: Sequence[Scheduler]) -> None:
         """Run a model from now on; ``schedulers`` has one for each worker. Any thread."""
-        with self._changed:
+        with self._lock:
             self._models[name] = _Model(schedulers, len(self._workers), Future())
             for worker, scheduler in zip(self._workers, schedulers, strict=True):
                 worker.own = (*worker.own, scheduler)
@@ -114,24 +117,24 @@ class Engine:
 
         The result is done once no worker uses the model. Any thread.
         """
-        with self._changed:
+        with self._lock:
             model = self._models.pop(name)
             for worker, scheduler in zip(self._workers, model.schedulers, strict=True):
                 worker.own = tuple(each for each in worker.own if each is not scheduler)
                 worker.removed.append((scheduler, model))
-            self._changed.notify_all()
+            self._wake(len(self._workers))
         return model.dropped
 
     def submit(self, model: str, call: Call[Any]) -> None:
         """Admit a call, or raise QueueFull or Unavailable at once. Any thread."""
-        with self._changed:
+        with self._lock:
             if self._state is not EngineState.RUNNING:
                 raise Unavailable(f"the engine is {self._state.value}")
             if model not in self._models:
                 raise Unavailable("the model has been unloaded")
             scheduler = self._models[model].schedulers[0]
             scheduler.submit(call)
-            self._changed.notify(scheduler.num_to_wake(call.num_texts))
+            self._wake(scheduler.num_to_wake(call.num_texts))
 
     def hanging(self, max_seconds: float) -> list[Scheduler]:
         """The schedulers whose turns have lasted longer than ``max_seconds``. Any thread."""
@@ -144,7 +147,7 @@ class Engine:
         The engine is dead afterwards. A worker that hangs ends when its run ends. Returns False if
         the engine had died already, so that ``on_death`` is or will be called.
         """
-        with self._changed:
+        with self._lock:
             is_first, self._has_died = not self._has_died, True
         self._stop()
         for worker in self._workers:
@@ -157,10 +160,10 @@ class Engine:
 
         Returns whether all calls finished in time. Unfinished calls fail with Unavailable.
         """
-        with self._changed:
+        with self._lock:
             if self._state is EngineState.RUNNING:
                 self._state = EngineState.DRAINING
-            self._changed.notify_all()
+            self._wake(len(self._workers))
         has_finished = _join(self._threads, timeout_seconds)
         self._stop()
         if not _join(self._threads, LAST_RUN_SECONDS):
@@ -168,9 +171,9 @@ class Engine:
         return has_finished
 
     def _stop(self) -> None:
-        with self._changed:
+        with self._lock:
             self._state = EngineState.STOPPED
-            self._changed.notify_all()
+            self._wake(len(self._workers))
 
     def _run(self, worker: _Worker, processors: Sequence[int]) -> None:
         """Run one worker until it ends, on these processors only, if any are given."""
@@ -187,7 +190,7 @@ class Engine:
             self._die(worker.own)
 
     def _die(self, own: Sequence[Scheduler]) -> None:
-        with self._changed:
+        with self._lock:
             is_first, self._has_died = not self._has_died, True
         self._stop()  # under the lock, so that calls admitted just before it fail as well
         try:
@@ -212,8 +215,8 @@ class Engine:
         worker.fair_share.take(scheduler, partial(self._advance, scheduler, is_alone))
         worker.turn = None
         if scheduler.num_waiting:
-            with self._changed:  # texts that were left to this worker may now be for another one
-                self._changed.notify(scheduler.num_wanted)
+            with self._lock:  # texts that were left to this worker may now be for another one
+                self._wake(scheduler.num_wanted)
         return True
 
     def _release_memory(self, own: Sequence[Scheduler]) -> None:
@@ -230,7 +233,7 @@ class Engine:
         Returns None after ``max_seconds`` of the engine's clock without work.
         """
         seconds_left, started = max_seconds, None
-        with self._changed:
+        with self._lock:
             while True:
                 while worker.removed:
                     self._drop(worker, *worker.removed.pop())
@@ -245,7 +248,20 @@ class Engine:
                     seconds_left = started + max_seconds - now
                     if seconds_left <= 0:
                         return None
-                self._changed.wait(seconds_left)
+                # One that has just released its memory is the last to be woken.
+                self._idle.insert(0 if max_seconds is None else len(self._idle), worker)
+                worker.woken.wait(seconds_left)
+                if worker in self._idle:  # nobody woke it
+                    self._idle.remove(worker)
+
+    def _wake(self, num_workers: int) -> None:
+        """Let at most ``num_workers`` idle workers look for work. The caller holds the lock.
+
+        Those that worked last come first: what they need is still in the caches of their
+        processors. A caller with one text at a time is answered by one worker.
+        """
+        for _ in range(min(num_workers, len(self._idle))):
+            self._idle.pop().woken.notify()
 
     def _drop(self, worker: _Worker, scheduler: Scheduler, model: _Model) -> None:
         """Drop one worker's scheduler of a removed model. The worker holds the lock."""
