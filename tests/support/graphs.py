@@ -63,6 +63,15 @@ def tiny_ssru(num_decoder_layers: int = 2) -> EncoderDecoder:
     return unsettle(EncoderDecoder(architecture))
 
 
+def tiny_recurrent() -> EncoderDecoder:
+    """A model of LSTMs with additive attention in predicted windows."""
+    architecture = with_recurrences(transformer(50, 32, 2, 64, 1, 2), "lstm", "additive")
+    window = architecture.decoder.groups[-1].alignment_attention.window
+    window.half_width, window.is_predictive = 2, True
+    torch.manual_seed(7)
+    return unsettle(EncoderDecoder(architecture))
+
+
 def with_ssru(architecture: Architecture, num_attention_layers: int = 0) -> Architecture:
     """The same network with an SSRU in place of the decoder's self-attention.
 
