@@ -300,7 +300,17 @@ RULES: dict[str, tuple[Change, str]] = {
     "replaced states of which one begins with an output of the encoder": (
         lambda m: [
             set_state(0, update="STATE_UPDATE_REPLACED", shape=[16])(m),
-            set_state(1, update="STATE_UPDATE_REPLACED", shape=[16], encoder_output="vector")(m),
+            first_step(m)["states"].append(
+                {
+                    "input": "vector",
+                    "outputs": ["next"],
+                    "data_type": "DATA_TYPE_FLOAT32",
+                    "shape": [16],
+                    "owner": "STATE_OWNER_ROW",
+                    "update": "STATE_UPDATE_REPLACED",
+                    "encoder_output": "cross_key_0",
+                }
+            ),
         ],
         "either all replaced states must have an encoder_output, or none",
     ),
