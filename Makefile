@@ -46,7 +46,7 @@ DEV_TOOLS := 'grafana-foundation-sdk==1769699379!11.6.0' hypothesis==6.170.15 im
 	types-grpcio-reflection==1.0.0.20260508 types-grpcio-status==1.0.0.20260408 \
 	types-protobuf==7.35.1.20260906 types-PyYAML==6.0.12.20261113 types-tqdm==4.70.0.20261106
 # What imported models are compared with, in the versions that docs/models.md names.
-ORIGINALS := ctranslate2==4.8.5 model2vec==0.10.0 sacremoses==0.2.0 sentencepiece==0.2.3 transformers==5.24.0
+ORIGINALS := ctranslate2==4.8.5 gensim==4.4.0 model2vec==0.10.0 sacremoses==0.2.0 sentencepiece==0.2.3 transformers==5.24.0
 BUF := @bufbuild/buf@1.75.0
 # What Node loads the contract with, for docs/other-languages.md and docs/api.md.
 NODE_GRPC := @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1 @connectrpc/connect@2.3.0 \
@@ -61,8 +61,8 @@ PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 AUDIT_TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 pip-licenses==5.5.5
 # A package may be used if its licence contains one of these.
 LICENSES := Apache;MIT;BSD;BSL-1.0;CC0-1.0;CNRI-Python;ISC;MPL-2.0;Mozilla Public License 2.0;PSF-2.0;Python Software Foundation;Zlib
-# Tools that are run and not distributed: podman-compose is GPL-2.0.
-UNDISTRIBUTED := podman-compose
+# Tools that are run and not distributed: podman-compose is GPL-2.0, gensim LGPL-2.1.
+UNDISTRIBUTED := podman-compose gensim
 
 # Relative to DATA_DIR, like all data that the exporter is told.
 TATOEBA_TEST := tatoeba/tatoeba.en-de.test.tsv.gz

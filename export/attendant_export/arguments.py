@@ -15,9 +15,13 @@ from attendant_export.bundle.static_distillation import (
     MAX_TOKENS,
     ZIPF_COEFFICIENT,
 )
+from attendant_export.classifier_arguments import add_train_classifier
 from attendant_export.configuration import with_config
 from attendant_export.corpus_arguments import add_translate_corpus
-from attendant_export.language_arguments import add_train_language_model
+from attendant_export.language_arguments import (
+    add_train_language_model,
+    add_train_word_vectors,
+)
 from attendant_export.ranges import positive, whole
 from attendant_export.training_arguments import (
     TATOEBA_VALID,
@@ -25,6 +29,19 @@ from attendant_export.training_arguments import (
     add_train_bert,
     add_train_translation,
 )
+
+_TRAININGS = {
+    "train-translation": (add_train_translation, "train a translation model"),
+    "train-bert": (add_train_bert, "train an embedding model"),
+    "train-language-model": (add_train_language_model, "train a causal language model"),
+    "train-classifier": (add_train_classifier, "train a classification head with its encoder"),
+    "train-word-vectors": (add_train_word_vectors, "train word vectors by skip-gram or GloVe"),
+    "translate-corpus": (
+        add_translate_corpus,
+        "translate text into sentence pairs to train on, for distillation and back-translation",
+    ),
+}
+"""What adds the arguments of the commands for trainings and their data, and what these do."""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -65,23 +82,13 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; the chosen command is in ``command``."""
     parser = _Parser(
         prog="attendant-export",
-        description="Trains translation, embedding and language models and writes them as bundles "
-        "that attendant-server loads.",
+        description="Trains translation, embedding and language models and word vectors, and "
+        "writes them as bundles that attendant-server loads.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add_train_translation(_command(commands, "train-translation", "train a translation model"))
-    add_train_bert(_command(commands, "train-bert", "train an embedding model"))
-    add_train_language_model(
-        _command(commands, "train-language-model", "train a causal language model")
-    )
-    add_translate_corpus(
-        _command(
-            commands,
-            "translate-corpus",
-            "translate text into sentence pairs to train on, for distillation and back-translation",
-        )
-    )
+    for name, (add, text) in _TRAININGS.items():
+        add(_command(commands, name, text))
     _add_export(_command(commands, "export", "write a trained model as a verified bundle"))
     _add_distill_static(
         _command(
@@ -121,7 +128,8 @@ def build_parser() -> argparse.ArgumentParser:
                 "--against",
                 metavar="SOURCE",
                 help="checkpoint that the bundle was imported from, as for import, to compare with "
-                "its original implementation; needs transformers, or ctranslate2 for its folders",
+                "its original implementation; needs transformers, ctranslate2 for its folders, or "
+                "gensim for files of word vectors",
             )
     return parser
 

@@ -36,9 +36,34 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser, valid: str | None = TATOEBA_VALID) -> None:
+    """Add the arguments of every training of a network; ``valid`` is that of `add_run_folder`."""
+    add_run_folder(parser, valid)
+    parser.add_argument(
+        "--init-from",
+        type=Path,
+        help="run folder or bundle, also an imported one, that gives the initial weights and the "
+        "tokenizer and, for translation, the sizes, if all size options have their defaults; "
+        "after a start from a bundle, the data card of an export must also list the data of the "
+        "bundle",
+    )
+    add_precision(parser)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add the type of the products of a training."""
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="type of the products while training: fp32, bf16, or auto, which is bf16 where that "
+        "is much faster; weights and optimizer are fp32",
+    )
+
+
+def add_run_folder(parser: argparse.ArgumentParser, valid: str | None = TATOEBA_VALID) -> None:
     """Add the arguments of every training. ``valid`` is the default of ``--valid``.
 
-    Without a default, the validation text is one of a language model and must be given.
+    Without a default, the validation text is one of plain text and must be given.
     """
     add_config(parser)
     add_data_dir(parser)
@@ -48,26 +73,11 @@ def add_run(parser: argparse.ArgumentParser, valid: str | None = TATOEBA_VALID) 
         required=True,
         help="folder of the run, for checkpoints, tokenizer and curves; a run in it is resumed",
     )
-    parser.add_argument(
-        "--init-from",
-        type=Path,
-        help="run folder or bundle, also an imported one, that gives the initial weights and the "
-        "tokenizer and, for translation, the sizes, if all size options have their defaults; "
-        "after a start from a bundle, the data card of an export must also list the data of the "
-        "bundle",
-    )
     parser.add_argument("--device", default="auto", help="device to train on: auto, cpu or cuda")
     parser.add_argument(
         "--num-threads",
         type=whole(1),
         help="threads that share each operation on a CPU; default: one for each core",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="type of the products while training: fp32, bf16, or auto, which is bf16 where that "
-        "is much faster; weights and optimizer are fp32",
     )
     parser.add_argument("--seed", type=RANGES["seed"], default=1, help="seed of all random choices")
     parser.add_argument(

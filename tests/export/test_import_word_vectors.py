@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from attendant_export.__main__ import main
+from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.original import verify_against
+from attendant_export.data.word_tokenizer import word_tokenizer
 from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.importers.families import read_model
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.word_vector_files import read_word_table
-from attendant_export.importers.word_vectors import word_tokenizer
+from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.original import OriginalError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -206,7 +208,50 @@ def test_a_file_is_written_as_a_bundle_without_the_other_files_of_its_folder(tmp
     assert (origin.source, origin.family) == ("Tiny.5d.txt.gz", "word-vectors")
     assert [file.path for file in origin.files] == ["Tiny.5d.txt.gz"]
     assert manifest.special_tokens.unk_id == manifest.architecture.text_vectors.excluded_token_id
-    with pytest.raises(OriginalError, match="no implementation to compare with"):
+    assert manifest.parity.original.implementation == "gensim"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_bundle_is_verified_against_its_file_as_gensim_reads_it(form, tmp_path, caplog):
+    path = written(tmp_path / ("words.gz" if form.endswith("gz") else "words"), FORMS[form])
+    options = ImportOptions(license="mit", precisions=("fp32", "int8"), max_words=6)
+    bundle = import_bundle(path, tmp_path / "bundles", options)
+    assert "not compared" not in caplog.text
+
+    lines = verify_against(bundle, str(path))
+
+    assert "gensim" in lines[0]
+    assert read_manifest(bundle).parity.original.num_different_token_ids == 0
+
+
+def test_words_that_are_left_out_do_not_move_those_that_gensim_reads(tmp_path):
+    path = written(tmp_path / "words", b"a 1 2\n\xc2\xa0 1 1\n[UNK] 9 9\nthe 3 4\n")
+    bundle = import_bundle(path, tmp_path / "bundles", ImportOptions(license="mit"))
+    assert verify_against(bundle, str(path))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (b"the 1 2\n, 3 5\n", "vectors differ from gensim"),
+        (b", 3 4\nthe 1 2\n", "token ids"),
+        (b"the 1 2 3\n, 3 4 5\n", r"vectors of gensim are \(\d+, 3\)"),
+    ],
+)
+def test_another_file_of_word_vectors_does_not_pass_for_the_imported_one(
+    changed, message, tmp_path
+):
+    path = written(tmp_path / "words", b"the 1 2\n, 3 4\n")
+    bundle = import_bundle(path, tmp_path / "bundles", ImportOptions(license="mit"))
+    path.write_bytes(changed)
+    with pytest.raises(ParityError, match=message):
+        verify_against(bundle, str(path))
+
+
+def test_a_file_that_gensim_cannot_read_is_no_parity_error(tmp_path):
+    path = written(tmp_path / "words", b"the 1 2\n. . 3 4\n")
+    bundle = import_bundle(path, tmp_path / "bundles", ImportOptions(license="mit"))
+    with pytest.raises(OriginalError, match="gensim 4.4.0 cannot load"):
         verify_against(bundle, str(path))
 
 

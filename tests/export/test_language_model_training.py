@@ -8,7 +8,8 @@ import pytest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.data.bad_lines import BadLines
-from attendant_export.data.language_text import LanguageData, LanguageDataset, open_stream
+from attendant_export.data.language_text import LanguageData, LanguageDataset
+from attendant_export.data.text_corpus import open_stream
 from attendant_export.models.causal_language_model import CausalLanguageModel
 from attendant_export.runs.history import History
 from attendant_export.runs.models import load_model

@@ -4,7 +4,6 @@ import pytest
 from attendant.v1.architecture_pb2 import ACTIVATION_RELU
 from attendant_export.graphs.builder import WeightFile
 from attendant_export.graphs.quantization import Int8Layers, quantize_columns
-from onnx import TensorProto
 
 from tests.support.graphs import open_session, run
 
@@ -161,76 +160,22 @@ def test_scores_of_a_vocabulary_include_the_bias(tmp_path, parameters, rows, has
     np.testing.assert_allclose(found, exact, atol=2)
 
 
-@pytest.mark.parametrize("num_inputs", [INPUTS, INPUTS - 1])
-def test_listed_scores_are_those_of_the_integers(tmp_path, parameters, rows, num_inputs):
-    table, x = parameters["layer.weight"][:, :num_inputs], rows[:, :num_inputs]
+@pytest.mark.parametrize("fixed", [None, 3.0], ids=["rows", "fixed"])
+def test_scores_of_listed_tokens_are_those_of_the_whole_vocabulary(
+    tmp_path, parameters, rows, fixed
+):
     listed = np.array([4, 0, 40])
-    found, activations = listed_scores(tmp_path, table, x, listed)
-    step = pair_sums(x).max(axis=1, keepdims=True) / 126
-    np.testing.assert_array_equal(activations, np.rint(x / step))
-    weight, scales = quantize_columns(table)
-    integers = activations @ weight[listed].T.astype(np.int64)
-    np.testing.assert_allclose(found, integers * scales[listed] * step, rtol=1e-5, atol=1e-5)
-
-
-def test_listed_scores_ignore_a_fixed_scale(tmp_path, parameters, rows):
-    table, listed = parameters["layer.weight"], np.array([4, 0, 40])
-    found, _ = listed_scores(tmp_path, table, rows, listed)
-    fixed = {"layer.input_scale": np.array(0.01 / 127, np.float32)}
-    again, _ = listed_scores(tmp_path, table, rows, listed, fixed)
-    np.testing.assert_array_equal(again, found)
-
-
-def test_pairs_of_listed_products_fit_16_bits(tmp_path, parameters, rows):
-    """Processors without VNNI add two products of an unsigned and a signed byte in 16 bits."""
-    ones = np.ones(INPUTS, np.float32)
-    sign = np.where(np.arange(INPUTS) % 4 < 2, 1, -1).astype(np.float32)
-    one_of_two = np.where(np.arange(INPUTS) % 2, 1, 0).astype(np.float32)
-    one_of_all = np.where(np.arange(INPUTS) == 7, 1, 0).astype(np.float32)
-    full = np.stack([ones, -ones, sign, one_of_two, -one_of_two, one_of_all])
-    table = np.concatenate([full, parameters["layer.weight"]])
-    x = np.concatenate([full, rows])
-    found, activations = listed_scores(tmp_path, table, x, np.arange(len(table)))
-    unsigned = quantize_columns(table)[0].astype(np.int64) + 128
-    products = activations[:, None] * unsigned  # (rows, listed, inputs)
-    sums = products.reshape(len(x), len(table), -1, 2).sum(axis=-1)
-    assert sums.min() >= -32768
-    assert sums.max() <= 32767
-    np.testing.assert_allclose(found, x @ table.T, rtol=0.02, atol=2)
-
-
-@pytest.mark.parametrize("largest", [1, 2**-20, 2**20])
-def test_neighbours_in_a_row_of_listed_products_are_limited_together(tmp_path, rows, largest):
-    x = (rows / np.abs(rows).max() * largest).astype(np.float32)
-    table = np.ones((3, INPUTS), np.float32)
-    _, activations = listed_scores(tmp_path, table, x, np.arange(3))
-    pairs = pair_sums(activations)
-    assert pairs.max() <= 127
-    assert pairs.max(axis=1).min() >= 125, "the step is larger than it need be"
-
-
-def pair_sums(x):
-    """Sums of the sizes of two neighbours: (rows, pairs)."""
-    sizes = np.pad(np.abs(x), ((0, 0), (0, x.shape[1] % 2)))
-    return sizes.reshape(len(x), -1, 2).sum(axis=2)
-
-
-def listed_scores(tmp_path, table, rows, listed, fixed=None):
-    """Products of rows with listed rows of a table, and the quantized rows."""
-    with WeightFile(tmp_path / "weights.bin") as weights:
-        g = Int8Layers("scores", weights, {"layer.weight": table, **(fixed or {})})
-        x = g.input("x", np.float32, "rows", table.shape[1])
-        scores = g.listed_products(x, "layer.weight", g.constant(listed))
-        g.output("scores", scores, np.float32, "rows", "scores")
-        graph = g.write(tmp_path / "scores.onnx")
-    path = tmp_path / graph.path
-    model = onnx.load(path, load_external_data=False)
-    (quantized,) = [n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear"]
-    model.graph.output.append(onnx.helper.make_tensor_value_info(quantized, TensorProto.INT8, None))
-    onnx.save(model, path)
-    graph.outputs.append(quantized)
-    found = run(open_session(tmp_path, graph), x=np.ascontiguousarray(rows))
-    return found["scores"], found[quantized].astype(np.int64)
+    given = dict(parameters)
+    if fixed:
+        given["layer.input_scale"] = np.array(fixed / 127, np.float32)
+    every = scores_of(tmp_path, given, rows, lambda g, x: g.vocabulary_products(x, "layer.weight"))
+    found = scores_of(
+        tmp_path,
+        given,
+        rows,
+        lambda g, x: g.listed_products(x, "layer.weight", g.constant(listed)),
+    )
+    np.testing.assert_allclose(found, every[:, listed], rtol=1e-5, atol=1e-6)
 
 
 def scores_of(tmp_path, parameters, rows, products):

@@ -58,17 +58,24 @@ def classified_texts(
 ) -> list[ClassifiedText]:
     """The reference texts, given with their token ids, each alone and then in pairs."""
     alone = [ClassifiedText([text], ids, len(ids)) for text, ids in texts.items()]
-    pairs = [_pair(*pair, tokenizer, manifest) for pair in pairwise(texts)]
+    pairs = [classified_text(tokenizer, manifest, *pair) for pair in pairwise(texts)]
     longest = manifest.limits.max_tokens
     return alone + [pair for pair in pairs if len(pair.token_ids) <= longest]
 
 
-def _pair(text: str, pair: str, tokenizer: Tokenizer, manifest: Manifest) -> ClassifiedText:
+def classified_text(tokenizer: Tokenizer, manifest: Manifest, *texts: str) -> ClassifiedText:
+    """One text, or a pair of texts, with its tokens.
+
+    Raises ValueError for more texts, and if the tokenizer cannot read them.
+    """
+    if len(texts) > 2:
+        raise ValueError(f"{len(texts)} texts, separated by tabs: want one or two")
+    text, pair = texts if len(texts) == 2 else (texts[0], None)
     types = tokenizer.encode(text, pair).type_ids
     if types != sorted(types):
         raise ValueError("tokenizer.json: the tokens of type 1 of a pair are not its last ones")
     token_ids = source_token_ids(manifest, tokenizer, text, pair)
-    return ClassifiedText([text, pair], token_ids, types.count(0))
+    return ClassifiedText(list(texts), token_ids, types.count(0))
 
 
 def read_classified(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from attendant.v1.bundle_pb2 import Manifest
@@ -12,9 +12,12 @@ from tokenizers import Tokenizer
 
 from attendant_export.bundle.reference_outputs import source_token_ids
 from attendant_export.data.corpus import Corpus
+from attendant_export.data.labelled_texts import LabelledTexts
 from attendant_export.data.tokenizer import TARGET_TOKENIZER, TOKENIZER
 
 REFERENCE_OUTPUTS = "reference_outputs.json"
+TestTexts: TypeAlias = Corpus | LabelledTexts
+"""Texts that the quality of a model is measured on."""
 NUM_REFERENCE_TEXTS = 64
 MAX_REFERENCE_TOKENS = 100
 
@@ -33,7 +36,7 @@ class Draft:
     max_tokens: int
     valid: Corpus | None = None
     """Pairs to compare the precisions on. None: no comparison of translations of a corpus."""
-    tests: Sequence[Corpus] = ()
+    tests: Sequence[TestTexts] = ()
     shortlist_pairs: Path | None = None
     """Pairs to learn shortlists from. None: a bundle without shortlists."""
     swap: bool = False

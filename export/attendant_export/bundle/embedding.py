@@ -31,7 +31,7 @@ from attendant_export.bundle.classification import (
     read_classified,
 )
 from attendant_export.bundle.controls import ControlOption
-from attendant_export.bundle.draft import ROUNDING, Draft, rounded
+from attendant_export.bundle.draft import ROUNDING, Draft, TestTexts, rounded
 from attendant_export.bundle.reference_outputs import (
     NUM_COMPONENTS,
     checked_token_ids,
@@ -99,6 +99,8 @@ def describe_use(manifest: Manifest) -> str:
 class EmbeddingExport:
     """The export of an embedding model; `kinds.ModelExport` describes the steps."""
 
+    example_title: str = "best guesses"
+
     def __init__(
         self,
         model: Encoder,
@@ -165,10 +167,11 @@ class EmbeddingExport:
             self._token_vectors[written.name] = mean_vectors(graphs, texts)
         return verified.parity
 
-    def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
-        """Retrieval accuracy of one precision on ``corpus``."""
+    def measure(self, written: PrecisionGraphs, test: TestTexts) -> list[QualityFigure]:
+        """Retrieval accuracy of one precision on the pairs of ``test``."""
+        assert isinstance(test, Corpus)
         return measure_embeddings(
-            written.name, self._open(written), self._tokenizer, corpus, self._max_tokens
+            written.name, self._open(written), self._tokenizer, test, self._max_tokens
         )
 
     def reference_outputs(self) -> dict[str, Any]:

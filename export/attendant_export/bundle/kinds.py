@@ -1,7 +1,8 @@
 """The kinds of models and how the exporter handles each."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -13,18 +14,29 @@ from google.protobuf.message import Message
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from attendant_export.bundle import embedding, language_model, translation
+from attendant_export.bundle import (
+    classifier,
+    embedding,
+    language_model,
+    translation,
+    word_vectors,
+)
 from attendant_export.bundle.controls import ControlOption
-from attendant_export.bundle.draft import Draft
+from attendant_export.bundle.draft import Draft, TestTexts
 from attendant_export.bundle.parity import (
     measure_embedding_parity,
     measure_language_model_parity,
     measure_translation_parity,
 )
 from attendant_export.bundle.translation_outputs import check_search_outputs
-from attendant_export.data.corpus import Corpus
+from attendant_export.data.corpus import read_corpus
+from attendant_export.data.labelled_texts import TASKS, read_labelled, read_texts
+from attendant_export.data.text_choice import TextChoice
+from attendant_export.data.text_files import read_lines
 from attendant_export.runs.config import BERT as BERT_RUN
+from attendant_export.runs.config import GLOVE as GLOVE_RUN
 from attendant_export.runs.config import LANGUAGE_MODEL as LANGUAGE_MODEL_RUN
+from attendant_export.runs.config import SKIP_GRAM as SKIP_GRAM_RUN
 from attendant_export.runs.config import TRANSLATION as TRANSLATION_RUN
 from attendant_export.runs.config import read_config
 
@@ -37,14 +49,17 @@ class ModelExport(Protocol):
     fp32 is verified first, because the others are compared with it.
     """
 
+    example_title: str
+    """Title of the example outputs in the model card."""
+
     def write(self, precision: str) -> PrecisionGraphs:
         """Write the graphs and weights of one precision."""
 
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:
         """Compare the graphs of one precision with the model. Raises ParityError if they differ."""
 
-    def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
-        """Quality figures of one precision on ``corpus``."""
+    def measure(self, written: PrecisionGraphs, test: TestTexts) -> list[QualityFigure]:
+        """Quality figures of one precision on ``test``."""
 
     def reference_outputs(self) -> dict[str, Any]:
         """Outputs for the reference texts, for later verification of the bundle."""
@@ -63,8 +78,6 @@ class ModelKind:
     """Value of the kind in the manifest."""
     read_sizes: Callable[[Architecture], Message]
     """Sizes of a network of this kind."""
-    example_output: str
-    """Title of the outputs in the model card."""
     set_languages: Callable[[Manifest, Sequence[str], Manifest | None], None]
     """Writes the languages of a data card, or of the facts of a run, into the manifest.
 
@@ -81,6 +94,10 @@ class ModelKind:
     """Compares the graphs of a bundle with the model of given parameters; raises ParityError."""
     check_outputs: Callable[[Path, Manifest, Tokenizer], list[str]]
     """Compares the graphs of a bundle with its reference outputs; raises ParityError."""
+    read_texts: Callable[[Path], list[str]] | None = None
+    """Reads texts to verify on from a validation file. None: the file is one of pairs."""
+    read_test: Callable[[Path, bool, TextChoice], TestTexts] | None = read_corpus
+    """Reads a file to measure quality on; true: with swapped columns. None: there is no measure."""
 
     def sizes(self, manifest: Manifest) -> Mapping[str, int]:
         """Sizes of the model by field name."""
@@ -92,7 +109,6 @@ TRANSLATION = ModelKind(
     name=TRANSLATION_RUN,
     value=bundle_pb2.MODEL_KIND_TRANSLATION,
     read_sizes=translation_sizes,
-    example_output="greedy translation",
     set_languages=translation.set_languages,
     describe_use=translation.describe_use,
     new_export=translation.export_of_run,
@@ -103,7 +119,6 @@ EMBEDDING = ModelKind(
     name=BERT_RUN,
     value=bundle_pb2.MODEL_KIND_EMBEDDING,
     read_sizes=embedding_sizes,
-    example_output="best guesses",
     set_languages=embedding.set_languages,
     describe_use=embedding.describe_use,
     new_export=embedding.export_of_run,
@@ -114,14 +129,36 @@ LANGUAGE_MODEL = ModelKind(
     name=LANGUAGE_MODEL_RUN,
     value=bundle_pb2.MODEL_KIND_LANGUAGE_MODEL,
     read_sizes=language_model_sizes,
-    example_output="greedy continuation",
     set_languages=language_model.set_languages,
     describe_use=language_model.describe_use,
     new_export=language_model.export_of_run,
     measure_parity=measure_language_model_parity,
     check_outputs=check_search_outputs,
+    read_texts=read_lines,
+    read_test=None,
 )
-_KINDS = (TRANSLATION, EMBEDDING, LANGUAGE_MODEL)
+SKIP_GRAM = replace(
+    EMBEDDING,
+    name=SKIP_GRAM_RUN,
+    new_export=word_vectors.export_of_run,
+    read_texts=read_lines,
+)
+GLOVE = replace(SKIP_GRAM, name=GLOVE_RUN)
+
+
+def _classifier(task: str) -> ModelKind:
+    return replace(
+        EMBEDDING,
+        name=task,
+        new_export=classifier.export_of_run,
+        read_texts=partial(read_texts, task=task),
+        read_test=lambda path, _swap, _choice: read_labelled(path, task),
+    )
+
+
+CLASSIFIERS = tuple(map(_classifier, TASKS))
+_KINDS = (TRANSLATION, EMBEDDING, LANGUAGE_MODEL, SKIP_GRAM, GLOVE, *CLASSIFIERS)
+"""The first kind of a bundle is that of models to fine-tune."""
 
 
 def kind_of_run(run_dir: Path) -> ModelKind:

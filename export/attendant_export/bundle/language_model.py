@@ -19,10 +19,9 @@ from attendant.v1.text_pb2 import TEXT_NORMALIZATION_NONE
 from tokenizers import Tokenizer
 
 from attendant_export.bundle.controls import ControlOption
-from attendant_export.bundle.draft import Draft
+from attendant_export.bundle.draft import Draft, TestTexts
 from attendant_export.bundle.reference_outputs import source_token_ids
 from attendant_export.bundle.translation_outputs import reference_outputs
-from attendant_export.data.corpus import Corpus
 from attendant_export.data.tokenizer import unknown_token_id
 from attendant_export.graphs.writer import write_language_model_graphs
 from attendant_export.models.causal_language_model import CausalLanguageModel
@@ -56,6 +55,8 @@ def describe_use(manifest: Manifest) -> str:
 
 class LanguageModelExport:
     """The export of a language model; `kinds.ModelExport` describes the steps."""
+
+    example_title: str = "greedy continuation"
 
     def __init__(
         self,
@@ -104,9 +105,9 @@ class LanguageModelExport:
         self._outputs[written.name] = verified.outputs
         return verified.parity
 
-    def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
+    def measure(self, written: PrecisionGraphs, test: TestTexts) -> list[QualityFigure]:
         """No figures: a corpus of pairs is none of texts."""
-        raise ValueError(f"{corpus.name}: --test is for translation and embedding models")
+        raise ValueError(f"{test.name}: --test is for translation and embedding models")
 
     def reference_outputs(self) -> dict[str, Any]:
         """The continuations of each precision of the bundle for the reference texts."""

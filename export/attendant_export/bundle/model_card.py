@@ -28,11 +28,14 @@ def note_rebuilt_graphs(card: str, precision: str) -> str:
 
 
 def write_model_card(
-    manifest: Manifest, card: DataCard, examples: Sequence[tuple[str, str]] = ()
+    manifest: Manifest,
+    card: DataCard,
+    examples: Sequence[tuple[str, str]],
+    example_title: str,
 ) -> str:
     """Markdown with use, data, training, quality, parity, weaknesses, licence and credits.
 
-    ``examples`` are pairs of a text and the model's output.
+    ``examples`` are pairs of a text and the model's output, whose title is ``example_title``.
     """
     sections = [
         f"# {manifest.name} {manifest.version}\n\n{manifest.description}",
@@ -42,7 +45,7 @@ def write_model_card(
         _section("Quality", _quality_table(manifest)),
         _section(AGREEMENT, _parity_table(manifest)),
         _section("Weaknesses", _bullets(card.weaknesses)),
-        _section("Examples", _examples_table(manifest, examples)),
+        _section("Examples", _examples_table(examples, example_title)),
         _section("Licence", [f"The weights are licensed under {manifest.license}."]),
         _section("Credits", _bullets(manifest.credits)),
     ]
@@ -113,17 +116,16 @@ def _quality_table(manifest: Manifest) -> list[str]:
     return ["\n".join([header, *rows])] if rows else []
 
 
-def _examples_table(manifest: Manifest, examples: Sequence[tuple[str, str]]) -> list[str]:
+def _examples_table(examples: Sequence[tuple[str, str]], title: str) -> list[str]:
     if not examples:
         return []
-    output = kind_of_bundle(manifest).example_output
     rows = [
         "| " + " | ".join(text.replace("|", "\\|") for text in example) + " |"
         for example in examples
     ]
     return [
         "Outputs of the trained model in fp32, chosen to show strengths and weaknesses.",
-        "\n".join([f"| text | {output} |", "|---|---|", *rows]),
+        "\n".join([f"| text | {title} |", "|---|---|", *rows]),
     ]
 
 

@@ -45,6 +45,7 @@ from attendant_export.importers.sentence_transformers import (
 )
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.static_embedding import is_model2vec, is_static
+from attendant_export.importers.word_vector_files import read_layout, uncompressed
 from attendant_export.importers.word_vectors import WordVectorFile
 from attendant_export.models.text_vectors import POOLINGS
 from attendant_export.verify import ctranslate2_original, original, static_original
@@ -74,6 +75,7 @@ from attendant_export.verify.original_translation import compare_translations
 from attendant_export.verify.original_translator import OriginalTranslator
 from attendant_export.verify.sparse_vectors import OriginalMaskedLM, compare_sparse_vectors
 from attendant_export.verify.static_original import (
+    GensimOriginal,
     Model2VecOriginal,
     SentenceTransformersOriginal,
     compare_static,
@@ -85,7 +87,7 @@ def is_original_installed(checkpoint: Path) -> bool:
     """Whether there is an implementation to compare a checkpoint's model with."""
     files = open_checkpoint(str(checkpoint))
     if isinstance(files, WordVectorFile):
-        return False
+        return static_original.is_installed(GensimOriginal.implementation)
     if is_opennmt_py(files) or is_ctranslate2(files):
         return ctranslate2_original.is_installed()
     if is_static(files):
@@ -97,6 +99,14 @@ def _static_original(
     checkpoint: Checkpoint,
 ) -> type[Model2VecOriginal | SentenceTransformersOriginal]:
     return Model2VecOriginal if is_model2vec(checkpoint) else SentenceTransformersOriginal
+
+
+def _gensim(file: WordVectorFile, manifest: Manifest) -> GensimOriginal:
+    """The words of a file that are in the bundle. Raises CheckpointError and OriginalError."""
+    path = file.path(file.file)
+    layout, num_words = read_layout(path), manifest.architecture.source_embeddings.vocab_size - 1
+    with uncompressed(path) as plain:
+        return GensimOriginal(plain, num_words, layout.is_binary, layout.count is not None)
 
 
 def compare_model(
@@ -115,10 +125,10 @@ def compare_model(
     if manifest.kind == MODEL_KIND_LANGUAGE_MODEL:
         return _compare_language_model(checkpoint, manifest, outputs, folders)
     files = open_checkpoint(str(checkpoint))
-    if isinstance(files, WordVectorFile):
-        raise OriginalError("files of word vectors have no implementation to compare with")
     encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
     texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
+    if isinstance(files, WordVectorFile):
+        return compare_static(_gensim(files, manifest), texts, encoders, is_normalized=False)
     if is_static(files):
         kind = _static_original(files)
         is_normalized = kind is SentenceTransformersOriginal and manifest.embedding.normalize

@@ -30,7 +30,7 @@ from attendant_export.bundle.controls import (
     control_messages,
     describe_control,
 )
-from attendant_export.bundle.draft import Draft
+from attendant_export.bundle.draft import Draft, TestTexts
 from attendant_export.bundle.translation_outputs import reference_outputs
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.output_limits import max_output_tokens
@@ -122,6 +122,8 @@ def describe_use(manifest: Manifest) -> str:
 class TranslationExport:
     """The export of a translation model; `kinds.ModelExport` describes the steps."""
 
+    example_title: str = "greedy translation"
+
     def __init__(
         self,
         model: EncoderDecoder,
@@ -185,11 +187,12 @@ class TranslationExport:
             self._translate_corpus(self._draft.valid, precision, graphs, parity)
         return parity
 
-    def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
-        """BLEU and chrF of one precision on ``corpus``."""
+    def measure(self, written: PrecisionGraphs, test: TestTexts) -> list[QualityFigure]:
+        """BLEU and chrF of one precision on the pairs of ``test``."""
+        assert isinstance(test, Corpus)
         return measure_translation(
-            *(written.name, self._open(written), self._tokenizer, corpus, self._max_tokens),
-            marks_of(self._facts, corpus.choice),
+            *(written.name, self._open(written), self._tokenizer, test, self._max_tokens),
+            marks_of(self._facts, test.choice),
         )
 
     def reference_outputs(self) -> dict[str, Any]:
@@ -257,6 +260,7 @@ def export_of_run(
         facts = facts or new_facts()
         _add_controls(facts, controls, tokenizer, model.architecture)
     for corpus in draft.tests:
+        assert isinstance(corpus, Corpus)
         marks_of(facts, corpus.choice)  # A mistake shows before minutes of verification.
     penalizes_repetition = facts is not None and bool(facts.decoding.repetition_penalty)
     return TranslationExport(

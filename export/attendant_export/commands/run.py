@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from attendant_export.arguments import read_arguments
 from attendant_export.bundle.manifest import BundleError
-from attendant_export.commands import bundles, corpora, language_training, training
+from attendant_export.commands import (
+    bundles,
+    classifier_training,
+    corpora,
+    language_training,
+    training,
+    word_vector_training,
+)
 from attendant_export.corpora.translator import TranslationFailed
 from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.stopping import Stopped
@@ -17,6 +24,8 @@ COMMANDS = {
     "train-translation": training.run_train_translation,
     "train-bert": training.run_train_bert,
     "train-language-model": language_training.run_train_language_model,
+    "train-classifier": classifier_training.run_train_classifier,
+    "train-word-vectors": word_vector_training.run_train_word_vectors,
     "translate-corpus": corpora.run_translate_corpus,
     "export": bundles.run_export,
     "distill-static": bundles.run_distill_static,

@@ -106,7 +106,7 @@ def _record(
     args: argparse.Namespace, recipe: str, max_tokens: int | None, num_processes: int
 ) -> RunRecord:
     start_data: list[DataSource] = []
-    if args.init_from is not None:
+    if getattr(args, "init_from", None) is not None:
         begun, start_data = describe_start(args.init_from)
         recipe += " " + begun
         if getattr(args, "new_tokenizer", False):

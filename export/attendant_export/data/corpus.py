@@ -29,3 +29,8 @@ class Corpus:
         self.choice = choice
         self.sources = [references[i][0] for i in chosen]
         self.references = [references[i][1] for i in chosen]
+
+
+def read_corpus(path: Path, swap: bool, choice: TextChoice) -> Corpus:
+    """All sources of a file of pairs with these languages and controls."""
+    return Corpus(path, swap, choice=choice)

@@ -102,6 +102,14 @@ def read_pairs(path: Path, swap: bool = False) -> list[tuple[str, str]]:
     return pairs
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank. Raises ValueError that lists bad lines."""
+    bad_lines = BadLines()
+    lines = [line for _, line in numbered_lines(path, bad_lines) if line.strip()]
+    bad_lines.refuse()
+    return lines
+
+
 def group_references(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """All targets of each source, in order of first appearance."""
     references: dict[str, list[str]] = {}

@@ -19,7 +19,6 @@ from attendant_export.graphs.builder import (
     LayoutError,
     Weights,
     describe_array,
-    element_type,
 )
 from attendant_export.graphs.layers import Activation, Layers
 
@@ -28,10 +27,6 @@ ZERO_POINT = 128
 MAX_PAIR = 128
 """Limit of the summed sizes of two neighbouring bytes in a column of a weight. Processors without
 VNNI add the products of such a pair in 16 bits: 255 * 128 fits, 255 * (127 + 127) does not."""
-MAX_SIGNED_PAIR = 127
-"""The same limit in a row of signed activations, for products with a table whose bytes are unsigned
-because 128 was added. The products of a pair then add up to at most 128 times the sum of the two
-activations, plus 128 times the larger one: 256 * 127."""
 SMALLEST_SCALE = 1e-12
 """Lower bound of a scale, which avoids division by zero for a column of zeros."""
 BLOCK_ROWS = 1024
@@ -183,36 +178,14 @@ class Int8Layers(Layers):
 
         ``listed`` holds the numbers of these rows.
         """
-        # The kernel reorders its right factor in each run, and takes only unsigned left factors.
-        # So the table, which is larger, is on the left. It becomes unsigned at load time.
         values, scales = self._weight(table)
-        flipped = self.op("BitwiseXor", values, self.constant(np.array(-ZERO_POINT, np.int8)))
-        unsigned = self.op("Gather", self.cast(flipped, np.uint8), listed)
-        row_scales = self._pair_scales(x, self._num_inputs(table))
-        signed = self.op(
-            "QuantizeLinear", x, row_scales, axis=0, output_dtype=element_type(np.int8)
-        )
-        sums = self.op(
-            *("MatMulIntegerToFloat", unsigned, self.op("Transpose", signed), self.scalar(1)),
-            *(row_scales, self.constant(np.array(ZERO_POINT, np.uint8))),
-            domain=MICROSOFT,
-        )  # (listed, rows)
-        return self.op("Mul", self.op("Transpose", sums), self.op("Gather", scales, listed))
-
-    def _pair_scales(self, x: str, width: int) -> str:
-        """A scale of each row of ``x`` (rows, width) that bounds pairs by `MAX_SIGNED_PAIR`."""
-        if width % 2:
-            x = self.op("Pad", x, self.integers(0, 0, 0, 1))
-        pairs = self.op("Reshape", x, self.integers(-1, (width + 1) // 2, 2))
-        sums = self.op("ReduceL1", pairs, self.integers(-1), keepdims=0)
-        largest = self.op("ReduceMax", sums, self.integers(-1), keepdims=0)
-        # Rounding may add half a step to each byte of a pair.
-        return self.op("Mul", largest, self.scalar(1 / (MAX_SIGNED_PAIR - 1)))
-
-    def _num_inputs(self, table: str) -> int:
-        """The number of values in a row of a table."""
-        values = self._stored[table][0] if table in self._stored else self.parameters[table]
-        return int(values.shape[1])
+        # ONNX Runtime merges equal operations, so all tokens of a run share the listed columns.
+        columns = self.op("Transpose", self.op("Gather", values, listed))
+        listed_scales = self.op("Gather", scales, listed)
+        fixed = table.removesuffix(".weight") + INPUT_SCALE
+        if fixed in self.parameters:
+            return self._fixed_product(x, fixed, columns, listed_scales, "")
+        return self._product(x, columns, listed_scales)
 
     def _product(self, x: str, values: str, scales: str) -> str:
         """``x`` (rows, inputs) times a quantized weight (inputs, outputs) with ``scales``."""

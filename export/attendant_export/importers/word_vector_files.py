@@ -8,6 +8,8 @@ those of GloVe do not. A binary file has each word, a space, and its numbers as 
 import gzip
 import logging
 import re
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from attendant_export.data.word_tokenizer import UNKNOWN, UNKNOWN_ID, is_word
 from attendant_export.importers.checkpoint import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -34,8 +37,6 @@ MAX_WORD = 4096
 """Longest word of a binary file, in bytes."""
 CHUNK = 1 << 20
 SCALAR = np.dtype("<f4")
-UNKNOWN = "[UNK]"
-"""Stands for all words that the file lacks. Its row is 0, its vector zeros."""
 
 FloatArray = NDArray[np.float32]
 
@@ -56,8 +57,8 @@ class WordTable:
     def __init__(self, path: Path, capacity: int, dimension: int) -> None:
         self._path = path
         self._rows = np.zeros((capacity + 1, dimension), np.float32)
-        self.ids: dict[str, int] = {UNKNOWN: 0}
-        """The row of each word."""
+        self.ids: dict[str, int] = {UNKNOWN: UNKNOWN_ID}
+        """The row of each word. That of `UNKNOWN` has zeros."""
         self._num_repeated = self._num_spaced = 0
 
     @property
@@ -78,7 +79,7 @@ class WordTable:
             raise CheckpointError(f"{self._path}, {place}: the word is not UTF-8") from None
         if text in self.ids:
             self._num_repeated += 1
-        elif text.split() != [text]:
+        elif not is_word(text):
             self._num_spaced += 1
         else:
             self._rows[len(self.ids)] = vector
@@ -106,7 +107,7 @@ def read_word_table(path: Path, max_words: int | None = None) -> WordTable:
     for files that are damaged or not of word vectors.
     """
     with _reasons(path):
-        layout = _read_layout(path)
+        layout = read_layout(path)
         count = _count_lines(path, max_words) if layout.count is None else layout.count
         wanted = count if max_words is None else min(count, max_words)
         table = WordTable(path, wanted, layout.dimension)
@@ -137,7 +138,21 @@ def _open(path: Path) -> BufferedIOBase:
     return gzip.GzipFile(path) if is_compressed else path.open("rb")
 
 
-def _read_layout(path: Path) -> Layout:
+@contextmanager
+def uncompressed(path: Path) -> Iterator[Path]:
+    """The path of the same file without compression, which may be a temporary one."""
+    with _reasons(path), _open(path) as file:
+        if not isinstance(file, gzip.GzipFile):
+            yield path
+            return
+        with tempfile.NamedTemporaryFile() as copy:
+            shutil.copyfileobj(file, copy)
+            copy.flush()
+            yield Path(copy.name)
+
+
+def read_layout(path: Path) -> Layout:
+    """What the beginning of a file says. Raises CheckpointError if it is of another kind."""
     with _open(path) as file:
         beginning = file.read(MAX_LINE)
         is_compressed = isinstance(file, gzip.GzipFile)

@@ -16,7 +16,10 @@ class ClassificationHead(nn.Module):
     """A pooling, a linear layer with an activation, an optional norm, and a linear layer."""
 
     def __init__(
-        self, part: architecture_pb2.ClassificationHead, architecture: Architecture
+        self,
+        part: architecture_pb2.ClassificationHead,
+        architecture: Architecture,
+        dropout: float = 0.0,
     ) -> None:
         """Raises ValueError that names an unsupported field of ``part``."""
         super().__init__()
@@ -25,6 +28,7 @@ class ClassificationHead(nn.Module):
         width = part.transform.d_output
         self.transform = dense_layer(part.transform, architecture.d_model)
         self.norm = layer_norm(architecture.encoder, width) if part.has_norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(width, part.num_labels)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
@@ -33,7 +37,7 @@ class ClassificationHead(nn.Module):
         ``mask`` (batch, length) is that of `pool`.
         """
         pooled = self.transform(pool(hidden, mask, self.pooling))
-        return cast(Tensor, self.output(self.norm(pooled)))
+        return cast(Tensor, self.output(self.dropout(self.norm(pooled))))
 
 
 def head_pooling(part: architecture_pb2.ClassificationHead) -> Pooling:

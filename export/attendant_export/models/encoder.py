@@ -54,7 +54,8 @@ class Encoder(nn.Module):
             scored = architecture.source_embeddings
             self.mask_head = Head(architecture.head, width, scored, part)
         if architecture.HasField("classification_head"):
-            self.classifier = ClassificationHead(architecture.classification_head, architecture)
+            part_of_head = architecture.classification_head
+            self.classifier = ClassificationHead(part_of_head, architecture, dropout)
         if architecture.HasField("token_vectors"):
             self.token_dense = token_dense(architecture)
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from attendant.v1.architecture_pb2 import Architecture
 from google.protobuf import json_format
 
+from attendant_export.data.labelled_texts import TASKS
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.models.special_tokens import (
     EncoderTokens,
@@ -17,11 +18,16 @@ from attendant_export.models.special_tokens import (
 from attendant_export.runs import checkpoint
 
 TRANSLATION, BERT, LANGUAGE_MODEL = "translation", "bert", "language-model"
+SKIP_GRAM, GLOVE = "skip-gram", "glove"
+"""Word vectors, by the objective of their training. Classifiers have the names of `TASKS`."""
 Tokens: TypeAlias = TranslationTokens | EncoderTokens | LanguageModelTokens
 _TOKENS: dict[str, type[Tokens]] = {
     TRANSLATION: TranslationTokens,
     BERT: EncoderTokens,
     LANGUAGE_MODEL: LanguageModelTokens,
+    SKIP_GRAM: EncoderTokens,
+    GLOVE: EncoderTokens,
+    **dict.fromkeys(TASKS, EncoderTokens),
 }
 _SHAPES: dict[str, Callable[..., Architecture]] = {TRANSLATION: transformer, BERT: bert}
 

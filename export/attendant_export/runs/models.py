@@ -14,15 +14,20 @@ from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import EncoderTokens, LanguageModelTokens
+from attendant_export.models.word_vectors import GloVe, SkipGram, WordVectors
 from attendant_export.runs import checkpoint
-from attendant_export.runs.config import RunConfig, read_config
+from attendant_export.runs.config import GLOVE, SKIP_GRAM, RunConfig, read_config
 from attendant_export.runs.text_facts import has_trained_vocabulary, pair_tokenizer, read_facts
 
-Model: TypeAlias = EncoderDecoder | Encoder | CausalLanguageModel
+Model: TypeAlias = EncoderDecoder | Encoder | CausalLanguageModel | WordVectors
+WORD_VECTORS: dict[str, type[SkipGram] | type[GloVe]] = {SKIP_GRAM: SkipGram, GLOVE: GloVe}
+"""The models of word vectors, by the kind of their runs."""
 
 
 def new_model(config: RunConfig) -> Model:
     """An untrained model."""
+    if config.kind in WORD_VECTORS:
+        return WORD_VECTORS[config.kind](config.architecture)
     if isinstance(config.tokens, EncoderTokens):
         return Encoder(config.architecture, config.tokens, config.dropout)
     if isinstance(config.tokens, LanguageModelTokens):

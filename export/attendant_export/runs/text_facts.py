@@ -42,6 +42,7 @@ FIELDS = (
     "controls",
     "text_normalization",
     "limits",
+    "classification",
 )
 """The fields of a manifest that are such facts."""
 

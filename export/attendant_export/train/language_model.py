@@ -14,8 +14,8 @@ from attendant_export.data.language_text import (
     LanguageBatch,
     LanguageData,
     LanguageDataset,
-    open_stream,
 )
+from attendant_export.data.text_corpus import open_stream
 from attendant_export.data.tokenizer import BOS, EOS, PAD, special_token_id
 from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.causal_language_model import CausalLanguageModel

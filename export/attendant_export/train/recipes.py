@@ -6,15 +6,24 @@ import torch
 from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, Architecture, Stack
 
 from attendant_export.data.bert_text import BertData
+from attendant_export.data.labelled_texts import (
+    CLASSIFY,
+    ENTAILMENT,
+    MULTIPLE_CHOICE,
+    SIMILARITY,
+)
 from attendant_export.data.language_text import LanguageData
 from attendant_export.data.pair_filters import COPIES, DUPLICATES, LANGUAGES, RATIO
+from attendant_export.data.skip_grams import SkipGramOptions
 from attendant_export.data.tokenizer import KINDS
 from attendant_export.data.translation_data import TranslationData
 from attendant_export.models.shapes import ALIGNMENT_FUNCTIONS, CELLS
+from attendant_export.train.classifier import ClassifierData
 from attendant_export.train.contrastive import ContrastiveOptions
 from attendant_export.train.distillation import DistillationOptions
 from attendant_export.train.masked import MlmOptions
 from attendant_export.train.schedule import TrainingOptions
+from attendant_export.train.word_vectors import Pairs, WordVectorData
 
 
 def describe_hardware(device: torch.device, num_processes: int = 1) -> str:
@@ -152,6 +161,57 @@ def language_model_recipe(
         f"{data.max_tokens} tokens cut from the training text. {describe_schedule(options)}; "
         f"batches of {data.max_batch_tokens:,} tokens. The checkpoint with the lowest perplexity "
         f"on {data.valid.name}, measured every {options.validate_every_steps:,} steps."
+    )
+
+
+def classifier_recipe(
+    pooling: str, dropout: float, data: ClassifierData, options: TrainingOptions
+) -> str:
+    """How a classification head is trained, for the manifest and the model card."""
+    read = {
+        CLASSIFY: "single texts",
+        ENTAILMENT: "pairs of texts",
+        SIMILARITY: "pairs of texts in both orders, whose scores are scaled to 0 to 1",
+        MULTIPLE_CHOICE: "pairs of a context and each choice, of which one is right",
+    }
+    return (
+        f"Classification head on the {pooling} pooling of an encoder, trained together on "
+        f"{read[data.task]}, dropout {dropout:g}. {describe_schedule(options)}; batches of "
+        f"{data.max_batch_tokens:,} padded tokens. The best checkpoint on {data.valid.name}, "
+        f"measured every {options.validate_every_steps:,} steps."
+    )
+
+
+def word_vector_recipe(
+    dimensions: int,
+    data: WordVectorData,
+    pairs: Pairs,
+    options: TrainingOptions,
+    sif_coefficient: float | None,
+) -> str:
+    """How word vectors are trained, for the manifest and the model card."""
+    if isinstance(pairs, SkipGramOptions):
+        objective = (
+            "Skip-gram with negative sampling (Mikolov et al., 2013): windows of at most "
+            f"{pairs.window} words, {pairs.num_negatives} negatives, subsampling of words above "
+            f"the frequency {pairs.subsampling:g}"
+        )
+    else:
+        objective = (
+            "GloVe (Pennington et al., 2014; sums of word and context vectors): windows of "
+            f"{pairs.window} words"
+        )
+    weights = "the same weight"
+    if sif_coefficient is not None:
+        weights = (
+            "the weight of smooth inverse frequency (Arora et al., 2017) with the coefficient "
+            f"{sif_coefficient:g}"
+        )
+    return (
+        f"{objective}; vectors of {dimensions} values for at most {data.max_words:,} words that "
+        f"occur at least {data.min_count:,} times. {describe_schedule(options)}; batches of "
+        f"{pairs.max_pairs:,} pairs. The best checkpoint on {data.valid.name}, measured every "
+        f"{options.validate_every_steps:,} steps. In a text, words have {weights}."
     )
 
 

@@ -19,15 +19,15 @@ from attendant_export.runs.config import RunConfig
 from attendant_export.runs.config_checks import check_run, has_started
 from attendant_export.runs.text_facts import TEXTS, read_facts, write_facts
 from attendant_export.train.choices import choice_tokens, facts_of_choices
-from attendant_export.train.distributed import ProcessGroup
+from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.start import FREE, check_start, load_start, start_facts
 
 
 def prepare_tokenizer(
     run_dir: Path,
     init_from: Path | None,
-    train: Callable[[], Tokenizer],
-    processes: ProcessGroup,
+    train: Callable[[], Tokenizer] | None = None,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Tokenizer:
     """The tokenizer of the run: a copy of that in ``init_from``, or the result of ``train``.
 
@@ -35,7 +35,11 @@ def prepare_tokenizer(
     """
     path = run_dir / TOKENIZER
     if processes.is_first and not has_started(run_dir):
-        tokenizer = train() if init_from is None else load_tokenizer(init_from / TOKENIZER)
+        if init_from is not None:
+            tokenizer = load_tokenizer(init_from / TOKENIZER)
+        else:
+            assert train is not None
+            tokenizer = train()
         tokenizer.save(str(path))
     processes.wait()
     return load_tokenizer(path)

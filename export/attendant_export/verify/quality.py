@@ -10,6 +10,8 @@ from tokenizers import Tokenizer
 
 from attendant_export.data.batches import encode_whole
 from attendant_export.data.corpus import Corpus
+from attendant_export.data.labelled_batches import LabelledDataset
+from attendant_export.data.labelled_texts import LabelledTexts
 from attendant_export.data.output_limits import max_output_tokens
 from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
 from attendant_export.data.shortlists import WITH_SHORTLISTS
@@ -17,7 +19,7 @@ from attendant_export.verify.decoder import SEARCHES
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_search import SearchRules, search_all
 from attendant_export.verify.graph_sessions import TranslationGraphs
-from attendant_export.verify.metrics import retrieval_accuracy, score_translations
+from attendant_export.verify.metrics import measure_answers, retrieval_accuracy, score_translations
 
 
 def translate_by_graphs(
@@ -95,6 +97,22 @@ def measure_translation(
             for key, metric in {"bleu": "sacreBLEU", "chrf": "chrF"}.items()
         ]
     return figures
+
+
+def measure_labels(
+    precision: str, graphs: EmbeddingGraphs, dataset: LabelledDataset, texts: LabelledTexts
+) -> list[QualityFigure]:
+    """How well the scores of labels give the answers of ``texts``, whose tokens ``dataset`` has."""
+    scores = [
+        graphs.label_scores(
+            [each.token_ids for each in inputs], [each.first_length for each in inputs]
+        )
+        for inputs in dataset.lines
+    ]
+    return [
+        QualityFigure(metric=metric, dataset=texts.name, precision=precision, value=value)
+        for metric, value in measure_answers(texts.task, scores, dataset.answers).items()
+    ]
 
 
 def measure_embeddings(

@@ -3,6 +3,8 @@
 Nothing from a checkpoint is executed: the packages run their own code only.
 """
 
+import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from attendant.v1.bundle_pb2 import OriginalParity
 
+from attendant_export.data.word_tokenizer import UNKNOWN, is_word, word_tokenizer
 from attendant_export.verify.embedding import (
     MIN_FP32_COSINE,
     EmbeddingGraphs,
@@ -85,6 +88,48 @@ class SentenceTransformersOriginal:
     def vectors(self, texts: Sequence[str]) -> FloatArray:
         """The vectors of texts: (texts, dimension), normalized if the folder says so."""
         return np.asarray(self._model.encode(list(texts), show_progress_bar=False), np.float32)
+
+
+class GensimOriginal:
+    """A file of word vectors, read by gensim, which has no tokenizer.
+
+    Texts are split by the rules for the words that gensim has read; see `word_tokenizer`.
+    """
+
+    implementation = "gensim"
+
+    def __init__(self, path: Path, num_words: int, is_binary: bool, has_header: bool) -> None:
+        """The first ``num_words`` words of the file. Raises OriginalError."""
+
+        def load(library: Any) -> Any:
+            try:
+                return library.models.KeyedVectors.load_word2vec_format(
+                    str(path), binary=is_binary, no_header=not has_header
+                )
+            except Exception as error:
+                traceback.clear_frames(error.__traceback__)  # They hold the open file.
+                raise
+
+        with warnings.catch_warnings():
+            # gensim 4.4 opens a file without a header twice and closes it once.
+            warnings.simplefilter("ignore", ResourceWarning)
+            self.version, self._words = _load(self.implementation, path, load)
+        words = [word for word in self._words.index_to_key if is_word(word)][:num_words]
+        self._tokenizer = word_tokenizer({word: i for i, word in enumerate([UNKNOWN, *words])})
+
+    def token_ids(self, text: str) -> list[int]:
+        """The token ids of a text, unknown tokens included."""
+        return list(self._tokenizer.encode(text).ids)
+
+    def vectors(self, texts: Sequence[str]) -> FloatArray:
+        """The vectors of texts: (texts, dimension), not normalized."""
+        return np.stack([self._mean(self._tokenizer.encode(text).tokens) for text in texts])
+
+    def _mean(self, words: Sequence[str]) -> FloatArray:
+        known = [word for word in words if word != UNKNOWN]
+        if not known:
+            return np.zeros(self._words.vector_size, np.float32)
+        return np.asarray(self._words.get_mean_vector(known, pre_normalize=False), np.float32)
 
 
 def compare_static(
