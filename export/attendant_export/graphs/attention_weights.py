@@ -51,7 +51,7 @@ def build_translation_attention(g: Layers, architecture: Architecture) -> None:
     firsts = first_vectors(g, architecture, lambda: Packing(g, batch, lengths).ends(x))
     g.change_rows()
     target = g.op("Shape", target_in)
-    positions = partial(positions_of_targets, g, target)
+    positions = partial(positions_of_targets, g, target_in)
     attention = SourceAttention(g, memory, lengths, positions, has_whole_targets=True)
     num_heads = [num_source_heads(group) for group in each_layer(architecture.decoder)]
 

@@ -66,9 +66,9 @@ def positions_of_rows(g: Layers, row_lengths: str, source_lengths: str) -> str:
     return g.op("Reshape", g.cast(row_lengths, np.int64), shape)
 
 
-def positions_of_targets(g: Layers, batch: str) -> str:
-    """The positions (1, length) of the tokens of whole targets, of the shape ``batch``."""
-    return g.op("Unsqueeze", g.positions(batch), g.integers(0))
+def positions_of_targets(g: Layers, target_in: str) -> str:
+    """The positions (1, target) of the tokens of whole targets (batch, target)."""
+    return g.op("Unsqueeze", g.positions(g.op("Shape", target_in)), g.integers(0))
 
 
 def _name(layer: int) -> str:

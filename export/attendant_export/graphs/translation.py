@@ -97,7 +97,7 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
     target_in, target_out = target_inputs(g)
     source_lengths = g.input("source_lengths", np.int64, "batch")
 
-    attend = given_attention(g, architecture, source_lengths, g.op("Shape", target_in)).attend
+    attend = given_attention(g, architecture, source_lengths, target_in).attend
     firsts = given_vectors(g, architecture)
     x = decode_targets(g, architecture, target_in, attend, firsts=firsts)
     _give_log_probabilities(g, architecture, x, target_in, target_out)
@@ -134,7 +134,7 @@ def build_aligner(g: Layers, architecture: Architecture) -> None:
     attending = [(layer, heads) for layer, heads in enumerate(num_heads) if heads]
     factors = g.split_into(head_weights, [heads for _, heads in attending], axis=0)
     of_layers = dict(zip((layer for layer, _ in attending), factors, strict=True))
-    attention = given_attention(g, architecture, source_lengths, g.op("Shape", target_in))
+    attention = given_attention(g, architecture, source_lengths, target_in)
     sums = []
 
     def attend_source(layer: int, part: SourcePart, query: str) -> str:
@@ -150,10 +150,10 @@ def build_aligner(g: Layers, architecture: Architecture) -> None:
 
 
 def given_attention(
-    g: Layers, architecture: Architecture, source_lengths: str, batch: str
+    g: Layers, architecture: Architecture, source_lengths: str, target_in: str
 ) -> SourceAttention:
-    """Attention of whole targets, of the shape ``batch``, to what the encoder gave of sources."""
-    sources, positions = given_sources(g, architecture), partial(positions_of_targets, g, batch)
+    """Attention of whole targets (batch, target) to what the encoder gave of sources."""
+    sources, positions = given_sources(g, architecture), partial(positions_of_targets, g, target_in)
     return SourceAttention(g, sources, source_lengths, positions, has_whole_targets=True)
 
 
