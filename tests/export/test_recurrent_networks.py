@@ -43,7 +43,7 @@ def parity_of(architecture, seed: int, precision: str):
         return TranslationVerifier(model, SAMPLE).verify(precision, graphs).parity
 
 
-@some.random_parts
+@some.fewer_random_parts
 @given(recurrent_translators(), SEEDS)
 def test_graphs_translate_as_the_model_does(architecture, seed):
     parity_of(architecture, seed, "fp32")

@@ -13,6 +13,8 @@ from attendant.v1.architecture_pb2 import (
     RECURRENT_CELL_LSTM,
 )
 from attendant_export.__main__ import main
+from attendant_export.arguments import read_arguments
+from attendant_export.commands.networks import translation_network
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import transformer
 from attendant_export.runs.config import read_config
@@ -24,23 +26,29 @@ pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 TRAIN = "train-translation --data-dir {data} --run-dir {run} --train train.tsv --valid valid.tsv "
 SMALL = "--vocab-size 150 --d-model 32 --num-heads 2 --d-feed-forward 64 --max-batch-tokens 512 "
-FEW_STEPS = "--device cpu --validate-every-steps 2 --warmup-steps 1 --num-encoder-layers 1 "
+FEW_STEPS = "--device cpu --precision fp32 --warmup-steps 1 --num-encoder-layers 1 "
+SOURCE, TARGET = torch.tensor([[5, 9, 3, 2], [8, 2, 0, 0]]), torch.tensor([[1, 4], [1, 3]])
+
+
+def arguments(folder, options: str):
+    """The command line of a training in ``folder``."""
+    places = {"data": folder / "data", "run": folder / "run"}
+    return (TRAIN + SMALL + FEW_STEPS + options).format(**places).split()
 
 
 def train(folder, options: str):
     """Train a few steps; returns the run folder."""
-    data, run = folder / "data", folder / "run"
-    if not data.exists():
-        write_pairs(data)
-    main((TRAIN + SMALL + FEW_STEPS + options).format(data=data, run=run).split())
-    return run
+    if not (folder / "data").exists():
+        write_pairs(folder / "data")
+    main(arguments(folder, options))
+    return folder / "run"
 
 
 def test_a_recurrent_model_is_trained_and_goes_on(tmp_path):
     options = "--encoder lstm --decoder gru --alignment additive --max-steps "
-    run = train(tmp_path, options + "2")
+    run = train(tmp_path, options + "1")
     before = (run / "last" / "weights.safetensors").read_bytes()
-    train(tmp_path, options + "4")
+    train(tmp_path, options + "2")
     assert (run / "last" / "weights.safetensors").read_bytes() != before
     network = read_config(run).architecture
     encoder, (first, last) = network.encoder.groups[0], network.decoder.groups
@@ -58,12 +66,15 @@ def test_a_recurrent_model_is_trained_and_goes_on(tmp_path):
 
 
 def test_a_transformer_may_be_the_encoder_of_a_recurrent_decoder(tmp_path):
-    options = "--decoder lstm --alignment-window 3 --predictive-window --max-steps 1"
-    network = read_config(train(tmp_path, options)).architecture
+    options = "--decoder lstm --alignment-window 3 --predictive-window"
+    network = translation_network(read_arguments(arguments(tmp_path, options)))
     assert network.encoder.groups[0].HasField("self_attention")
     part = network.decoder.groups[-1].alignment_attention
     assert part.function == ALIGNMENT_FUNCTION_GENERAL
     assert (part.window.half_width, part.window.is_predictive) == (3, True)
+    model = EncoderDecoder(network)
+    model.logits(model(SOURCE, TARGET)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -87,10 +98,9 @@ def test_options_that_do_not_fit_each_other_are_refused(options, message, tmp_pa
 def test_training_in_bfloat16_follows_that_in_fp32(cell):
     torch.manual_seed(1)
     model = EncoderDecoder(with_recurrences(transformer(50, 32, 2, 64, 1, 2), cell, "general"))
-    source, target = torch.tensor([[5, 9, 3, 2], [8, 2, 0, 0]]), torch.tensor([[1, 4], [1, 3]])
-    expected = model.logits(model(source, target))
+    expected = model.logits(model(SOURCE, TARGET))
     with torch.autocast("cpu", torch.bfloat16):
-        found = model.logits(model(source, target))
+        found = model.logits(model(SOURCE, TARGET))
     found.float().sum().backward()
     torch.testing.assert_close(found.float(), expected, atol=0.05, rtol=0.05)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

@@ -157,22 +157,27 @@ def make_translation_bundle(
     precisions: tuple[str, ...] = PRECISIONS,
     architecture: Architecture = TINY_TRANSFORMER,
     learning_rate: float = 5e-3,
+    num_compared: int = 16,
 ) -> Path:
     """Train and export a translation bundle; returns its folder ``folder/<name>/<version>``.
 
-    It translates the sentences of `sentence_pairs` fairly well. A server can be started on
-    ``folder``, which is then a folder of bundles.
+    The export compares the translations of ``num_compared`` sentences. The model translates the
+    sentences of `sentence_pairs` fairly well. A server can be started on ``folder``, which is then
+    a folder of bundles.
     """
     work = folder / f".{name}-{version}"
     data = write_pairs(work / "data")
     run_dir = train_tiny_translation(
         work / "run", data, architecture=architecture, learning_rate=learning_rate
     )
+    lines = (data / "valid.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    compared = data / "compared.tsv"
+    compared.write_text("".join(lines[:num_compared]), encoding="utf-8")
     options = ExportOptions(
         name=name,
         version=version,
         data_card=data_card("en", "de"),
-        valid_pairs=data / "valid.tsv",
+        valid_pairs=compared,
         precisions=precisions,
         max_tokens=MAX_TOKENS,
         shortlist_pairs=data / "train.tsv",
