@@ -46,6 +46,28 @@ def mixed_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def lstm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle such as ``translation_bundle``, of LSTMs with additive attention."""
+    from tests.support.bundles import TINY_LSTM, make_translation_bundle
+
+    folder = tmp_path_factory.mktemp("bundles")
+    return make_translation_bundle(
+        folder, "tiny-lstm", precisions=("fp32",), architecture=TINY_LSTM, learning_rate=2e-2
+    )
+
+
+@pytest.fixture(scope="session")
+def gru_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of GRUs without attention, whose decoder begins with the encoder's final state."""
+    from tests.support.bundles import TINY_GRU, make_translation_bundle
+
+    folder = tmp_path_factory.mktemp("bundles")
+    return make_translation_bundle(
+        folder, "tiny-gru", precisions=("fp32",), architecture=TINY_GRU, learning_rate=2e-2
+    )
+
+
+@pytest.fixture(scope="session")
 def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny embedding bundle of random weights in all precisions."""
     from tests.support.bundles import make_embedding_bundle

@@ -4,7 +4,9 @@ import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
+from attendant.v1.attention_pb2 import GetAttentionRequest
 from attendant.v1.model_pb2 import GetModelRequest
 from attendant.v1.translation_pb2 import (
     ScoreRequest,
@@ -21,7 +23,7 @@ from tests.support.serving import running_server, wait_until
 BEAM_SIZES = [1, 2, 4]
 
 
-@pytest.fixture(scope="module", params=["ssru_bundle", "mixed_bundle"])
+@pytest.fixture(scope="module", params=["ssru_bundle", "mixed_bundle", "lstm_bundle", "gru_bundle"])
 def bundle(request):
     return request.getfixturevalue(request.param)
 
@@ -106,13 +108,38 @@ def test_translations_are_the_reference_outputs_of_the_bundle(running, bundle):
             assert [token for token, _ in hypothesis] == expected["token_ids"]
 
 
-def test_a_trained_model_translates(running):
+def test_a_trained_model_translates(running, bundle):
+    if bundle.parent.name == "tiny-gru":
+        pytest.skip("a short training is too short for a decoder without attention")
     pairs = sentence_pairs()[:10]
     request = TranslateRequest(texts=[english for english, _ in pairs])
     found = [t.hypotheses[0].text for t in running.translation.Translate(request).translations]
     assert sum(f == german for f, (_, german) in zip(found, pairs, strict=True)) >= 5
 
 
+def test_words_are_aligned_by_the_attention_of_the_decoder(running, bundle):
+    english = sentence_pairs()[0][0]
+    request = TranslateRequest(texts=[english], return_alignments=True)
+    name = f"{bundle.parent.name}/1"
+    if bundle.parent.name == "tiny-gru":  # has no attention
+        for method, wanted in (
+            (running.translation.Translate, request),
+            (running.models.GetAttention, GetAttentionRequest(text=english, model=name)),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                method(wanted)
+            assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        return
+    (best,) = running.translation.Translate(request).translations[0].hypotheses
+    assert best.alignments
+    found = running.models.GetAttention(GetAttentionRequest(text=english, model=name))
+    assert found.HasField("cross")
+    assert found.HasField("encoder") == (bundle.parent.name != "tiny-lstm")
+
+
 def test_the_description_of_the_model_has_the_heads_of_its_attention(running, bundle):
     request = GetModelRequest(model=bundle.parent.name)
-    assert running.models.GetModel(request).translation_sizes.num_heads == 2
+    is_plain = "lstm" in bundle.parent.name or "gru" in bundle.parent.name
+    sizes = running.models.GetModel(request).translation_sizes
+    assert sizes.num_heads == (0 if is_plain else 2)
+    assert sizes.num_decoder_layers == 2
