@@ -117,6 +117,18 @@ def the_same_input_twice(request):
 
 
 @changed()
+def many_inputs(request):
+    for _ in range(100_000):
+        request.inputs.add()
+
+
+@changed()
+def many_outputs(request):
+    for _ in range(100_000):
+        request.outputs.add(name="TEXT")
+
+
+@changed()
 def unknown_input(request):
     request.inputs[0].name = "INPUT__0"
 
@@ -271,6 +283,8 @@ INVALID_REQUESTS = [
     (larger_shape_than_contents, "inputs[0].contents: must have 3 bytes_contents by the shape"),
     (too_few_raw_contents, "raw_input_contents: must have one entry for each of 2 inputs, got 1"),
     (the_same_input_twice, "inputs[1].name: is the name of an earlier input"),
+    (many_inputs, "inputs: at most 16, got 100001"),
+    (many_outputs, "outputs: at most 16, got 100000"),
     (unknown_input, "inputs: must be TEXT"),
     (no_inputs, "inputs: must be TEXT"),
     (unknown_output, "outputs[1].name: must be among EMBEDDING, SCALE"),

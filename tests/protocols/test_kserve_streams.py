@@ -7,7 +7,7 @@ import grpc
 import pytest
 from attendant.v1.translation_pb2 import TranslateRequest
 from attendant_server.app import Server
-from attendant_vendored.inference import grpc_service_pb2_grpc
+from attendant_vendored.inference import grpc_service_pb2, grpc_service_pb2_grpc
 
 from tests.support.kserve import infer_request, values
 from tests.support.serving import TIMEOUT_SECONDS, failure_of, wait_until
@@ -70,15 +70,17 @@ def test_requests_of_a_stream_are_answered_in_their_order_with_their_ids(kserve)
 
 
 @pytest.mark.parametrize(
-    ("model", "texts", "message"),
+    ("model", "texts", "options", "message"),
     [
-        ("tiny-en-de", [DOG, DOG], "stream: is for one text, got 2"),
-        ("tiny-bert", [DOG], "stream: is for models that write text"),
-        ("none", [DOG], "model: no such model"),
+        ("tiny-en-de", [DOG, DOG], {}, "stream: is for one text, got 2"),
+        ("tiny-bert", [DOG], {}, "stream: is for models that write text"),
+        ("none", [DOG], {}, "model: no such model"),
+        ("tiny-en-de", [DOG], {"num_hypotheses": 2, "beam_size": 2}, "num_hypotheses: must be 1"),
+        ("tiny-lm", [DOG], {"num_hypotheses": 2, "beam_size": 2}, "num_hypotheses: must be 1"),
     ],
 )
-def test_what_cannot_be_streamed_is_refused(kserve, model, texts, message):
-    request = infer_request(model, {"TEXT": texts}, stream=True)
+def test_what_cannot_be_streamed_is_refused(kserve, model, texts, options, message):
+    request = infer_request(model, {"TEXT": texts}, stream=True, **options)
     [response] = kserve.ModelStreamInfer(iter([request]))
     assert response.error_message.startswith(message)
 
@@ -87,6 +89,44 @@ def test_an_error_ends_the_stream_with_its_status_if_the_caller_wants_that(kserv
     requests = [infer_request("none", {"TEXT": [DOG]})]
     stream = kserve.ModelStreamInfer(iter(requests), metadata=[("triton_grpc_error", "true")])
     assert failure_of(list, stream).code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_long_id_is_refused_because_each_response_repeats_it(kserve):
+    request = infer_request("tiny-en-de", {"TEXT": [DOG]}, stream=True)
+    request.id = "i" * 129
+    [response] = kserve.ModelStreamInfer(iter([request]))
+    assert response.error_message == "id: at most 128 characters, got 129"
+
+
+def test_a_caller_that_reads_nothing_gets_its_stream_ended_once(start):
+    server = start(max_request_seconds=1.0)
+    request = infer_request("tiny-en-de", {"TEXT": [DOG]}, stream=True, **ENDLESS)
+    request.id = "i" * 128
+    narrow = [("grpc.http2.bdp_probe", 0)]  # otherwise the client buffers all responses
+    with grpc.insecure_channel(f"127.0.0.1:{server.server.port}", narrow) as channel:
+        connected = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        stream = connected.ModelStreamInfer(iter([request] * 200), timeout=TIMEOUT_SECONDS)
+        next(stream)
+        wait_until(lambda: server.metric("attendant_request_streams") == 0)
+        failure = failure_of(list, stream)
+    assert failure.code() is grpc.StatusCode.UNAVAILABLE
+    assert failure.details() == "no answer was read for 1 seconds"
+
+
+def test_a_stream_has_no_more_texts_in_the_engine_however_many_its_requests_have(start):
+    server = start(max_queued_texts=800)
+    requests = [infer_request("tiny-bert", {"TEXT": [DOG] * 256})] * 12
+    responses = list(stub(server).ModelStreamInfer(iter(requests)))
+    assert [each.error_message for each in responses] == [""] * len(requests)
+
+
+def test_a_failed_request_of_a_stream_is_a_failure_in_the_statistics(start):
+    server = start()
+    requests = [infer_request("tiny-bert", {"TEXT": texts}) for texts in ([DOG] * 2, [DOG, ""])]
+    list(stub(server).ModelStreamInfer(iter(requests)))
+    wanted = grpc_service_pb2.ModelStatisticsRequest(name="tiny-bert")
+    [found] = stub(server).ModelStatistics(wanted).model_stats
+    assert (found.inference_count, found.inference_stats.fail.count) == (2, 1)
 
 
 def test_a_cancelled_stream_gives_its_rows_back(start):

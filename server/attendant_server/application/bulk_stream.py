@@ -294,6 +294,7 @@ class BulkStream(Generic[Item, AnyAnswer]):
             answer = error
         except (InvalidRequest, ModelFailed, QuotaExceeded) as fault:
             part.records[number].num_invalid_texts = int(isinstance(fault, InvalidRequest))
+            part.records[number].reason = fault.reason
             answer = fault
         finally:
             part.records[number].ended = time.monotonic()

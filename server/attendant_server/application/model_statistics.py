@@ -85,7 +85,8 @@ class ModelStatistics:
     def _count(self, figures: ModelFigures, record: CallRecord, seconds: float) -> None:
         figures.last_call_milliseconds = round(time.time() * 1000)
         num_texts = record.num_texts - record.num_invalid_texts
-        if record.code != "OK" or num_texts <= 0:
+        # A request of a stream that has failed has a reason, and the code of the stream.
+        if record.code != "OK" or record.reason or num_texts <= 0:
             figures.count("fail", seconds)
             return
         figures.num_texts += num_texts

@@ -4,8 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from attendant_server import records
 from attendant_server.application.admission import CallAdmission
-from attendant_server.application.bulk_stream import BulkStream, StreamTime
+from attendant_server.application.bulk_stream import (
+    MAX_UNANSWERED_CHARACTERS,
+    MAX_UNANSWERED_TEXTS,
+    BulkStream,
+    StreamTime,
+)
 from attendant_server.application.quotas import current_usage
 from attendant_server.application.validation import RequestLimits
 from attendant_server.errors import (
@@ -16,22 +22,30 @@ from attendant_server.errors import (
     Unavailable,
 )
 
+CHARACTERS_OF_TEXT = MAX_UNANSWERED_CHARACTERS // MAX_UNANSWERED_TEXTS
+"""Least characters that a text counts for. Answers take memory for each text, however short."""
+
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
 @dataclass(frozen=True, slots=True)
 class StreamedRequest(Generic[Request]):
-    """One request of a stream. It counts as one text for the bounds of the stream."""
+    """One request of a stream. For the bounds of the stream, it counts as one text.
+
+    It has as many characters as it has bytes, and more if it has many short texts: then the stream
+    reads no further request while `MAX_UNANSWERED_TEXTS` texts of all requests are unanswered.
+    """
 
     request: Request
     num_bytes: int
     """The size of its message."""
+    num_texts: int = 1
 
     @property
     def num_characters(self) -> int:
-        """Characters of its texts, at most."""
-        return self.num_bytes
+        """Characters of its texts, at most; those of average texts if they are shorter."""
+        return max(self.num_bytes, self.num_texts * CHARACTERS_OF_TEXT)
 
 
 class RequestStreams:
@@ -70,6 +84,7 @@ class RequestStreams:
             except Unavailable as error:
                 return _refused(error)
             except AttendantError as error:
+                records.current().reason = error.reason  # the whole request has failed
                 return error
 
         return BulkStream(
@@ -82,11 +97,13 @@ class RequestStreams:
 
 
 async def one_by_one(
-    requests: AsyncIterator[Request], num_bytes: Callable[[Request], int]
+    requests: AsyncIterator[Request],
+    num_bytes: Callable[[Request], int],
+    num_texts: Callable[[Request], int] = lambda _: 1,
 ) -> AsyncIterator[Sequence[StreamedRequest[Request]]]:
     """The requests for `BulkStream.results`."""
     async for request in requests:
-        yield [StreamedRequest(request, num_bytes(request))]
+        yield [StreamedRequest(request, num_bytes(request), num_texts(request))]
 
 
 def _refused(error: AttendantError) -> AttendantError:

@@ -84,6 +84,7 @@ class TranslateTask(_DecodingTask):
         seconds_left: float | None,
     ) -> AsyncGenerator[TaskResult, None]:
         """Translate one text."""
+        _check_one_hypothesis(message)
         message.text = text
         entries = await read_glossary_entries(application.jobs, message)
         request = stream_request(message, entries)
@@ -129,6 +130,7 @@ class GenerateTask(_DecodingTask):
         seconds_left: float | None,
     ) -> AsyncGenerator[TaskResult, None]:
         """Continue one prompt."""
+        _check_one_hypothesis(message)
         pieces = application.generator.stream(generation_request(message, [text]), seconds_left)
         async with aclosing(pieces):
             async for piece in pieces:
@@ -136,6 +138,14 @@ class GenerateTask(_DecodingTask):
                     yield _part(message.model, piece.delta)
                 else:
                     yield _last(piece.delta, piece.answer, piece.answer.generations)
+
+
+def _check_one_hypothesis(
+    message: translation_pb2.StreamTranslateRequest | language_model_pb2.StreamGenerateRequest,
+) -> None:
+    """Raise InvalidRequest for several hypotheses: a streamed result has one text."""
+    if message.options.num_hypotheses > 1:
+        raise InvalidRequest("num_hypotheses", "must be 1 with the parameter stream")
 
 
 def _result(

@@ -29,6 +29,7 @@ from attendant_server.grpc.kserve.tensors import (
     requested_outputs,
     write_outputs,
 )
+from attendant_server.grpc.services.bulk_messages import MAX_ID_CHARACTERS
 
 TASKS: Sequence[Task] = (
     TranslateTask(),
@@ -139,6 +140,9 @@ class InferenceRunner:
     async def _prepare(
         self, request: Request, seconds_left: float | None, may_stream: bool
     ) -> _Inference:
+        if (num_characters := len(request.id)) > MAX_ID_CHARACTERS:  # each response repeats it
+            problem = f"at most {MAX_ID_CHARACTERS} characters, got {num_characters}"
+            raise InvalidRequest("id", problem)
         key = model_key(request.model_name, request.model_version)
         model = self._application.models.find(key)
         texts = read_inputs(request, self.limits)

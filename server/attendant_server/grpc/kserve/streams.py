@@ -8,10 +8,10 @@ from attendant_vendored.inference import grpc_service_pb2
 
 from attendant_server.application.application import Application
 from attendant_server.application.streamed_requests import one_by_one
-from attendant_server.errors import AttendantError
+from attendant_server.errors import AttendantError, Unavailable
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.kserve.inference import FINAL_RESPONSE, InferenceRunner, time_limit
-from attendant_server.grpc.kserve.tensors import Request
+from attendant_server.grpc.kserve.tensors import Request, num_texts
 from attendant_server.grpc.services.bulk_messages import send
 
 STATUS_OF_ERRORS = "triton_grpc_error"
@@ -28,6 +28,8 @@ class InferenceStream:
         metadata = context.invocation_metadata() or ()
         self._ends_at_errors = (STATUS_OF_ERRORS, "true") in list(metadata)
         self._writing = asyncio.Lock()
+        self._unread: AttendantError | None = None
+        """Why nothing can be sent any more: the caller did not read a response in time."""
 
     async def answer(self, requests: AsyncIterator[Request]) -> None:
         """Answer all requests of the stream."""
@@ -38,7 +40,7 @@ class InferenceStream:
             may_wait=False,
         )
         await self._context.send_initial_metadata(())
-        messages = one_by_one(requests, Request.ByteSize)
+        messages = one_by_one(requests, Request.ByteSize, num_texts)
         async with aclosing(stream.results(messages)) as results:
             async for result in results:
                 [item], answer = result.texts, result.answer
@@ -68,4 +70,10 @@ class InferenceStream:
 
     async def _send(self, response: StreamResponse) -> None:
         async with self._writing:  # the library sends one message at a time
-            await send(self._context, response, self._max_seconds)
+            if self._unread is not None:  # the library would still be sending the earlier one
+                raise self._unread
+            try:
+                await send(self._context, response, self._max_seconds)
+            except Unavailable as error:
+                self._unread = error
+                raise

@@ -18,6 +18,9 @@ LENGTH = struct.Struct("<I")
 SHARED_MEMORY = "shared_memory_"
 """The beginning of the names of parameters of tensors in shared memory."""
 CLASSIFICATION = "classification"
+MAX_TENSORS = 16
+"""Inputs, and requested outputs, of one request: many more than any model has. It bounds the work
+on the event loop for a request with tiny ones."""
 DTYPES = {FP16: "<f2", FP32: "<f4", INT8: "i1", INT32: "<i4", UINT8: "u1"}
 CONTENTS = {BYTES: "bytes_contents", FP32: "fp32_contents", INT8: "int_contents"} | {
     INT32: "int_contents",
@@ -57,6 +60,9 @@ def read_inputs(request: Request, limits: RequestLimits) -> dict[str, TextTensor
     Raises InvalidRequest, or Unsupported for shared memory.
     """
     raw, num_inputs = request.raw_input_contents, len(request.inputs)
+    for field, tensors in (("inputs", request.inputs), ("outputs", request.outputs)):
+        if len(tensors) > MAX_TENSORS:
+            raise InvalidRequest(field, f"at most {MAX_TENSORS}, got {len(tensors)}")
     _refuse_shared_memory(request)
     if raw and len(raw) != num_inputs:
         problem = f"must have one entry for each of {num_inputs} inputs, got {len(raw)}"
@@ -67,6 +73,12 @@ def read_inputs(request: Request, limits: RequestLimits) -> dict[str, TextTensor
             raise InvalidRequest(f"inputs[{i}].name", "is the name of an earlier input")
         found[tensor.name] = _read_input(i, tensor, raw[i] if raw else None, limits)
     return found
+
+
+def num_texts(request: Request) -> int:
+    """The largest number of texts in an input, by the shapes, which may be wrong; at least 1."""
+    shapes = [tensor.shape[0] for tensor in request.inputs[:MAX_TENSORS] if tensor.shape]
+    return max(1, *shapes) if shapes else 1
 
 
 def requested_outputs(request: Request) -> list[str]:
@@ -98,7 +110,7 @@ def _read_input(
         raise InvalidRequest(f"{field}.parameters", "must be empty")
     if tensor.datatype != BYTES:
         raise InvalidRequest(f"{field}.datatype", f"must be {BYTES}")
-    shape = tuple(tensor.shape)
+    shape = tensor.shape
     is_column = len(shape) == 2 and shape[1] == 1
     if not (is_column or len(shape) == 1) or shape[0] < 0:
         raise InvalidRequest(f"{field}.shape", "must be [n] or [n, 1], with n texts")
