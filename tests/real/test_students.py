@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sacrebleu
 from attendant.v1.model_pb2 import TokenizeRequest
+from attendant.v1.text_pb2 import SPLITTING_NONE
 from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
@@ -77,12 +78,13 @@ def server(request, bundle):
 
 
 def translations(server: Running, texts: list[str]) -> list[Any]:
-    """The best hypotheses of greedy search."""
+    """The best hypotheses of greedy search. Texts are not split, as in the reading."""
     found = []
     for first in range(0, len(texts), NUM_TEXTS):
         request = TranslateRequest(
             texts=texts[first : first + NUM_TEXTS],
             options=TranslateOptions(beam_size=1, return_tokens=True),
+            splitting=SPLITTING_NONE,
         )
         found += server.translation.Translate(request).translations
     return [translation.hypotheses[0] for translation in found]
