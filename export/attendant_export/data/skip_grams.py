@@ -105,19 +105,24 @@ class SkipGramDataset:
         return near_pairs(part, reach)
 
     def _batch(self, pairs: NDArray[np.int64], rng: np.random.Generator) -> SkipGramBatch:
-        num_negatives = self._options.num_negatives
-        num_drawn = max(num_negatives, len(pairs) // PAIRS_OF_DRAW)
+        num_pairs, num_negatives = len(pairs), self._options.num_negatives
+        num_drawn = max(num_negatives, num_pairs // PAIRS_OF_DRAW)
         drawn = np.searchsorted(self._noise, rng.random(num_drawn), side="right")
         words, rows = np.unique(pairs[:, 0], return_inverse=True)
         contexts, columns = np.unique(np.concatenate([pairs[:, 1], drawn]), return_inverse=True)
-        cells = rows * len(contexts) + columns[: len(pairs)]
-        near = np.bincount(cells, minlength=len(words) * len(contexts)).astype(np.float32)
-        near = near.reshape(len(words), len(contexts))
-        weights = np.bincount(columns[len(pairs) :], minlength=len(contexts)).astype(np.float32)
-        weights *= num_negatives / num_drawn
-        noise = weights * (near.sum(axis=1, keepdims=True) - near)
-        arrays = map(torch.from_numpy, (words, contexts, near, noise))
-        return SkipGramBatch(*arrays, num_pairs=len(pairs))
+        shape = len(words), len(contexts)
+        cells = rows * shape[1] + columns[:num_pairs]
+        near = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float32)
+        of_pair = np.bincount(columns[num_pairs:], minlength=shape[1]) * num_negatives / num_drawn
+        # A negative of a pair that is the context of the pair does not count.
+        noise = of_pair.astype(np.float32) * (near.sum(axis=1, keepdims=True) - near)
+        return SkipGramBatch(
+            torch.from_numpy(words),
+            torch.from_numpy(contexts),
+            torch.from_numpy(near),
+            torch.from_numpy(noise),
+            num_pairs,
+        )
 
 
 def keep_probabilities(counts: NDArray[np.int64], subsampling: float) -> NDArray[np.float64]:
@@ -141,7 +146,7 @@ def near_pairs(part: WordPart, reach: NDArray[np.integer]) -> NDArray[np.int64]:
         together = part.documents[first] == part.documents[second]
         is_pair[first, column] = together & (reach[first] >= abs(distance))
     places, columns = np.nonzero(is_pair)
-    return part.words[np.stack([places, places + distances[columns]], axis=1)]
+    return np.stack([part.words[places], part.words[places + distances[columns]]], axis=1)
 
 
 def _apart(distance: int) -> tuple[slice, slice]:

@@ -55,8 +55,8 @@ class SkipGram(WordVectors):
 
         The logits of the probability of a pair to be one of the text.
         """
-        of_words: Tensor = self.words(words)
-        return of_words @ self.contexts(contexts).T
+        scores: Tensor = self.words(words) @ self.contexts(contexts).T
+        return scores
 
 
 class GloVe(WordVectors):

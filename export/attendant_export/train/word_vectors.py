@@ -113,8 +113,9 @@ class SkipGramTask:
         """Minus the objective of a pair (eq. 4), the mean: this process's part of the sum."""
         scores = self.model(batch.words, batch.contexts)  # (words, contexts)
         # log sigmoid(-x) is log sigmoid(x) - x, so one logarithm serves both.
-        total = batch.noise * scores - (batch.near + batch.noise) * F.logsigmoid(scores)
-        return total.sum() / batch.num_pairs
+        parts = batch.noise * scores - (batch.near + batch.noise) * F.logsigmoid(scores)
+        total: Tensor = parts.sum()
+        return total / batch.num_pairs
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
