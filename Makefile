@@ -37,6 +37,8 @@ VENV_AUDIT := .venv-audit
 VENV_BENCH := .venv-bench
 VENV_INFINITY := .venv-infinity
 
+VENV_FOREIGN := .venv-foreign
+
 # Tools are pinned, so that a check means the same everywhere.
 TORCH := torch==2.13.0
 # Without its epoch, pip takes the SDK of an older Grafana.
@@ -51,6 +53,8 @@ BUF := @bufbuild/buf@1.75.0
 # What Node loads the contract with, for docs/other-languages.md and docs/api.md.
 NODE_GRPC := @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1 @connectrpc/connect@2.3.0 \
 	@connectrpc/connect-node@2.3.0 @bufbuild/protobuf@2.17.0 @bufbuild/protoc-gen-es@2.17.0
+# Clients of other protocols, which need another protobuf than the tests.
+FOREIGN_CLIENTS := 'tritonclient[grpc]==2.73.0' open-inference-grpc==2.0.0 numpy==2.4.6
 # The types of the Grafana that docker-compose.yml starts.
 GRAFANA_TYPES := @grafana/schema@13.2.3 typescript@5.9.3
 NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed
@@ -85,6 +89,8 @@ EXPORTER_TESTS := tests/export $(addprefix tests/e2e/test_imported_,languages.py
 
 MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
+VENDORED := $(wildcard protos/vendored/attendant_vendored/*/*.proto)
+VENDORED_SERVICES := $(addprefix protos/vendored/attendant_vendored/,inference/grpc_service.proto tei/tei.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto language_model.proto model.proto model_control.proto)
 
 .PHONY: help serve test test-tools test-all test-real soak licenses audit check protos clients graphs dashboards bundles bench
@@ -110,11 +116,11 @@ test: $(VENV)/.installed ## Run the tests
 	cat build/test-export.log; \
 	[ $$others = 0 ] && [ $$exported = 0 ]
 
-test-tools: $(VENV)/.installed ## Run the tests that need Prometheus or podman; skips what is not installed
-	$(VENV)/bin/pytest -m "prometheus or podman" -s
+test-tools: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the tests that need Prometheus, podman or clients of other protocols; skips what is not installed
+	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign" -s
 
-test-all: $(VENV)/.installed ## Run the slow tests and those that need other tools as well
-	$(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough --timeout=7200
+test-all: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the slow tests and those that need other tools as well
+	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough --timeout=7200
 
 test-real: $(VENV)/.installed ## Download trained models to REAL_MODELS_DIR, import, serve and compare them
 	REAL_MODELS_DIR="$(REAL_MODELS_DIR)" $(VENV)/bin/pytest -m real --timeout=7200
@@ -261,8 +267,8 @@ ifneq ($(EMBEDDING_RIVALS),)
 		--rivals $(EMBEDDING_RIVALS),bare-loop --loads saturated,concurrent,single,poisson
 endif
 
-# $(call protoc,options,files)
-protoc = $(VENV_PROTOS)/bin/python -m grpc_tools.protoc -Iprotos $(1) $(2)
+# $(call protoc,options,files) or $(call protoc,options,files,import root)
+protoc = $(VENV_PROTOS)/bin/python -m grpc_tools.protoc -I$(or $(3),protos) $(1) $(2)
 
 # $(call generate,folder)
 define generate
@@ -272,7 +278,11 @@ PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
 	$(call protoc,--python_out=$(1) --mypy_out=quiet:$(1),$(PROTOS))
 PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
 	$(call protoc,--grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1),$(SERVICES))
-touch $(1)/attendant/v1/py.typed
+PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
+	$(call protoc,--python_out=$(1) --mypy_out=quiet:$(1),$(VENDORED),protos/vendored)
+PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
+	$(call protoc,--grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1),$(VENDORED_SERVICES),protos/vendored)
+touch $(1)/attendant/v1/py.typed $(1)/attendant_vendored/py.typed
 endef
 
 # $(call reference,file)
@@ -316,6 +326,11 @@ $(VENV_INFINITY)/.installed: bench/requirements-infinity.txt Makefile
 $(VENV_PROTOS)/.installed: Makefile
 	$(PYTHON) -m venv $(VENV_PROTOS)
 	$(VENV_PROTOS)/bin/pip install --quiet $(PROTO_TOOLS)
+	touch $@
+
+$(VENV_FOREIGN)/.installed: Makefile
+	$(PYTHON) -m venv $(VENV_FOREIGN)
+	$(VENV_FOREIGN)/bin/pip install --quiet $(FOREIGN_CLIENTS)
 	touch $@
 
 build/buf/.installed: Makefile

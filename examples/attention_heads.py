@@ -65,7 +65,8 @@ def main() -> None:
     options = parser.parse_args()
     with Client(options.target) as client:
         found: Attention = client.attention(options.text, model=options.model)
-    show("encoder", found.encoder, [token.text for token in found.source_tokens])
+    if found.encoder is not None:
+        show("encoder", found.encoder, [token.text for token in found.source_tokens])
     if found.decoder is not None:
         print(f"\ntranslation: {found.target}")
         show("decoder", found.decoder, [token.text for token in found.decoder_tokens])

@@ -10,6 +10,9 @@ from hypothesis import settings
 # The profile of `make test-all`; tests/support/architectures.py reads the loaded profile.
 settings.register_profile("thorough", max_examples=300)
 
+NUM_COMPARED = 4
+"""Sentences whose translations exports of further tiny models compare, to take less time."""
+
 # A shell lets its background jobs, such as those of `make test`, ignore SIGINT, and so would the
 # processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,7 +33,9 @@ def ssru_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.bundles import TINY_SSRU, make_translation_bundle
 
     folder = tmp_path_factory.mktemp("bundles")
-    return make_translation_bundle(folder, "tiny-ssru", architecture=TINY_SSRU)
+    return make_translation_bundle(
+        folder, "tiny-ssru", architecture=TINY_SSRU, num_compared=NUM_COMPARED
+    )
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +46,43 @@ def mixed_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     precisions = ("fp32", "fp16")
     return make_translation_bundle(
-        folder, "tiny-mixed", precisions=precisions, architecture=TINY_MIXED
+        folder,
+        "tiny-mixed",
+        precisions=precisions,
+        architecture=TINY_MIXED,
+        num_compared=NUM_COMPARED,
+    )
+
+
+@pytest.fixture(scope="session")
+def lstm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle such as ``translation_bundle``, of LSTMs with additive attention."""
+    from tests.support.bundles import TINY_LSTM, make_translation_bundle
+
+    folder = tmp_path_factory.mktemp("bundles")
+    return make_translation_bundle(
+        folder,
+        "tiny-lstm",
+        precisions=("fp32",),
+        architecture=TINY_LSTM,
+        learning_rate=2e-2,
+        num_compared=NUM_COMPARED,
+    )
+
+
+@pytest.fixture(scope="session")
+def gru_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of GRUs without attention, whose decoder begins with the encoder's final state."""
+    from tests.support.bundles import TINY_GRU, make_translation_bundle
+
+    folder = tmp_path_factory.mktemp("bundles")
+    return make_translation_bundle(
+        folder,
+        "tiny-gru",
+        precisions=("fp32",),
+        architecture=TINY_GRU,
+        learning_rate=2e-2,
+        num_compared=NUM_COMPARED,
     )
 
 

@@ -9,6 +9,7 @@ from attendant_export.data.augmentation import ALL, CHANGES
 from attendant_export.data.tokenizer import BPE, KINDS
 from attendant_export.graphs.attention import HEAD_DIM_MULTIPLE
 from attendant_export.ranges import positive, share, share_below_one, whole
+from attendant_export.recurrent_arguments import add_stacks
 from attendant_export.train.device import PRECISIONS
 from attendant_export.train.distillation import DISTILLATION_WEIGHT, NUM_HARD_NEGATIVES
 from attendant_export.train.schedule import RANGES
@@ -260,12 +261,7 @@ def add_train_translation(parser: argparse.ArgumentParser) -> None:
         "may be repeated",
     )
     add_sizes(parser, vocab_size=8000, num_heads=8, head_dim_multiple=HEAD_DIM_MULTIPLE)
-    parser.add_argument(
-        "--num-encoder-layers", type=whole(1), default=6, help="layers of the encoder"
-    )
-    parser.add_argument(
-        "--num-decoder-layers", type=whole(1), default=2, help="layers of the decoder"
-    )
+    add_stacks(parser)
     parser.add_argument("--post-norm", action="store_true", help="layer norms after the sublayers")
     add_schedule(parser)
     parser.add_argument(

@@ -19,15 +19,15 @@ from attendant_server.application.catalog import Catalog
 from attendant_server.application.descriptions import ModelDescription
 from attendant_server.application.held_memory import SHARE_OF_MEMORY, HeldMemory
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.model_statistics import ModelStatistics
 from attendant_server.application.quotas import CallerQuotas
 from attendant_server.call_gauges import call_gauges
 from attendant_server.engine.engine import Engine
+from attendant_server.engine.reports import Observers
 from attendant_server.folder_watch import watch_folder
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
+from attendant_server.grpc.protocols import WHOLE_SERVER, health_names, serving_names
 from attendant_server.grpc.server import (
-    LANGUAGE_SERVICE,
-    MODEL_SERVICE,
-    SERVICES_OF_KINDS,
     STATUS_NAMES,
     all_methods,
     new_grpc_server,
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS = 0.5
 """Seconds that the last refusals are held back, so that no caller retries while the port closes."""
-WHOLE_SERVER = ""
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +79,8 @@ class Server:
         self._settings = settings
         self._metrics = Metrics() if settings.metrics_port >= 0 else NoMetrics()
         self._catalog = Catalog(self._metrics.on_refused, settings.default_models)
-        self._loader = ModelLoader(settings, self._metrics)
+        self._statistics = ModelStatistics(lambda: self._call_reporter.catch_up())
+        self._loader = ModelLoader(settings, Observers(self._metrics, self._statistics))
         self.lifecycle = ModelLifecycle(
             settings,
             self._catalog,
@@ -113,13 +113,12 @@ class Server:
             self.lifecycle,
             request_limits(settings),
             self._jobs,
+            self._statistics,
             LanguageIdentifier if is_installed() else None,
             settings.pivots,
             Path(settings.glossaries) if settings.glossaries else None,
         )
-        self._health = HealthService(
-            [WHOLE_SERVER, MODEL_SERVICE, LANGUAGE_SERVICE, *SERVICES_OF_KINDS.values()]
-        )
+        self._health = HealthService(list(health_names(settings.protocols)))
         self._closers: list[Callable[[], None]] = []
         self.supervisor = EngineSupervisor(
             self._loader,
@@ -260,7 +259,7 @@ class Server:
             onnxruntime=RUNTIME_VERSION,
             device=self._settings.device,
         )
-        self._metrics.add_methods(all_methods(), STATUS_NAMES)
+        self._metrics.add_methods(all_methods(self._settings.protocols), STATUS_NAMES)
         self._metrics.watch(
             {
                 "attendant_serving": lambda: self._health.is_serving(WHOLE_SERVER),
@@ -273,8 +272,7 @@ class Server:
         )
 
     def _is_serving(self, model: ModelDescription) -> bool:
-        service = SERVICES_OF_KINDS[model.kind]
-        return self._catalog.is_ready(model) and self._health.is_serving(service)
+        return self._catalog.is_ready(model) and self._health.is_serving(WHOLE_SERVER)
 
     def _new_security(self) -> Security:
         try:
@@ -310,7 +308,7 @@ class Server:
     def _start_call_reporter(self) -> None:
         tracers = [self._new_tracer()] if self._settings.trace_endpoint else []
         # Tracers are first, because the others read the trace id.
-        self._call_reporter = CallReporter([*tracers, self._metrics, CallLog()])
+        self._call_reporter = CallReporter([*tracers, self._metrics, self._statistics, CallLog()])
         self._closers += [self._call_reporter.close, *(tracer.close for tracer in tracers)]
 
     def _new_tracer(self) -> "Tracer":
@@ -342,9 +340,6 @@ class Server:
     async def _report_health(self) -> None:
         """Report SERVING for the kinds that have a ready model, and NOT_SERVING for the others."""
         kinds = {d.kind for d in self._catalog.descriptions if self._catalog.is_ready(d)}
-        serving = {SERVICES_OF_KINDS[kind] for kind in kinds}
-        if serving:
-            serving |= {WHOLE_SERVER, MODEL_SERVICE}
-            if self._application.language_detector.is_installed:
-                serving.add(LANGUAGE_SERVICE)
+        can_detect = self._application.language_detector.is_installed
+        serving = list(serving_names(self._settings.protocols, kinds, can_detect))
         await self._health.report(serving)

@@ -11,6 +11,7 @@ AttendantError
 ├── GlossaryNotFound         no glossary of this name
 ├── GlossaryUnreadable       the file of a glossary is broken
 ├── NotInstalled             a method needs an extra of the package that is not installed
+├── Unsupported              a part of another protocol that this server does not have
 ├── Unavailable              loading, draining, or the worker has died
 ├── QueueFull                the queue is full; says after how many seconds to retry
 │   └── WaitTooLong          the call would wait for most of its time, or longer
@@ -29,7 +30,8 @@ class AttendantError(Exception):
 
     A message holds numbers, and names of fields, limits, and existing models, controls and other
     things of the server. Of the request, it repeats language tags at most, which
-    `language_tags.check_tag` has bounded.
+    `language_tags.check_tag` has bounded, and names of unknown parameters in other protocols, which
+    `grpc/kserve/parameters.py` bounds.
     """
 
     @property
@@ -119,6 +121,10 @@ class GlossaryUnreadable(AttendantError):
 
 class NotInstalled(AttendantError):
     """The method needs an extra of the package that is not installed."""
+
+
+class Unsupported(AttendantError):
+    """The call asks for a part of its protocol that this server does not have."""
 
 
 class Unavailable(AttendantError):

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 from attendant_server.callers import ANONYMOUS, Identity
 from attendant_server.engine import calls
 from attendant_server.engine.calls import CallTimings
+from attendant_server.foreign_methods import OPERATIONS, PROBES
 
 OWN_PACKAGE = "attendant."
 BETWEEN_MODELS = "+"
@@ -51,8 +52,23 @@ class Method(NamedTuple):
 
     @property
     def is_own(self) -> bool:
-        """Whether the method belongs to the package attendant; health and reflection do not."""
+        """Whether the method belongs to the package attendant."""
         return self.service.startswith(OWN_PACKAGE)
+
+    @property
+    def serves_models(self) -> bool:
+        """Whether limits apply to the method; not to health checks of any kind and reflection."""
+        return self.is_own or (self.service in OPERATIONS and self.name not in PROBES)
+
+    @property
+    def operation(self) -> str:
+        """The name of the method of attendant.v1 that does the same work.
+
+        Empty if there is none, or if it depends on the request.
+        """
+        if self.is_own:
+            return self.name
+        return OPERATIONS[self.service][self.name] if self.service in OPERATIONS else ""
 
 
 class Phase(NamedTuple):
@@ -113,7 +129,12 @@ class CallRecord:
     """Receives the record of each part of a stream."""
     trace_id: str = ""
     """32 hexadecimal digits if the call is traced; set once the call has ended."""
+    operation: str = field(init=False)
+    """The name of the method of attendant.v1 that does the work of the call; empty if none does."""
     _phases: tuple[Phase, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.operation = self.method.operation
 
     @property
     def engine_caller(self) -> calls.Caller:
@@ -133,6 +154,8 @@ class CallRecord:
     def add(self, part: "CallRecord") -> None:
         """Count and report texts of this call, by their own record."""
         self.has_part_records = True
+        if not self.model:
+            self.model, self.operation = part.model, part.operation
         self.num_texts += part.num_texts
         self.num_truncated_texts += part.num_truncated_texts
         self.num_invalid_texts += part.num_invalid_texts

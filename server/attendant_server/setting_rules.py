@@ -15,6 +15,7 @@ from attendant_server.addresses import UNIX, host_problem, is_loopback
 if TYPE_CHECKING:
     from attendant_server.settings import Settings
 
+PROTOCOLS = ("attendant", "kserve", "tei")
 SYMMETRIC_ALGORITHMS = ("HS256", "HS384", "HS512")
 ASYMMETRIC_ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -40,6 +41,8 @@ def bound_problem(setting: "Field[Any]", value: Any) -> str | None:
 def contradictions(settings: "Settings") -> Iterator[str]:
     """A line for each broken rule; it begins with the name of a setting."""
     yield from _limit_problems(settings)
+    if not settings.protocols or set(settings.protocols) - set(PROTOCOLS):
+        yield f"protocols: must be among {', '.join(PROTOCOLS)}, at least one"
     for pivot in settings.pivots:
         if not _PIVOT.fullmatch(pivot):
             yield f'pivots: must be pairs of models such as de-en+en-fr, got "{pivot}"'

@@ -134,6 +134,11 @@ class Settings:
         "0.0.0.0", "Address that gRPC listens on, `::` for IPv6 too; `unix:/path` for a unix socket"
     )
     port: int = _setting(50051, "Port of gRPC; 0 for any free one", min=0, max=65535)
+    protocols: tuple[str, ...] = _setting(
+        ("attendant", "kserve", "tei"),
+        "Protocols of the port of gRPC, separated by commas: `attendant`; `kserve`, which is KServe"
+        " v2 with Triton's extensions; `tei`, which is that of Text Embeddings Inference",
+    )
     metrics_host: str = _setting("0.0.0.0", "Address that `/metrics` listens on, `::` for IPv6 too")
     metrics_port: int = _setting(
         9464, "Port of `/metrics`; 0 for any free one, -1 for no metrics at all", min=-1, max=65535

@@ -225,6 +225,10 @@ class TextTokenizer:
         """The decoded text of the tokens; special tokens are skipped. Raises TokenizerError."""
         return self._decoded(token_ids, skip_special_tokens=True)
 
+    def decode_all(self, token_ids: Sequence[int], skips_special: bool) -> str:
+        """Like `decode`, but with special tokens unless they are skipped."""
+        return self._decoded(token_ids, skips_special)
+
     def decode_with_unknown(self, token_ids: Sequence[int]) -> str:
         """Like `decode`, but with unknown tokens as the vocabulary writes them."""
         kept = [i for i in token_ids if i == self.unk_id or i not in self._special_ids]

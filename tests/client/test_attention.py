@@ -258,7 +258,7 @@ def test_recurrent_layers_are_left_out():
     found = attention_map(recurrent(), "a b", "decoder", None, None)
     assert found.title == "decoder self-attention of m/1, layer 1, mean of 1 heads"
     np.testing.assert_array_equal(found.weights, [[1, 0], [0.25, 0.75]])
-    with pytest.raises(ValueError, match="--layer 0: this layer of the decoder is recurrent"):
+    with pytest.raises(ValueError, match="--layer 0: this layer has no decoder self-attention"):
         attention_map(recurrent(), "a b", "decoder", 0, None)
 
 

@@ -101,6 +101,8 @@ def reflect(running: Running, version: str, **requests: Any) -> list[Any]:
 REFLECTION_VERSIONS = ["v1", "v1alpha"]
 ALL_SERVICES = [
     *(f"attendant.v1.{name}" for name in (*SERVICES, "LanguageModelService")),
+    "inference.GRPCInferenceService",
+    *(f"tei.v1.{name}" for name in ("Embed", "Info", "Predict", "Rerank", "Tokenize")),
     "grpc.health.v1.Health",
     *(f"grpc.reflection.{version}.ServerReflection" for version in REFLECTION_VERSIONS),
 ]

@@ -55,7 +55,7 @@ def translate(server, texts, source, target, **options):
 @torch.inference_mode()
 def greedy(model, source, forced):
     """The greedy search of the PyTorch model after forced tokens."""
-    memory, mask = model.encode(torch.tensor([source]))
+    _, _, memory, mask = model.start(torch.tensor([source]))
     ids = list(forced)
     while len(ids) < MAX_TOKENS and ids[-1:] != [model.tokens.eos_id]:
         hidden, _ = model.decode(torch.tensor([[model.tokens.bos_id, *ids]]), memory, mask)

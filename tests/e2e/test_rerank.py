@@ -14,15 +14,20 @@ from attendant.v1.embedding_pb2 import (
 from attendant.v1.text_pb2 import TRUNCATION_RIGHT
 from attendant_client import Client
 from attendant_export.bundle.importing import ImportOptions, import_bundle
+from attendant_vendored.inference import grpc_service_pb2_grpc
+from attendant_vendored.tei import tei_pb2
 from google.rpc import code_pb2
 
 from tests.support.bundles import one_thread
 from tests.support.classifiers import write_classifier
+from tests.support.kserve import infer_request, values
 from tests.support.serving import failure_of, running_server
+from tests.support.tei import TeiStubs
 
 QUERY = "When does the train leave?"
 DOCUMENTS = ["No.", "The train leaves at nine.", "Où est la gare ?", "It is late.", "A door."]
 MAX_TOKENS = 60
+SIGMOID = {"metadata": [("attendant-model", "sigmoid")]}
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +143,53 @@ def test_the_client_ranks_more_documents_than_a_call_takes(server):
     best = rerank(server).results[0]
     assert [each.index % len(DOCUMENTS) for each in found[:60]] == [best.index] * 60
     assert found[60].index % len(DOCUMENTS) == rerank(server).results[1].index
+
+
+def test_scores_of_kserve_for_a_query_are_in_the_order_of_the_texts(server):
+    stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(server.channel)
+    expected = classified(server, "types")
+    asked = infer_request("types", {"TEXT": DOCUMENTS, "QUERY": [QUERY]})
+    found = values(stub.ModelInfer(asked))["SCORE"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    pairs = infer_request("types", {"TEXT": [QUERY] * 5, "TEXT_PAIR": DOCUMENTS})
+    found = values(stub.ModelInfer(pairs))["SCORE"]
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-6)
+    two = infer_request("types", {"TEXT": DOCUMENTS, "QUERY": [QUERY, QUERY]})
+    assert failure_of(stub.ModelInfer, two).details() == "QUERY: must have one element, got 2"
+
+
+def test_ranks_of_tei_are_those_of_rerank(server):
+    own = rerank(server, model="sigmoid")
+    expected = [(each.index, each.score) for each in own.results]
+    stub = TeiStubs(server.channel).rerank
+    request = tei_pb2.RerankRequest(query=QUERY, texts=DOCUMENTS, return_text=True)
+    answer = stub.Rerank(request, **SIGMOID)
+    assert [(rank.index, rank.score) for rank in answer.ranks] == expected
+    assert [rank.text for rank in answer.ranks] == [DOCUMENTS[index] for index, _ in expected]
+    requests = [tei_pb2.RerankStreamRequest(query=QUERY, text=text) for text in DOCUMENTS]
+    answer = stub.RerankStream(iter(requests), **SIGMOID)
+    assert [(rank.index, rank.score) for rank in answer.ranks] == expected
+    assert not any(rank.HasField("text") for rank in answer.ranks)
+    assert answer.metadata.compute_tokens == own.token_counts.num_input_tokens
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        ([], "texts: at least 1, got 0"),
+        ([{"query": QUERY, "text": ""}], "texts[0]: is empty"),
+        ([{"query": QUERY, "text": "A"}, {"query": "B", "text": "A"}], "query: must be the same"),
+        ([{"query": QUERY, "text": "A"}] * 257, "text: at most 256 requests in a stream"),
+    ],
+)
+def test_bad_streams_of_texts_to_rank_are_refused(server, requests, message):
+    stub = TeiStubs(server.channel).rerank
+    stream = (tei_pb2.RerankStreamRequest(**each) for each in requests)
+    failure = failure_of(stub.RerankStream, stream, **SIGMOID)
+    assert failure.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.details().startswith(message)
+
+
+def test_info_of_tei_says_that_a_model_ranks(server):
+    info = TeiStubs(server.channel).info.Info(tei_pb2.InfoRequest(), **SIGMOID)
+    assert info.model_type == tei_pb2.MODEL_TYPE_RERANKER

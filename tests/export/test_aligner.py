@@ -102,10 +102,10 @@ def test_the_weights_that_are_recorded_are_those_that_the_model_uses():
             lambda _, inputs: recorded.append(inputs[0].detach())
         )
     with torch.inference_mode():
-        memory, mask = model.encode(torch.tensor([SOURCES[1]]))
+        _, _, memory, mask = model.start(torch.tensor([SOURCES[1]]))
         model.decode(torch.tensor([[model.tokens.bos_id, *TARGETS[1][:-1]]]), memory, mask)
     heads = iter(weights[0].split(weights.shape[1] // len(memory)))
-    for (_, values), inner in zip(memory, recorded, strict=True):
+    for (_, values), inner in zip(filter(None, memory), recorded, strict=True):
         weighted = (next(heads) @ values[0]).transpose(0, 1).flatten(1)
         torch.testing.assert_close(weighted, inner[0], atol=1e-5, rtol=1e-4)
 

@@ -78,7 +78,7 @@ def test_graphs_embed_as_the_model_does(architecture, seed):
 def test_decoding_token_by_token_equals_decoding_all_at_once(architecture, seed):
     model = model_of(architecture, seed)
     with torch.inference_mode():
-        memory, mask = model.encode(torch.tensor([SOURCES[0], SOURCES[0]]))
+        _, _, memory, mask = model.start(torch.tensor([SOURCES[0], SOURCES[0]]))
         whole, _ = model.decode(TARGETS, memory, mask)
         past, steps = None, []
         for i in range(TARGETS.shape[1]):

@@ -7,7 +7,13 @@ from attendant_export.data.shortlists import Shortlists
 from attendant_export.graphs.writer import write_embedding_graphs, write_translation_graphs
 from attendant_manifest.rules import PRECISIONS
 
-from tests.support.graphs import load_graphs, tiny_bert, tiny_ssru, tiny_transformer
+from tests.support.graphs import (
+    load_graphs,
+    tiny_bert,
+    tiny_recurrent,
+    tiny_ssru,
+    tiny_transformer,
+)
 
 EACH_ROW_ALONE = {
     *("Add", "Abs", "Cast", "Div", "Gelu", "Less", "Max", "Min", "Mul", "Relu", "Sub", "Where"),
@@ -15,6 +21,7 @@ EACH_ROW_ALONE = {
     *("Transpose", "Unsqueeze", "Gather", "GatherElements", "ScatterND", "LessOrEqual"),
     *("Attention", "GroupQueryAttention", "Gemm", "MatMulIntegerToFloat"),
     *("QuantizeLinear", "DequantizeLinear", "Mod", "Neg", "Pad", "Sigmoid", "BitwiseXor"),
+    *("Tanh", "Exp", "And"),
 }
 OVER_AN_AXIS = {"LayerNormalization", "LogSoftmax", "Softmax", "TopK"}
 OVER_AXES = {"ReduceL1", "ReduceMax", "ReduceSum"}
@@ -22,10 +29,15 @@ OF_PLACES = {"NonZero", "CumSum"}
 """Operators that work across rows, but on positions and not on values."""
 
 
-@pytest.fixture(scope="module", params=["translation", "ssru", "embedding"])
+@pytest.fixture(scope="module", params=["translation", "ssru", "recurrent", "embedding"])
 def write(request):
-    if request.param != "embedding":
-        model = tiny_transformer(True) if request.param == "translation" else tiny_ssru()
+    models = {
+        "translation": lambda: tiny_transformer(True),
+        "ssru": tiny_ssru,
+        "recurrent": tiny_recurrent,
+    }
+    if request.param in models:
+        model = models[request.param]()
         shortlists = Shortlists(np.arange(8, dtype=np.int32), np.ones((50, 4), np.int32))
         return lambda precision, folder: write_translation_graphs(
             model, precision, folder, shortlists=shortlists
@@ -87,6 +99,33 @@ def derives_from_lengths(graph, name):
     return node.op_type == "Shape" or all(derives_from_lengths(graph, x) for x in node.input)
 
 
+def check_loop(graph, scan):
+    """The loop runs over positions, and its body works on each row alone."""
+    sequences = scan.input[-attributes(scan)["num_scan_inputs"] :]
+    axes = attributes(scan).get("scan_input_axes")
+    if axes is None:  # over the positions of keys, (source, batch, 1, d_model)
+        (moved,) = (made_by(graph, name) for name in sequences)
+        assert (moved.op_type, attributes(moved)["perm"][0]) == ("Transpose", 2), scan
+    else:  # over those of (batch, length, d_model)
+        assert set(axes) == {1}, scan
+    for node in attributes(scan)["body"].node:
+        if node.op_type == "ReduceMax":  # of the inputs of an int8 product
+            assert constant(graph, node.input[1]).tolist() == [-1], node
+        else:
+            assert node.op_type in EACH_ROW_ALONE | {"Identity"}, node
+
+
+def check_product_of_each_text(graph, product):
+    """The product is of queries and keys, or of weights and values, of each text."""
+    first, second = (
+        "values" if any(name == value.name for value in graph.input) else made_by(graph, name)
+        for name in product.input
+    )
+    kinds = {node if isinstance(node, str) else node.op_type for node in (first, second)}
+    assert kinds <= {"Transpose", "Reshape", "Mul", "Softmax", "Cast", "Squeeze", "values"}, product
+    assert not {tensor.name for tensor in graph.initializer} & {*product.input}, product
+
+
 def test_no_node_reduces_over_the_rows(graphs):
     for graph in graphs:
         for node in graph.node:
@@ -97,14 +136,12 @@ def test_no_node_reduces_over_the_rows(graphs):
             elif node.op_type in OVER_AXES:
                 # In pooling, axis 1 of (batch, length, d_model) holds the tokens.
                 assert constant(graph, node.input[1]).tolist() in ([-1], [1]), node
-            elif node.op_type == "Scan":  # over the positions of (batch, length, d_model)
-                assert attributes(node)["scan_input_axes"] == [1, 1], node
-                body = {each.op_type for each in attributes(node)["body"].node}
-                assert body <= EACH_ROW_ALONE | {"Identity"}, node
+            elif node.op_type == "Scan":
+                check_loop(graph, node)
             elif node.op_type == "GatherND":
                 assert attributes(node)["batch_dims"] > 0, node
-            elif node.op_type == "MatMul":  # of queries and keys (batch, heads, positions, width)
-                assert {made_by(graph, name).op_type for name in node.input} == {"Transpose"}, node
+            elif node.op_type == "MatMul":
+                check_product_of_each_text(graph, node)
             else:
                 assert node.op_type in EACH_ROW_ALONE, node
 
@@ -184,7 +221,9 @@ def test_int8_has_no_other_products_with_weights(write, tmp_path):
     for graph in load_graphs(tmp_path, write("int8", tmp_path)):
         op_types = {node.op_type for node in graph.node}
         assert "MatMulIntegerToFloat" in op_types
-        assert "Gemm" not in op_types
-        weights = {tensor.name for tensor in graph.initializer}
+        weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+        # Products with a vector, which give one score, are fp32.
+        products = [node for node in graph.node if node.op_type == "Gemm"]
+        assert all(weights[node.input[1]][0] == 1 for node in products)
         products = [node for node in graph.node if node.op_type == "MatMul"]
-        assert not any(weights & {*node.input} for node in products)
+        assert not any(weights.keys() & {*node.input} for node in products)

@@ -72,8 +72,8 @@ class ModelAsOriginal:
 
     @torch.inference_mode()
     def run(self, source, target):
-        memory, _ = self.model.encode(torch.tensor([list(source)]))
-        states = [state.numpy() for layer in memory for state in layer]
+        _, _, memory, _ = self.model.start(torch.tensor([list(source)]))
+        states = [state.numpy() for layer in filter(None, memory) for state in layer]
         return states, score(self.model, [source], [target])[0]
 
 

@@ -41,7 +41,7 @@ def test_padding_of_a_source_is_invisible(model):
 
 @torch.inference_mode()
 def test_decoding_token_by_token_with_a_cache_equals_decoding_all_at_once(model):
-    memory, mask = model.encode(SOURCE)
+    _, _, memory, mask = model.start(SOURCE)
     whole, _ = model.decode(TARGET, memory, mask)
 
     past, steps = None, []
@@ -54,7 +54,7 @@ def test_decoding_token_by_token_with_a_cache_equals_decoding_all_at_once(model)
 
 @torch.inference_mode()
 def test_several_tokens_can_follow_a_cache_at_once(model):
-    memory, mask = model.encode(SOURCE)
+    _, _, memory, mask = model.start(SOURCE)
     whole, _ = model.decode(TARGET, memory, mask)
 
     _, past = model.decode(TARGET[:, :2], memory, mask)
@@ -66,7 +66,7 @@ def test_several_tokens_can_follow_a_cache_at_once(model):
 @torch.inference_mode()
 def test_texts_may_be_longer_than_the_precomputed_positions(model):
     length = len(model.position_embedding.table) + 1
-    memory, mask = model.encode(SOURCE[:1])
+    _, _, memory, mask = model.start(SOURCE[:1])
 
     hidden, _ = model.decode(torch.ones(1, length, dtype=torch.long), memory, mask)
 

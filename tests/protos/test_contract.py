@@ -52,7 +52,8 @@ def test_every_file_has_generated_code():
 def test_every_import_lies_in_the_repository_or_comes_with_every_compiler():
     sources = [path.read_text(encoding="utf-8") for path in PROTOS.rglob("*.proto")]
     imports = {name for source in sources for name in re.findall(r'^import "(.+)";', source, re.M)}
-    missing = {name for name in imports if not (PROTOS / name).exists()}
+    roots = (PROTOS, PROTOS / "vendored")
+    missing = {name for name in imports if not any((root / name).exists() for root in roots)}
     assert missing == {"google/protobuf/any.proto", "google/protobuf/duration.proto"}
 
 
@@ -62,6 +63,7 @@ def test_python_has_one_module_for_status_that_of_googleapis_common_protos():
     project = tomllib.loads((PROTOS / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == [
         "generated/attendant",
+        "generated/attendant_vendored",
         "python/attendant_glossaries",
         "python/attendant_manifest",
     ]
@@ -76,3 +78,16 @@ def test_the_copy_of_status_defines_what_the_installed_module_does():
     fields = re.findall(r"^  .*?(\w+) = (\d+);", source, re.MULTILINE)
     installed = status_pb2.Status.DESCRIPTOR.fields
     assert fields == [(field.name, str(field.number)) for field in installed]
+
+
+def test_files_of_other_projects_have_their_licences_and_generated_code():
+    folders = list((PROTOS / "vendored" / "attendant_vendored").iterdir())
+    assert folders
+    for folder in folders:
+        assert "copyright" in (folder / "LICENSE").read_text(encoding="utf-8").lower()
+        for path in folder.glob("*.proto"):
+            generated = PROTOS / "generated" / "attendant_vendored" / folder.name
+            assert (generated / f"{path.stem}_pb2.py").exists()
+    project = tomllib.loads((PROTOS / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["license-files"] == ["vendored/attendant_vendored/*/LICENSE"]
+    assert project["project"]["license"] == "Apache-2.0 AND BSD-3-Clause"

@@ -104,4 +104,4 @@ def test_steps_of_a_translation_model_begin_with_empty_rows():
     content = json.loads(json.dumps(TRANSLATION))
     state = content["precisions"][0]["steps"][0]["states"][0]
     state["encoder_output"] = "cross_key_0"
-    assert any("is not supported for a state of a row" in each for each in problems_of(content))
+    assert any("is not supported for a growing state" in each for each in problems_of(content))

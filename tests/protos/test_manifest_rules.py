@@ -293,6 +293,27 @@ RULES: dict[str, tuple[Change, str]] = {
         set_state(0, update="STATE_UPDATE_REPLACED", shape=[2**31]),
         "sizes in shape must be between 1 and",
     ),
+    "a replaced state that begins with no output of the encoder": (
+        set_state(0, update="STATE_UPDATE_REPLACED", shape=[16], encoder_output="vector"),
+        "state past_key_0: encoder_output is not an output of the encoder",
+    ),
+    "replaced states of which one begins with an output of the encoder": (
+        lambda m: [
+            set_state(0, update="STATE_UPDATE_REPLACED", shape=[16])(m),
+            first_step(m)["states"].append(
+                {
+                    "input": "vector",
+                    "outputs": ["next"],
+                    "data_type": "DATA_TYPE_FLOAT32",
+                    "shape": [16],
+                    "owner": "STATE_OWNER_ROW",
+                    "update": "STATE_UPDATE_REPLACED",
+                    "encoder_output": "cross_key_0",
+                }
+            ),
+        ],
+        "either all replaced states must have an encoder_output, or none",
+    ),
     "a replaced state that no step writes": (
         set_state(0, update="STATE_UPDATE_REPLACED", shape=[16], outputs=[]),
         "state past_key_0: outputs must have one entry",

@@ -77,13 +77,14 @@ def test_the_graph_is_open_from_its_first_call_until_the_model_is_idle(bundle):
     assert graph.is_open
     model.release_memory()
     assert not graph.is_open
-    np.testing.assert_array_equal(model.attend(SOURCE, TARGET).encoder.weights, first.weights)
+    np.testing.assert_array_equal(model.attend(SOURCE, TARGET).kinds[0].weights, first.weights)
 
 
 def test_a_text_has_the_weights_of_the_encoder(embedding_bundle):
     model = embedding_model(read_bundle(embedding_bundle, "fp32", "cpu"))
     found = model.attend(SOURCE)
     assert (found.decoder, found.cross) == (None, None)
+    assert found.encoder is not None
     assert found.encoder.weights.shape[2:] == (len(SOURCE), len(SOURCE))
     np.testing.assert_allclose(found.encoder.weights.sum(axis=-1), 1, atol=1e-5)
     model.release_memory()
@@ -150,7 +151,8 @@ def test_texts_that_are_studied_share_batches_with_others():
         scheduler.submit(call)
     while scheduler.has_work:
         scheduler.advance(is_alone=True)
-    assert [each.encoder.weights.shape[2:] for each in studied.future.result()] == [(5, 5), (2, 2)]
+    kinds = [each.kinds[0] for each in studied.future.result()]
+    assert [each.weights.shape[2:] for each in kinds] == [(5, 5), (2, 2)]
     assert [each["mean_pooled"].tolist() for each in embedded.future.result()] == [[6, 3], [4, 1]]
     assert len(filled.future.result()) == 1
     assert sorted(length for batch in model.batches for length in batch) == [1, 2, 3]

@@ -13,15 +13,21 @@ from attendant.v1 import (
     model_pb2,
     translation_pb2,
 )
+from attendant_vendored.inference import grpc_service_pb2
+from attendant_vendored.tei import tei_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.observed import observed_server
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
+FILES = (
+    *(translation_pb2, embedding_pb2, language_pb2, language_model_pb2, model_pb2),
+    *(grpc_service_pb2, tei_pb2),
+)
 METHODS = [
     (f"/{service.full_name}/{method.name}", method.server_streaming)
-    for file in (translation_pb2, embedding_pb2, language_pb2, language_model_pb2, model_pb2)
+    for file in FILES
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -30,6 +36,7 @@ OURS = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
 }
 
 

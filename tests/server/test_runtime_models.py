@@ -201,7 +201,9 @@ def test_searches_find_the_reference_outputs_of_the_bundle(bundle, model):
 
 def make_infinite(sentence):
     if isinstance(sentence, DeviceEncodedSentence):
-        batch, layout = sentence.batch, sentence.batch._layout
+        batch = sentence.batch.keys_values
+        assert batch is not None
+        layout = batch._layout
         values = np.full(layout.num_tensors * prod(batch._shape), np.inf, layout.dtype)
         batch._buffer.write(values.view(np.int64))
     else:

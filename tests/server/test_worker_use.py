@@ -53,6 +53,12 @@ def test_all_workers_decode_beside_another_model():
     assert use.num_workers(1, 4) == 4
 
 
+def test_one_of_several_turns_is_measured_and_none_without_a_number_of_full_rows():
+    use, without = WorkerUse(8), WorkerUse(0)
+    assert [use.is_measured() for _ in range(17)] == [i % 8 == 0 for i in range(17)]
+    assert not any(without.is_measured() for _ in range(17))
+
+
 def test_without_a_number_of_full_rows_all_workers_always_decode():
     assert use_after(*[SCARCE] * 100, full_rows=0).num_workers(1, 4) == 4
 

@@ -9,6 +9,7 @@ from attendant_server.application.admission import CallAdmission
 from attendant_server.application.application import Application, new_application
 from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.model_statistics import ModelStatistics
 from attendant_server.application.validation import RequestLimits
 from attendant_server.engine.engine import Engine
 from attendant_server.loading import ModelLoader, read_bundles
@@ -78,5 +79,6 @@ def running_application(limits: RequestLimits) -> Iterator[Application]:
     engine.start()
     with closing(JobRunner(1)) as jobs:
         admission = CallAdmission(8, 60.0, ignore_refusal)
-        yield new_application(catalog, admission, NoLifecycle(), limits, jobs)
+        statistics = ModelStatistics(lambda: None)
+        yield new_application(catalog, admission, NoLifecycle(), limits, jobs, statistics)
     engine.drain(60.0)

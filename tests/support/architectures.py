@@ -45,6 +45,10 @@ random_parts = settings(
     max_examples=300 if settings.get_current_profile_name() == THOROUGH else 12,
 )
 """Number of random networks per test."""
+fewer_random_parts = settings(
+    random_parts, max_examples=300 if settings.get_current_profile_name() == THOROUGH else 6
+)
+"""The same for a test that takes long for each network."""
 
 ACTIVATIONS = (ACTIVATION_RELU, ACTIVATION_GELU, ACTIVATION_GELU_TANH, ACTIVATION_SILU)
 norm_kinds = st.sampled_from([NORM_KIND_UNSPECIFIED, NORM_KIND_RMS, NORM_KIND_LAYER_WITHOUT_BIAS])

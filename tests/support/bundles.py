@@ -28,7 +28,7 @@ from attendant_export.runs.records import DataSource
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.translation import train_translation
 
-from tests.support.graphs import with_ssru
+from tests.support.graphs import with_recurrences, with_ssru
 
 PRECISIONS = ("fp32", "int8", "fp16")
 MAX_TOKENS = 64
@@ -47,6 +47,8 @@ TINY_TRANSFORMER = transformer(
 )
 TINY_SSRU = with_ssru(TINY_TRANSFORMER)
 TINY_MIXED = with_ssru(TINY_TRANSFORMER, num_attention_layers=1)
+TINY_LSTM = with_recurrences(TINY_TRANSFORMER, "lstm", "additive", num_encoder_layers=1)
+TINY_GRU = with_recurrences(TINY_TRANSFORMER, "gru", num_encoder_layers=1)
 
 
 def sentence_pairs() -> list[tuple[str, str]]:
@@ -88,17 +90,27 @@ def data_card(*languages: str) -> DataCard:
 
 
 def train_tiny_translation(
-    run_dir: Path, data: Path, max_steps: int = 100, architecture: Architecture = TINY_TRANSFORMER
+    run_dir: Path,
+    data: Path,
+    max_steps: int = 100,
+    architecture: Architecture = TINY_TRANSFORMER,
+    learning_rate: float = 5e-3,
 ) -> Path:
     """Train a tiny model on ``train.tsv`` of ``data`` for a few seconds; returns ``run_dir``."""
     options = TrainingOptions(
-        max_steps=max_steps, learning_rate=5e-3, warmup_steps=20, validate_every_steps=max_steps
+        max_steps=max_steps,
+        learning_rate=learning_rate,
+        warmup_steps=20,
+        validate_every_steps=max_steps,
     )
     texts = TranslationData(
         (PairSource(data / "train.tsv"),), data / "valid.tsv", vocab_size=200, max_batch_tokens=1024
     )
     with one_thread():
-        train_translation(architecture, texts, options, run_dir, dropout=0.0, device="cpu")
+        # The precision is fixed, since measuring the fastest one takes as long as many steps.
+        train_translation(
+            *(architecture, texts, options, run_dir), dropout=0.0, device="cpu", precision="fp32"
+        )
     return run_dir
 
 
@@ -147,20 +159,28 @@ def make_translation_bundle(
     version: str = "1",
     precisions: tuple[str, ...] = PRECISIONS,
     architecture: Architecture = TINY_TRANSFORMER,
+    learning_rate: float = 5e-3,
+    num_compared: int = 16,
 ) -> Path:
     """Train and export a translation bundle; returns its folder ``folder/<name>/<version>``.
 
-    It translates the sentences of `sentence_pairs` fairly well. A server can be started on
-    ``folder``, which is then a folder of bundles.
+    The export compares the translations of ``num_compared`` sentences. The model translates the
+    sentences of `sentence_pairs` fairly well. A server can be started on ``folder``, which is then
+    a folder of bundles.
     """
     work = folder / f".{name}-{version}"
     data = write_pairs(work / "data")
-    run_dir = train_tiny_translation(work / "run", data, architecture=architecture)
+    run_dir = train_tiny_translation(
+        work / "run", data, architecture=architecture, learning_rate=learning_rate
+    )
+    lines = (data / "valid.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    compared = data / "compared.tsv"
+    compared.write_text("".join(lines[:num_compared]), encoding="utf-8")
     options = ExportOptions(
         name=name,
         version=version,
         data_card=data_card("en", "de"),
-        valid_pairs=data / "valid.tsv",
+        valid_pairs=compared,
         precisions=precisions,
         max_tokens=MAX_TOKENS,
         shortlist_pairs=data / "train.tsv",

@@ -8,7 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from attendant.v1.architecture_pb2 import POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR, Architecture
+from attendant.v1.architecture_pb2 import (
+    POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
+    AlignmentAttention,
+    Architecture,
+)
 from attendant.v1.bundle_pb2 import (
     STATE_OWNER_ROW,
     STATE_UPDATE_REPLACED,
@@ -23,7 +27,14 @@ from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.relative_positions import RelativePositions
-from attendant_export.models.shapes import bert, transformer
+from attendant_export.models.shapes import (
+    ALIGNMENT_FUNCTIONS,
+    CELLS,
+    bert,
+    make_decoder_recurrent,
+    make_encoder_recurrent,
+    transformer,
+)
 from torch import nn
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -52,6 +63,15 @@ def tiny_ssru(num_decoder_layers: int = 2) -> EncoderDecoder:
     return unsettle(EncoderDecoder(architecture))
 
 
+def tiny_recurrent() -> EncoderDecoder:
+    """A model of LSTMs with additive attention in predicted windows."""
+    architecture = with_recurrences(transformer(50, 32, 2, 64, 1, 2), "lstm", "additive")
+    window = architecture.decoder.groups[-1].alignment_attention.window
+    window.half_width, window.is_predictive = 2, True
+    torch.manual_seed(7)
+    return unsettle(EncoderDecoder(architecture))
+
+
 def with_ssru(architecture: Architecture, num_attention_layers: int = 0) -> Architecture:
     """The same network with an SSRU in place of the decoder's self-attention.
 
@@ -66,6 +86,23 @@ def with_ssru(architecture: Architecture, num_attention_layers: int = 0) -> Arch
     changed.decoder.groups[-1].ssru.SetInParent()
     for side in (changed.source_embeddings, changed.target_embeddings):
         side.positions.kind = POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR
+    return changed
+
+
+def with_recurrences(
+    architecture: Architecture, cell: str, alignment: str = "", num_encoder_layers: int = 0
+) -> Architecture:
+    """The same network with recurrent layers; without ``alignment``, the decoder has no attention.
+
+    By default, the encoder has as many layers as before.
+    """
+    changed = Architecture()
+    changed.CopyFrom(architecture)
+    group = changed.encoder.groups[0]
+    group.num_layers = num_encoder_layers or group.num_layers
+    part = AlignmentAttention(function=ALIGNMENT_FUNCTIONS[alignment]) if alignment else None
+    make_encoder_recurrent(changed, CELLS[cell])
+    make_decoder_recurrent(changed, CELLS[cell], part)
     return changed
 
 

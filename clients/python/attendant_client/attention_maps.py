@@ -58,7 +58,7 @@ def attention_map(
         layer = max(i for i, number in enumerate(num_heads) if number)
     _check("--layer", kind, layer, len(num_heads))
     if not num_heads[layer]:
-        raise ValueError(f"--layer {layer}: this layer of the decoder is recurrent")
+        raise ValueError(f"--layer {layer}: this layer has no {TITLES[kind]}")
     if head is not None:
         _check("--head", kind, head, num_heads[layer])
     of_layer = weights[layer, : num_heads[layer]]

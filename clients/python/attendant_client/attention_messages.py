@@ -55,8 +55,8 @@ def _attention(response: attention_pb2.GetAttentionResponse, request_id: str) ->
         "cross": (len(target), len(source)),
     }
     weights: dict[str, Any] = {name: _weights(response, name, sizes[name]) for name in sizes}
-    if weights["encoder"] is None:
-        raise bad_answer("no attention of the encoder", request_id)
+    if all(each is None for each in weights.values()):
+        raise bad_answer("no attention", request_id)
     return Attention(
         source_tokens=source,
         target=response.target,

@@ -76,7 +76,8 @@ def measure_translation_parity(
     model.load_state_dict(parameters)
     sample = _reference_sample(folder, manifest)
     verifier = TranslationVerifier(model, sample)
-    if all(precision.HasField("aligner") for precision in manifest.precisions):
+    has_aligner = all(precision.HasField("aligner") for precision in manifest.precisions)
+    if has_aligner and verifier.alignment is not None:
         manifest.alignment.CopyFrom(verifier.alignment)
     measured = []
     for precision in manifest.precisions:

@@ -179,7 +179,8 @@ class TranslationExport:
         precision, graphs = written.name, self._open(written)
         verified = self._verifier.verify(precision, graphs)
         parity, self._outputs[precision] = verified.parity, verified.outputs
-        self._draft.manifest.alignment.CopyFrom(self._verifier.alignment)
+        if self._verifier.alignment is not None:
+            self._draft.manifest.alignment.CopyFrom(self._verifier.alignment)
         if graphs.has_shortlists:
             check_shortlists(graphs, self._sample, parity.log_probability_bound)
         if self._draft.valid is not None:

@@ -5,7 +5,8 @@ import argparse
 from attendant.v1.architecture_pb2 import Architecture
 
 from attendant_export.commands.data_files import data_file
-from attendant_export.commands.training import naming_widths, recorded, training_options
+from attendant_export.commands.networks import naming_widths
+from attendant_export.commands.training import recorded, training_options
 from attendant_export.data.language_text import LanguageData
 from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.shapes import language_model

@@ -18,6 +18,7 @@ from attendant_export.commands.data_files import (
     pair_source,
     text_source,
 )
+from attendant_export.commands.networks import naming_widths, translation_network
 from attendant_export.configuration import write_options
 from attendant_export.corpora.teacher import Teacher
 from attendant_export.data.augmentation import parse_augmentation
@@ -25,8 +26,7 @@ from attendant_export.data.bert_text import BertData
 from attendant_export.data.pair_filters import LengthFilters, parse_text_filters
 from attendant_export.data.tokenizer import BPE
 from attendant_export.data.translation_data import TranslationData
-from attendant_export.graphs.attention import check_decoder_heads
-from attendant_export.models.shapes import bert, transformer
+from attendant_export.models.shapes import bert
 from attendant_export.runs.config_checks import has_started
 from attendant_export.runs.records import DataSource, RunRecord, write_run_record
 from attendant_export.runs.tensorboard import check_installed
@@ -43,7 +43,7 @@ from attendant_export.train.recipes import (
     translation_recipe,
 )
 from attendant_export.train.schedule import TrainingOptions
-from attendant_export.train.start import describe_start, start_architecture
+from attendant_export.train.start import describe_start
 from attendant_export.train.translation import train_translation
 from attendant_export.training_arguments import DEFAULT_TEXTS, TATOEBA_TRAIN
 
@@ -51,16 +51,6 @@ DEFAULT_EPOCHS = 5
 """Epochs of a training without any limit."""
 EXPORTED = ("", "contrastive_")
 """The prefixes of the options of phases whose weights are exported."""
-SIZES = (
-    "d_model",
-    "num_heads",
-    "d_feed_forward",
-    "num_encoder_layers",
-    "num_decoder_layers",
-    "post_norm",
-    "separate_vocabularies",
-)
-"""The options that describe the network of a translation model."""
 
 
 def training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOptions:
@@ -133,16 +123,6 @@ def _record(
     )
 
 
-@contextmanager
-def naming_widths(args: argparse.Namespace) -> Iterator[None]:
-    """Add the options that determine the width of heads to the error for a bad width."""
-    try:
-        yield
-    except ValueError as error:
-        widths = f"--d-model {args.d_model}, --num-heads {args.num_heads}"
-        raise ValueError(f"{widths}: {error}") from error
-
-
 def _translation_data(args: argparse.Namespace, separate_vocabularies: bool) -> TranslationData:
     train = tuple(pair_source(args, text) for text in args.train or [TATOEBA_TRAIN])
     valid, valid_choice = chosen_file(args, "--valid", args.valid)
@@ -166,29 +146,9 @@ def _translation_data(args: argparse.Namespace, separate_vocabularies: bool) -> 
     )
 
 
-def _translation_network(args: argparse.Namespace) -> Architecture:
-    """The network of the `SIZES`, or of the initial weights if all of these have their defaults."""
-    have_defaults = all(getattr(args, name) == args.parser.get_default(name) for name in SIZES)
-    if args.init_from is not None and have_defaults:
-        return start_architecture(args.init_from)
-    with naming_widths(args):
-        architecture = transformer(
-            vocab_size=args.vocab_size,
-            d_model=args.d_model,
-            num_heads=args.num_heads,
-            d_feed_forward=args.d_feed_forward,
-            num_encoder_layers=args.num_encoder_layers,
-            num_decoder_layers=args.num_decoder_layers,
-            norm_first=not args.post_norm,
-            shares_embeddings=not args.separate_vocabularies,
-        )
-        check_decoder_heads(architecture)
-    return architecture
-
-
 def run_train_translation(args: argparse.Namespace) -> None:
     """Train a translation model, or resume its training."""
-    architecture = _translation_network(args)
+    architecture = translation_network(args)
     data = _translation_data(args, separate_vocabularies=not architecture.shares_embeddings)
     options = training_options(args)
     has_new_tokenizer = args.init_from is None or args.new_tokenizer

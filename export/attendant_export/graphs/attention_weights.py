@@ -4,27 +4,32 @@ The counterpart of `verify.attention`. Texts are not padded, and rows are not pa
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture, Attention
 from attendant_manifest.attention import CROSS, DECODER, ENCODER
+from attendant_manifest.sizes import num_source_heads
 
 from attendant_export.graphs.attention import (
-    attend_memory,
     attend_sequence,
-    memory_weights,
     relative_bias,
     sequence_weights,
 )
 from attendant_export.graphs.classification import token_types
 from attendant_export.graphs.embeddings import add_first_positions, source_embeddings
+from attendant_export.graphs.encoded_sources import first_vectors, source_values
 from attendant_export.graphs.layers import Layers
-from attendant_export.graphs.parameters import KEYS_VALUES
-from attendant_export.graphs.stack import final_norm, run_stack
+from attendant_export.graphs.packing import Packing
+from attendant_export.graphs.source_attention import SourceAttention, positions_of_targets
+from attendant_export.graphs.stack import SourcePart, final_norm, run_stack
+from attendant_export.graphs.step_interface import source_shapes
 from attendant_export.graphs.text_positions import TextPositions
-from attendant_export.graphs.translation import cross_keys_values, decode_targets
+from attendant_export.graphs.translation import decode_targets
 from attendant_export.models.attention import projection_widths
 from attendant_export.models.embeddings import embedding_width
+from attendant_export.models.recurrent import has_recurrences
+from attendant_export.models.stack import each_layer, running_order
 
 
 def build_encoder_attention(g: Layers, architecture: Architecture) -> None:
@@ -41,22 +46,25 @@ def build_translation_attention(g: Layers, architecture: Architecture) -> None:
     x = final_norm(g, architecture.encoder, "encoder", x)
     batch = g.op("Shape", source)
     lengths = g.op("Gather", batch, g.integers(1))
-    named = cross_keys_values(g, architecture, g.linear(x, KEYS_VALUES), batch)
-    memory = [value for _, value, _ in named]
+    values = source_values(g, architecture, x, batch)
+    memory = [[values[name] for name in shapes] for shapes in source_shapes(architecture)]
+    firsts = first_vectors(g, architecture, lambda: Packing(g, batch, lengths).ends(x))
     g.change_rows()
     target = g.op("Shape", target_in)
+    positions = partial(positions_of_targets, g, target_in)
+    attention = SourceAttention(g, memory, lengths, positions, has_whole_targets=True)
+    num_heads = [num_source_heads(group) for group in each_layer(architecture.decoder)]
 
-    def attend_source(layer: int, part: Attention, query: str) -> str:
-        keys, values = memory[2 * layer : 2 * layer + 2]
-        weights = memory_weights(g, part, query, keys, lengths)
-        g.output(f"{CROSS}_{layer}", weights, np.float32, 1, part.num_heads, "target", "source")
-        return attend_memory(g, part, query, keys, values, lengths)
+    def attend_source(layer: int, part: SourcePart, query: str) -> str:
+        weights, heads = attention.weights(layer, part, query), num_heads[layer]
+        g.output(f"{CROSS}_{layer}", weights, np.float32, 1, heads, "target", "source")
+        return attention.attend(layer, part, query)
 
     def observe(layer: int, part: Attention, projected: Sequence[str], bias: str) -> None:
         weights = sequence_weights(g, part, projected, target, bias)
         g.output(f"{DECODER}_{layer}", weights, np.float32, 1, part.num_heads, "target", "target")
 
-    decode_targets(g, architecture, target_in, attend_source, observe)
+    decode_targets(g, architecture, target_in, attend_source, observe, firsts)
 
 
 def _encode(
@@ -71,14 +79,19 @@ def _encode(
     embeddings, stack = source_embeddings(architecture), architecture.encoder
     width = embedding_width(embeddings.part, architecture.d_model)
     bias, positions = relative_bias(g, stack, relative_name, batch), TextPositions(g, batch)
-    num_run = 0
+    layers = each_layer(stack)
+    numbers = iter(
+        run
+        for run, number in enumerate(running_order(stack))
+        if layers[number].HasField("self_attention")
+    )
 
     def attend(_: int, part: Attention, query_key_value: str) -> str:
-        nonlocal num_run
         projected = g.split_into(query_key_value, projection_widths(part), axis=1)
         weights = sequence_weights(g, part, projected, batch, bias, positions)
-        name, num_run = f"{ENCODER}_{num_run}", num_run + 1
-        g.output(name, weights, np.float32, 1, part.num_heads, length, length)
+        g.output(
+            f"{ENCODER}_{next(numbers)}", weights, np.float32, 1, part.num_heads, length, length
+        )
         return attend_sequence(g, part, projected, batch, lengths, bias, positions)
 
     def add_positions(x: str, table: str) -> str:
@@ -86,5 +99,6 @@ def _encode(
 
     types = g.flat(token_types(g, batch)) if embeddings.reads_token_types else ""
     x = embeddings.run(g, g.flat(token_ids), add_positions, types)
-    *_, x = run_stack(g, stack, "encoder", x, attend)
+    recur = Packing(g, batch, lengths).recur if has_recurrences(stack) else None
+    *_, x = run_stack(g, stack, "encoder", x, attend, recur=recur)
     return x

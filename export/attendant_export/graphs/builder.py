@@ -145,6 +145,25 @@ class GraphBuilder:
         """
         return self.op("Scan", first, sequence, body=body._graph, num_scan_inputs=1)
 
+    def scan(
+        self, body: "GraphBuilder", firsts: Sequence[str], sequences: Sequence[str]
+    ) -> list[str]:
+        """The results of a loop over the positions of ``sequences``, along their second dimension.
+
+        ``body`` is complete. It maps states, which begin as ``firsts``, and an element of each
+        sequence to the next states and the results, which become sequences, too.
+        """
+        count = len(body._graph.output) - len(firsts)
+        found = self.ops(
+            *("Scan", *firsts, *sequences),
+            num_results=len(firsts) + count,
+            body=body._graph,
+            num_scan_inputs=len(sequences),
+            scan_input_axes=[1] * len(sequences),
+            scan_output_axes=[1] * count,
+        )
+        return found[len(firsts) :]
+
     def each_result(self, body: "GraphBuilder", sequence: str) -> str:
         """The results of a loop over the elements of ``sequence``, along its first dimension.
 
@@ -237,24 +256,6 @@ class GraphBuilder:
             node.output[:] = [self._exposed.get(value, value) for value in node.output]
             for attribute in node.attribute:
                 self._expose(attribute.g.node)
-
-
-def subgraph(
-    name: str,
-    nodes: Sequence[tuple[str, Sequence[str], str]],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-) -> onnx.GraphProto:
-    """A graph of fp32 values as an attribute of a node, such as the body of a Scan.
-
-    ``nodes`` are operators with the names of their inputs and of their output.
-    """
-
-    def values(names: Sequence[str]) -> list[onnx.ValueInfoProto]:
-        return [helper.make_tensor_value_info(each, onnx.TensorProto.FLOAT, None) for each in names]
-
-    made = [helper.make_node(op_type, names, [output]) for op_type, names, output in nodes]
-    return helper.make_graph(made, name, values(inputs), values(outputs))
 
 
 def _value_info(name: str, dtype: DTypeLike, shape: Sequence[Dimension]) -> onnx.ValueInfoProto:

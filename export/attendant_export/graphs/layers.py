@@ -57,6 +57,10 @@ class Layers(GraphBuilder):
         """``x``, of the graph's float type, converted to fp32."""
         return x if self.dtype == np.float32 else self.cast(x, np.float32)
 
+    def rounded(self, x: str) -> str:
+        """``x``, fp32, converted to the graph's float type."""
+        return x if self.dtype == np.float32 else self.cast(x, self.dtype)
+
     def linear(self, x: str, name: str) -> str:
         """`nn.Linear`, with or without a bias: (rows, inputs) to (rows, outputs)."""
         weight = self.parameter(f"{name}.weight")

@@ -1,8 +1,9 @@
 """Texts of different lengths without their padding, so that no computation is spent on padding."""
 
 import numpy as np
-from attendant.v1.architecture_pb2 import Attention
+from attendant.v1.architecture_pb2 import Attention, LayerGroup
 
+from attendant_export.graphs import recurrent
 from attendant_export.graphs.attention import OnKeysValues, attend_sequence
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.text_positions import TextPositions
@@ -23,6 +24,7 @@ class Packing:
         attended to, by default all.
         """
         self._g, self._batch, self._attended = g, batch, attended or lengths
+        self._lengths = lengths
         self._positions = TextPositions(g, batch)
         is_real = g.flat(g.is_real(batch, lengths))  # (padded)
         self._indices = g.flat(g.op("NonZero", is_real))  # (packed)
@@ -30,6 +32,7 @@ class Packing:
         # Each text has at least one real token first, so no index is -1.
         self._origins = g.op("Sub", counts, g.integer(1))
         self._thirds: list[str] = []
+        self._reversed_rows = ""
 
     def pack(self, x: str) -> str:
         """The real tokens of ``x`` (padded, ...): (packed, ...)."""
@@ -61,6 +64,48 @@ class Packing:
         inputs = (padded, self._batch, self._attended, bias, self._positions, on_keys_values)
         weighted = attend_sequence(self._g, part, *inputs)
         return self.pack(weighted)
+
+    def recur(self, layer: int, group: LayerGroup, gates: str) -> str:
+        """The GRU or LSTM of a layer of the encoder: (packed, gates) to (packed, d_model)."""
+        g, part, places = self._g, group.recurrent, ""
+        if not part.is_bidirectional:
+            of_texts = [g.by_text(self.pad(gates), self._batch)]
+        else:
+            forward, backward = g.split(gates, 2, axis=1)
+            places = self._reversed()
+            padded = self.pad(forward), g.op("Gather", self.pad(backward), places)
+            of_texts = [g.by_text(x, self._batch) for x in padded]
+        name = f"encoder.{layer}.recurrent"
+        vectors = recurrent.states_of_sequences(g, part, name, of_texts)
+        if part.is_bidirectional:
+            vectors[1] = g.op("Gather", vectors[1], places)
+        packed = [self.pack(x) for x in vectors]
+        return g.op("Concat", *packed, axis=1) if part.is_bidirectional else packed[0]
+
+    def _reversed(self) -> str:
+        """The numbers of padded rows with the real tokens of each text in reverse: (padded).
+
+        Padding stays where it is.
+        """
+        if not self._reversed_rows:
+            g = self._g
+            positions = g.positions(self._batch)  # (length)
+            lengths = g.op("Unsqueeze", self._lengths, g.integers(1))
+            mirrored = g.op("Sub", g.op("Sub", lengths, g.integer(1)), positions)
+            is_real = g.op("Less", positions, lengths)
+            columns = g.op("Where", is_real, mirrored, positions)  # (batch, length)
+            num_texts, length = (g.op("Gather", self._batch, g.integer(i)) for i in (0, 1))
+            starts = g.op("Mul", g.op("Range", g.integer(0), num_texts, g.integer(1)), length)
+            starts = g.op("Unsqueeze", starts, g.integers(1))
+            self._reversed_rows = g.flat(g.op("Add", starts, columns))
+        return self._reversed_rows
+
+    def ends(self, x: str) -> tuple[str, str]:
+        """The first and the last row of each text of ``x`` (packed, width), each (batch, width)."""
+        g = self._g
+        after = g.op("CumSum", self._lengths, g.integer(0))
+        last = g.op("Sub", after, g.integer(1))
+        return g.op("Gather", x, g.op("Sub", after, self._lengths)), g.op("Gather", x, last)
 
     def _pad_projections(self, part: Attention, query_key_value: str) -> list[str]:
         """Queries, keys and values (padded, width) of (packed, fused)."""

@@ -1,14 +1,15 @@
 """Converts the parameters of a model to those of its graphs, and back.
 
 Graphs store only the used rows of position tables, only the vector of token type 0 unless types
-are an input, one joint layer for the cross-attention keys and values of all decoder layers, and one
-for both gates of an SSRU. Graphs of steps also have tables of rotations.
+are an input, one joint layer for the cross-attention keys and values of all decoder layers, one for
+both gates of an SSRU, and one for the inputs of both directions of a GRU or an LSTM. Graphs of
+steps also have tables of rotations.
 """
 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from attendant.v1.architecture_pb2 import Architecture, Attention
+from attendant.v1.architecture_pb2 import Architecture, Attention, Recurrent
 from torch import nn
 
 from attendant_export.graphs.attention import inner_width
@@ -32,6 +33,7 @@ from attendant_export.models.embeddings import (
     max_text_tokens,
     sinusoids,
 )
+from attendant_export.models.recurrent import direction_suffixes, recurrent_layers
 from attendant_export.models.stack import each_layer
 from attendant_export.models.unsupported import unsupported
 
@@ -50,6 +52,7 @@ def graph_parameters(
     parameters = {name: value.float().cpu().numpy() for name, value in model.state_dict().items()}
     _join_cross_attention(parameters, architecture)
     _join_gates(parameters, architecture)
+    _join_directions(parameters, architecture)
     for side in _sides(architecture):
         width = embedding_width(side.part, architecture.d_model)
         _write_positions(parameters, side, width, max_positions)
@@ -75,6 +78,7 @@ def model_parameters(
     }
     _part_cross_attention(restored, architecture)
     _part_gates(restored, architecture)
+    _part_directions(restored, architecture)
     for side in _sides(architecture):
         positions = side.part.positions
         if positions.kind in SINUSOIDS:
@@ -203,3 +207,34 @@ def _part_gates(parameters: dict[str, Array], architecture: Architecture) -> Non
         bias = parameters.pop(f"{name}.gates.bias", None)
         if bias is not None:
             parameters[f"{name}.forget.bias"] = bias[:width]
+
+
+def _recurrent_parts(architecture: Architecture) -> Iterator[tuple[str, Recurrent]]:
+    for stack, part in (("encoder", architecture.encoder), ("decoder", architecture.decoder)):
+        for number, recurrent in recurrent_layers(part):
+            yield f"{stack}.{number}.recurrent", recurrent
+
+
+def _join_directions(parameters: dict[str, Array], architecture: Architecture) -> None:
+    for name, part in _recurrent_parts(architecture):
+        suffixes = direction_suffixes(part)
+        for kind in KINDS:
+            inputs = [parameters.pop(f"{name}.cells.{kind}_ih_l0{each}") for each in suffixes]
+            parameters[f"{name}.input.{kind}"] = np.concatenate(inputs)
+            for each in suffixes:
+                state = parameters.pop(f"{name}.cells.{kind}_hh_l0{each}")
+                parameters[f"{name}.state{each}.{kind}"] = state
+
+
+def _part_directions(parameters: dict[str, Array], architecture: Architecture) -> None:
+    for name, part in _recurrent_parts(architecture):
+        suffixes = direction_suffixes(part)
+        for kind in KINDS:
+            joined = parameters.pop(f"{name}.input.{kind}", None)
+            pieces = [] if joined is None else np.split(joined, len(suffixes))
+            for each, piece in zip(suffixes, pieces, strict=False):
+                parameters[f"{name}.cells.{kind}_ih_l0{each}"] = piece
+            for each in suffixes:
+                state = parameters.pop(f"{name}.state{each}.{kind}", None)
+                if state is not None:
+                    parameters[f"{name}.cells.{kind}_hh_l0{each}"] = state

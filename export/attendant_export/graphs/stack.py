@@ -1,11 +1,14 @@
 """Stacks of layers as graph nodes. The counterpart of `models.stack`, `norm` and `feed_forward`."""
 
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from attendant.v1.architecture_pb2 import (
     NORM_KIND_RMS,
+    NORM_POSITION_NONE,
     NORM_POSITION_POST,
     NORM_POSITION_SANDWICH,
+    AlignmentAttention,
     Attention,
     FeedForward,
     LayerGroup,
@@ -20,12 +23,18 @@ from attendant_export.models.stack import each_layer, running_order
 Sublayer = Callable[[str], str]
 """Adds the nodes of a sublayer for an input value and returns the output value."""
 Attend = Callable[[int, Attention, str], str]
-"""Adds the attention of a layer, given its number and its projected input: (rows, fused) for
-self-attention, queries (rows, inner) for cross-attention. Returns (rows, inner)."""
+"""Adds the self-attention of a layer, given its number and its projected input (rows, fused).
+Returns (rows, inner)."""
 
-Recur = Callable[[int, str], str]
-"""Adds the recurrence of a layer, given its number and the products of its gates (rows,
-2 d_model). Returns the states after each token (rows, d_model)."""
+SourcePart: TypeAlias = Attention | AlignmentAttention
+AttendSource = Callable[[int, SourcePart, str], str]
+"""Adds the attention of a layer to the source, given its number and its projected queries (rows,
+inner), or the states (rows, d_model) of an alignment function. Returns weighted values of the same
+shape."""
+
+Recur = Callable[[int, LayerGroup, str], str]
+"""Adds the recurrence of a layer, given its number and the products of its gates (rows, gates).
+Returns the states after each token (rows, d_model)."""
 
 
 def run_stack(
@@ -34,26 +43,29 @@ def run_stack(
     name: str,
     x: str,
     attend: Attend,
-    attend_memory: Attend | None = None,
+    attend_source: AttendSource | None = None,
     recur: Recur | None = None,
 ) -> Iterator[str]:
     """The output (rows, d_model) of each layer in turn, without the final norm.
 
-    ``name`` is the name of the stack in the model. Only a decoder has ``attend_memory`` and
-    ``recur``.
+    ``name`` is the name of the stack in the model. Only a decoder has ``attend_source``, and only
+    stacks with recurrences need ``recur``.
     """
     groups = each_layer(part)
     for number in running_order(part):
         group = groups[number]
         layer = _Layer(g, part, group, f"{name}.{number}", number)
-        if group.HasField("ssru"):
-            assert recur is not None, "a rule of models"
-            x = layer.ssru(x, recur)
-        else:
+        if group.HasField("self_attention"):
             x = layer.self_attention(x, attend)
-        if attend_memory is not None:
-            x = layer.cross_attention(x, attend_memory)
-        x = layer.feed_forward(x)
+        else:
+            assert recur is not None, "a rule of models"
+            x = layer.recurrence(x, recur)
+        if attend_source is not None and group.HasField("cross_attention"):
+            x = layer.cross_attention(x, attend_source)
+        if attend_source is not None and group.HasField("alignment_attention"):
+            x = layer.alignment_attention(x, attend_source)
+        if group.HasField("feed_forward"):
+            x = layer.feed_forward(x)
         yield x
 
 
@@ -94,21 +106,35 @@ class _Layer:
         has_norm = not self._group.lacks_mixer_norm
         return self._residual(x, "self_attention_residual", sublayer, has_norm)
 
-    def ssru(self, x: str, recur: Recur) -> str:
+    def recurrence(self, x: str, recur: Recur) -> str:
+        is_ssru = self._group.HasField("ssru")
+        mixer, layer = ("ssru", "gates") if is_ssru else ("recurrent", "input")
+
         def sublayer(y: str) -> str:
-            gates = self._g.linear(y, f"{self._name}.ssru.gates")
-            return ssru.output(self._g, recur(self._number, gates))
+            gates = self._g.linear(y, f"{self._name}.{mixer}.{layer}")
+            states = recur(self._number, self._group, gates)
+            return ssru.output(self._g, states) if is_ssru else self._g.rounded(states)
 
         has_norm = not self._group.lacks_mixer_norm
-        return self._residual(x, "ssru_residual", sublayer, has_norm)
+        return self._residual(x, f"{mixer}_residual", sublayer, has_norm)
 
-    def cross_attention(self, x: str, attend: Attend) -> str:
+    def cross_attention(self, x: str, attend: AttendSource) -> str:
         def sublayer(y: str) -> str:
             query = self._g.linear(y, f"{self._name}.cross_attention.query")
             weighted = attend(self._number, self._group.cross_attention, query)
             return self._g.linear(weighted, f"{self._name}.cross_attention.output")
 
         return self._residual(x, "cross_attention_residual", sublayer)
+
+    def alignment_attention(self, x: str, attend: AttendSource) -> str:
+        def sublayer(y: str) -> str:
+            context = attend(self._number, self._group.alignment_attention, y)
+            both = self._g.op("Concat", context, y, axis=1)
+            return self._g.op(
+                "Tanh", self._g.linear(both, f"{self._name}.alignment_attention.output")
+            )
+
+        return self._residual(x, "alignment_attention_residual", sublayer)
 
     def feed_forward(self, x: str) -> str:
         def sublayer(y: str) -> str:
@@ -118,6 +144,8 @@ class _Layer:
 
     def _residual(self, x: str, name: str, sublayer: Sublayer, has_norm: bool = True) -> str:
         g, part, norm = self._g, self._part, f"{self._name}.{name}.norm"
+        if part.norm_position == NORM_POSITION_NONE:
+            return sublayer(x)
         if part.norm_position == NORM_POSITION_POST:
             return _norm(g, part, norm, g.op("Add", x, sublayer(x)))
         y = sublayer(_norm(g, part, norm, x) if has_norm else x)

@@ -3,11 +3,16 @@
 The only module that defines their names. Readers take the names from the signature in the manifest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from attendant.v1.architecture_pb2 import Attention
+from attendant.v1.architecture_pb2 import (
+    ALIGNMENT_FUNCTION_ADDITIVE,
+    Architecture,
+    Attention,
+    LayerGroup,
+)
 from attendant.v1.bundle_pb2 import (
     STATE_OWNER_ROW,
     STATE_OWNER_SOURCE,
@@ -22,6 +27,8 @@ from attendant.v1.embedding_pb2 import DATA_TYPE_FLOAT16, DATA_TYPE_FLOAT32
 
 from attendant_export.graphs.layers import Layers
 from attendant_export.models.attention import num_key_value_heads
+from attendant_export.models.recurrent import num_states
+from attendant_export.models.stack import each_layer
 
 KINDS = ("key", "value")
 SHORTLIST = "shortlist"
@@ -29,13 +36,52 @@ SHORTLIST = "shortlist"
 TYPES = {DATA_TYPE_FLOAT16: np.float16, DATA_TYPE_FLOAT32: np.float32}
 """NumPy types of states."""
 
-RowState: TypeAlias = tuple[str, str] | str
-"""The state of a row in one layer: keys and values that grow, or a vector that is replaced."""
+RowState: TypeAlias = tuple[str, str] | list[str]
+"""The state of a row in one layer: keys and values that grow, or vectors that are replaced."""
 
 
 def source_names(layer: int) -> tuple[str, str]:
     """Names of the cross-attention keys and values of a decoder layer."""
     return f"cross_key_{layer}", f"cross_value_{layer}"
+
+
+def memory_name(layer: int) -> str:
+    """Name of the encoder's output for a decoder layer, whose keys and values are the same."""
+    return f"memory_{layer}"
+
+
+def source_shapes(architecture: Architecture) -> Iterator[dict[str, tuple[int, int]]]:
+    """What each decoder layer keeps of a source, by name: number of heads and their width.
+
+    These are the keys and the values of its attention. If an alignment function needs no keys of
+    its own, they are one. Empty for a layer that does not attend to the source.
+    """
+    for layer, group in enumerate(each_layer(architecture.decoder)):
+        names: tuple[str, ...] = source_names(layer)
+        if group.HasField("cross_attention"):
+            shape = group.cross_attention.num_heads, group.cross_attention.head_dim
+        elif group.HasField("alignment_attention"):
+            shape = 1, architecture.d_model
+            if group.alignment_attention.function != ALIGNMENT_FUNCTION_ADDITIVE:
+                names = (memory_name(layer),)
+        else:
+            names, shape = (), (0, 0)
+        yield dict.fromkeys(names, shape)
+
+
+def vector_names(layer: int, group: LayerGroup) -> list[str]:
+    """Names of the vectors that a run replaces, in a decoder layer with a recurrence."""
+    return [f"{kind}_{layer}" for kind in ("vector", "cell")[: num_states(group.recurrent)]]
+
+
+def first_vector_names(architecture: Architecture) -> dict[int, list[str]]:
+    """Names of the vectors that begin with outputs of the encoder, by layer."""
+    layers = enumerate(each_layer(architecture.decoder))
+    return {
+        layer: vector_names(layer, group)
+        for layer, group in layers
+        if group.recurrent.starts_from_source
+    }
 
 
 def past_names(layer: int) -> tuple[str, str]:
@@ -128,35 +174,39 @@ class StepInterface:
 
     def past(self, layer: int, part: Attention) -> tuple[str, str]:
         """Self-attention keys and values of a layer, each (rows, heads, max_length, head_dim)."""
-        return self._keys_values(past_names(layer), part, STATE_OWNER_ROW)
-
-    def replaced(self, layer: int, width: int) -> str:
-        """The vectors of a layer (rows, width), fp32, which each run replaces."""
-        state = StateTensor(
-            input=f"vector_{layer}",
-            data_type=DATA_TYPE_FLOAT32,
-            shape=[width],
-            owner=STATE_OWNER_ROW,
-            update=STATE_UPDATE_REPLACED,
-        )
-        return self._declare(state)
-
-    def source(self, layer: int, part: Attention) -> tuple[str, str]:
-        """Cross-attention keys and values of a layer, each (sentences, heads, source, head_dim)."""
-        return self._keys_values(source_names(layer), part, STATE_OWNER_SOURCE)
-
-    def _keys_values(
-        self, names: Sequence[str], part: Attention, owner: StateOwner.ValueType
-    ) -> tuple[str, str]:
-        keys, values = (self._state(name, part, owner) for name in names)
+        shape = num_key_value_heads(part), part.head_dim
+        keys, values = (self._state(name, shape, STATE_OWNER_ROW) for name in past_names(layer))
         return keys, values
 
-    def _state(self, name: str, part: Attention, owner: StateOwner.ValueType) -> str:
+    def replaced(self, layer: int, group: LayerGroup, width: int) -> list[str]:
+        """The vectors of a layer, each (rows, width), fp32, which each run replaces."""
+        return [
+            self._declare(
+                StateTensor(
+                    input=name,
+                    data_type=DATA_TYPE_FLOAT32,
+                    shape=[width],
+                    owner=STATE_OWNER_ROW,
+                    update=STATE_UPDATE_REPLACED,
+                    encoder_output=name if group.recurrent.starts_from_source else "",
+                )
+            )
+            for name in vector_names(layer, group)
+        ]
+
+    def sources(self, architecture: Architecture) -> list[list[str]]:
+        """What each layer keeps of sources, each (sentences, heads, source, width)."""
+        return [
+            [self._state(name, shape, STATE_OWNER_SOURCE) for name, shape in shapes.items()]
+            for shapes in source_shapes(architecture)
+        ]
+
+    def _state(self, name: str, shape: tuple[int, int], owner: StateOwner.ValueType) -> str:
         is_row = owner == STATE_OWNER_ROW
         state = StateTensor(
             input=name,
             data_type=DATA_TYPE_FLOAT16 if self._g.dtype == np.float16 else DATA_TYPE_FLOAT32,
-            shape=[num_key_value_heads(part), 0, part.head_dim],
+            shape=[shape[0], 0, shape[1]],
             owner=owner,
             update=STATE_UPDATE_GROWS if is_row else STATE_UPDATE_CONSTANT,
             encoder_output="" if is_row and not self._has_prefill else name,
@@ -180,9 +230,10 @@ class StepInterface:
         for kind, name, present in zip(KINDS, past_names(layer), presents, strict=True):
             self._give(name, f"present_{kind}_{layer}", present)
 
-    def give_replaced(self, layer: int, value: str) -> None:
+    def give_replaced(self, layer: int, group: LayerGroup, values: Sequence[str]) -> None:
         """Declare the vectors of a layer after the last token of the run."""
-        self._give(f"vector_{layer}", f"next_vector_{layer}", value)
+        for name, value in zip(vector_names(layer, group), values, strict=True):
+            self._give(name, f"next_{name}", value)
 
     def give_source(self, layer: int, presents: Sequence[str]) -> None:
         """Declare outputs for the unchanged cross-attention keys and values of a layer."""

@@ -1,12 +1,14 @@
 """The step graphs of a decoder. The layers that it is given determine the precision."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture, Attention, LayerGroup
 from attendant.v1.bundle_pb2 import StepGraph
 
-from attendant_export.graphs import ssru
+from attendant_export.graphs import recurrent, ssru
 from attendant_export.graphs.attention import (
-    attend_memory,
     attend_past,
     inner_width,
     relative_bias_of_past,
@@ -14,7 +16,8 @@ from attendant_export.graphs.attention import (
 from attendant_export.graphs.embeddings import target_embeddings
 from attendant_export.graphs.layers import WIDTH_UNIT, Layers
 from attendant_export.graphs.repetition import give_penalized_candidates
-from attendant_export.graphs.stack import Attend, final_norm, run_stack
+from attendant_export.graphs.source_attention import SourceAttention, positions_of_rows
+from attendant_export.graphs.stack import AttendSource, SourcePart, final_norm, run_stack
 from attendant_export.graphs.step_interface import RowState, StepInterface
 from attendant_export.graphs.translation import (
     listed_target_bias,
@@ -27,6 +30,9 @@ NUM_GREEDY_TOKENS = 2
 """Number of tokens that one run of ``greedy_steps`` decodes."""
 NUM_LISTED_GREEDY_TOKENS = 4
 """The same with a shortlist, whose rows of the vocabulary every run collects once."""
+
+AttendAt = Callable[[str], AttendSource]
+"""The attention to the source, given the number of tokens before that of each row (rows)."""
 
 
 def build_decoder_step(
@@ -47,18 +53,8 @@ def build_decoder_step(
         interface = StepInterface(g, has_prefill=True)
         return _build_step(interface, g, architecture, None, False, penalizes_repetition)
     interface = StepInterface(g)
-    source_lengths = interface.source_lengths()
-    sources = [
-        interface.source(layer, group.cross_attention)
-        for layer, group in enumerate(each_layer(architecture.decoder))
-    ]
-
-    def attend_source(layer: int, part: Attention, query: str) -> str:
-        return attend_memory(g, part, query, *sources[layer], source_lengths)
-
-    return _build_step(
-        interface, g, architecture, attend_source, has_shortlist, penalizes_repetition
-    )
+    attend_at = _attend_sources(g, interface, architecture)
+    return _build_step(interface, g, architecture, attend_at, has_shortlist, penalizes_repetition)
 
 
 def build_greedy_step(g: Layers, architecture: Architecture) -> StepGraph:
@@ -70,15 +66,14 @@ def build_greedy_step(g: Layers, architecture: Architecture) -> StepGraph:
     unchanged.
     """
     interface = StepInterface(g, rows_per_sentence=1)
-    sources = _SourcesAsPasts(g, interface, each_layer(architecture.decoder))
-    return _build_step(interface, g, architecture, sources.attend)
+    return _build_step(interface, g, architecture, _attend_one_row(g, interface, architecture))
 
 
 def _build_step(
     interface: StepInterface,
     g: Layers,
     architecture: Architecture,
-    attend_source: Attend | None,
+    attend_at: AttendAt | None,
     has_shortlist: bool = False,
     penalizes_repetition: bool = False,
 ) -> StepGraph:
@@ -88,8 +83,8 @@ def _build_step(
     num_candidates = interface.num_candidates()
     bias = interface.token_bias()
     states = _row_states(interface, architecture)
-    x, presents = _decode(g, architecture, *rows, states, attend_source)
-    _give_states(interface, presents, is_last=True)
+    x, presents = _decode(g, architecture, *rows, states, attend_at)
+    _give_states(interface, architecture, presents, is_last=True)
     if penalizes_repetition:
         scores = target_scores(g, architecture, x)
         vocab_size = architecture.target_embeddings.vocab_size
@@ -114,9 +109,7 @@ def build_greedy_steps(
     interface = StepInterface(
         g, num_tokens=num_tokens, rows_per_sentence=1, has_prefill=not has_encoder
     )
-    attend_source = None
-    if has_encoder:
-        attend_source = _SourcesAsPasts(g, interface, each_layer(architecture.decoder)).attend
+    attend_at = _attend_one_row(g, interface, architecture) if has_encoder else None
     choice = _Choice(g, architecture, interface, has_shortlist)
     tokens, lengths, total_length = interface.rows()
     states = _row_states(interface, architecture)
@@ -128,8 +121,8 @@ def build_greedy_steps(
         # Tokens after the last position of a full row are ignored, but must not fail.
         positions = g.op("Min", lengths, last_position) if number and last_position else lengths
         rows = (tokens, lengths, total_length)
-        x, states = _decode(g, architecture, *rows, states, attend_source, positions)
-        _give_states(interface, states, is_last=number == num_tokens - 1)
+        x, states = _decode(g, architecture, *rows, states, attend_at, positions)
+        _give_states(interface, architecture, states, is_last=number == num_tokens - 1)
         found.append(choice.best(x, bias, g.integers(1)))
         tokens = g.flat(found[-1][1])
         lengths, total_length = g.op("Add", lengths, one), g.op("Add", total_length, one)
@@ -138,14 +131,34 @@ def build_greedy_steps(
     return interface.signature
 
 
+def _attend_sources(g: Layers, interface: StepInterface, architecture: Architecture) -> AttendAt:
+    """Attention of any number of rows per sentence."""
+    lengths, sources = interface.source_lengths(), interface.sources(architecture)
+
+    def attend_at(row_lengths: str) -> AttendSource:
+        positions = partial(positions_of_rows, g, row_lengths, lengths)
+        return SourceAttention(g, sources, lengths, positions, has_whole_targets=False).attend
+
+    return attend_at
+
+
+def _attend_one_row(g: Layers, interface: StepInterface, architecture: Architecture) -> AttendAt:
+    """Attention of one row per sentence, by the kernel for pasts if all layers have heads."""
+    layers = each_layer(architecture.decoder)
+    if not all(group.HasField("cross_attention") for group in layers):
+        return _attend_sources(g, interface, architecture)
+    attend = _SourcesAsPasts(g, interface, architecture).attend
+    return lambda row_lengths: attend
+
+
 class _SourcesAsPasts:
     """Cross-attention with one row per sentence that treats each source as the past of its row."""
 
-    def __init__(self, g: Layers, interface: StepInterface, layers: list[LayerGroup]) -> None:
+    def __init__(self, g: Layers, interface: StepInterface, architecture: Architecture) -> None:
         source_lengths = interface.source_lengths()
         self._g, self._interface = g, interface
         self._total_length = interface.total_source_length()
-        parts = [group.cross_attention for group in layers]
+        parts = [group.cross_attention for group in each_layer(architecture.decoder)]
         last = g.op("Sub", source_lengths, g.integer(1))  # (rows)
         by_row = g.op("Unsqueeze", last, g.integers(1, 2))
         by_head = {
@@ -153,7 +166,7 @@ class _SourcesAsPasts:
             for heads in dict.fromkeys(part.num_heads for part in parts)
         }
         self._lengths = g.cast(last, np.int32)
-        self._sources = [interface.source(layer, part) for layer, part in enumerate(parts)]
+        self._sources = [(keys, values) for keys, values in interface.sources(architecture)]
         self._last = [
             [
                 g.rows(
@@ -164,8 +177,9 @@ class _SourcesAsPasts:
             for part, source in zip(parts, self._sources, strict=True)
         ]  # keys and values of each layer: (rows, inner)
 
-    def attend(self, layer: int, part: Attention, query: str) -> str:
+    def attend(self, layer: int, part: SourcePart, query: str) -> str:
         """Queries (rows, inner) of a layer to weighted values (rows, inner)."""
+        assert isinstance(part, Attention)
         key, value = self._last[layer]
         weighted, presents = attend_past(
             *(self._g, part, (query, key, value), self._sources[layer]),
@@ -223,20 +237,23 @@ class _Choice:
 def _row_states(interface: StepInterface, architecture: Architecture) -> list[RowState]:
     """The state of each layer's token mixer."""
     return [
-        interface.replaced(layer, architecture.d_model)
-        if group.HasField("ssru")
-        else interface.past(layer, group.self_attention)
+        interface.past(layer, group.self_attention)
+        if group.HasField("self_attention")
+        else interface.replaced(layer, group, architecture.d_model)
         for layer, group in enumerate(each_layer(architecture.decoder))
     ]
 
 
-def _give_states(interface: StepInterface, presents: list[RowState], is_last: bool) -> None:
+def _give_states(
+    interface: StepInterface, architecture: Architecture, presents: list[RowState], is_last: bool
+) -> None:
     """Declare the states after a token of the run, which may be the last one."""
-    for layer, present in enumerate(presents):
-        if not isinstance(present, str):
+    groups = each_layer(architecture.decoder)
+    for layer, (group, present) in enumerate(zip(groups, presents, strict=True)):
+        if isinstance(present, tuple):
             interface.give_past(layer, present)
         elif is_last:
-            interface.give_replaced(layer, present)
+            interface.give_replaced(layer, group, present)
 
 
 def _last_position(g: Layers, architecture: Architecture) -> str:
@@ -252,7 +269,7 @@ def _decode(
     lengths: str,
     total_length: str,
     states: list[RowState],
-    attend_source: Attend | None,
+    attend_at: AttendAt | None,
     positions: str = "",
 ) -> tuple[str, list[RowState]]:
     """Hidden states (rows, d_model) after the last layer, and the next states of token mixers.
@@ -270,16 +287,21 @@ def _decode(
         presents.append(present)
         return weighted
 
-    def recur(layer: int, gates: str) -> str:
-        state = states[layer]
-        assert isinstance(state, str)
-        present = ssru.next_state(g, gates, state)
-        presents.append(present)
-        return present
+    def recur(layer: int, group: LayerGroup, gates: str) -> str:
+        before = states[layer]
+        assert isinstance(before, list)
+        if group.HasField("ssru"):
+            after = [ssru.next_state(g, gates, before[0])]
+        else:
+            name = f"decoder.{layer}.recurrent"
+            after = recurrent.next_states(g, group.recurrent, name, gates, before)
+        presents.append(after)
+        return after[0]
 
     def add_positions(x: str, table: str) -> str:
         return g.op("Add", x, g.op("Gather", g.parameter(table), positions or lengths))
 
     x = target_embeddings(architecture).run(g, tokens, add_positions)
+    attend_source = None if attend_at is None else attend_at(lengths)
     *_, x = run_stack(g, stack, "decoder", x, attend, attend_source, recur)
     return final_norm(g, stack, "decoder", x), presents

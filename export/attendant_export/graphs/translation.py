@@ -3,32 +3,38 @@
 Defines their inputs and outputs. The layers that it is given determine the precision.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
-from attendant.v1.architecture_pb2 import Architecture, Attention
+from attendant.v1.architecture_pb2 import Architecture, Attention, LayerGroup
+from attendant_manifest.sizes import num_source_heads
 
 from attendant_export.data.shortlists import Shortlists
-from attendant_export.graphs import head, ssru
-from attendant_export.graphs.attention import (
-    attend_memory,
-    attend_sequence,
-    inner_width,
-    memory_weights,
-    relative_bias,
-)
+from attendant_export.graphs import head, recurrent, ssru
+from attendant_export.graphs.attention import attend_sequence, relative_bias
 from attendant_export.graphs.embeddings import (
     add_first_positions,
     source_embeddings,
     target_embeddings,
 )
+from attendant_export.graphs.encoded_sources import first_vectors, source_values
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
-from attendant_export.graphs.parameters import KEYS_VALUES, SHORTLIST_TABLES
-from attendant_export.graphs.stack import Attend, final_norm, run_stack
-from attendant_export.graphs.step_interface import SHORTLIST, source_names
+from attendant_export.graphs.parameters import SHORTLIST_TABLES
+from attendant_export.graphs.source_attention import (
+    SourceAttention,
+    given_sources,
+    positions_of_targets,
+)
+from attendant_export.graphs.stack import AttendSource, SourcePart, final_norm, run_stack
+from attendant_export.graphs.step_interface import (
+    SHORTLIST,
+    first_vector_names,
+    source_shapes,
+)
 from attendant_export.graphs.text_positions import TextPositions
 from attendant_export.models.attention import projection_widths
 from attendant_export.models.stack import each_layer
@@ -36,12 +42,14 @@ from attendant_export.models.stack import each_layer
 Observe: TypeAlias = Callable[[int, Attention, Sequence[str], str], None]
 """Receives the number of a decoder layer, its self-attention, the projected queries, keys and
 values (rows, width), and the bias of `attend_sequence`."""
+FirstVectors: TypeAlias = Mapping[int, Sequence[str]]
+"""By decoder layer, the vectors (batch, d_model) of a recurrence before the first token."""
 
 
 def build_encoder(
     g: Layers, architecture: Architecture, shortlists: Shortlists | None = None
 ) -> None:
-    """Source token ids to the cross-attention keys and values of every decoder layer.
+    """Source token ids to what every decoder layer keeps of them, and to the first states of rows.
 
     With ``shortlists``, also to each text's shortlist of target token ids, with repetitions.
     """
@@ -52,35 +60,19 @@ def build_encoder(
     embeddings, stack = source_embeddings(architecture), architecture.encoder
     x = embeddings.run(g, packing.pack(g.flat(source)), packing.add_positions)
     bias = relative_bias(g, stack, "encoder_relative_positions", batch)
-    *_, x = run_stack(g, stack, "encoder", x, partial(packing.attend, bias=bias))
+    attend = partial(packing.attend, bias=bias)
+    *_, x = run_stack(g, stack, "encoder", x, attend, recur=packing.recur)
     x = final_norm(g, stack, "encoder", x)
-    keys_values = packing.pad(g.linear(x, KEYS_VALUES))
-    for name, value, part in cross_keys_values(g, architecture, keys_values, batch):
-        g.output(name, value, g.dtype, "batch", part.num_heads, "source", part.head_dim)
+    values = source_values(g, architecture, x, batch, packing.pad)
+    for shapes in source_shapes(architecture):
+        for name, (heads, width) in shapes.items():
+            g.output(name, values[name], g.dtype, "batch", heads, "source", width)
+    firsts = first_vectors(g, architecture, partial(packing.ends, x))
+    for layer, names in first_vector_names(architecture).items():
+        for name, vector in zip(names, firsts[layer], strict=True):
+            g.output(name, vector, np.float32, "batch", architecture.d_model)
     if shortlists is not None:
         _give_shortlist(g, shortlists, source)
-
-
-def cross_keys_values(
-    g: Layers, architecture: Architecture, keys_values: str, batch: str
-) -> Iterator[tuple[str, str, Attention]]:
-    """The keys and then the values (batch, heads, source, head_dim) of each decoder layer in turn.
-
-    Yields the name of the encoder's output, the value and the attention that reads it.
-    ``keys_values`` (rows, all widths) are those of all layers, and ``batch`` holds the shape
-    (batch, source) of the texts.
-    """
-    parts = [group.cross_attention for group in each_layer(architecture.decoder)]
-    pieces = g.split_into(keys_values, [inner_width(p) for p in parts for _ in range(2)], axis=1)
-    shapes = {
-        shape: g.op("Concat", batch, g.integers(*shape), axis=0)
-        for shape in dict.fromkeys((part.num_heads, part.head_dim) for part in parts)
-    }
-    for i, piece in enumerate(pieces):
-        part = parts[i // 2]
-        shape = shapes[part.num_heads, part.head_dim]
-        split = g.op("Transpose", g.op("Reshape", piece, shape), perm=(0, 2, 1, 3))
-        yield source_names(i // 2)[i % 2], split, part
 
 
 def _give_shortlist(g: Layers, shortlists: Shortlists, source: str) -> None:
@@ -105,11 +97,9 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
     target_in, target_out = target_inputs(g)
     source_lengths = g.input("source_lengths", np.int64, "batch")
 
-    def attend_source(layer: int, part: Attention, query: str) -> str:
-        keys, values = _source_inputs(g, layer, part)
-        return attend_memory(g, part, query, keys, values, source_lengths)
-
-    x = decode_targets(g, architecture, target_in, attend_source)
+    attend = given_attention(g, architecture, source_lengths, target_in).attend
+    firsts = given_vectors(g, architecture)
+    x = decode_targets(g, architecture, target_in, attend, firsts=firsts)
     _give_log_probabilities(g, architecture, x, target_in, target_out)
 
 
@@ -139,39 +129,49 @@ def build_aligner(g: Layers, architecture: Architecture) -> None:
     """
     target_in = g.input("target_in", np.int64, "batch", "target")
     source_lengths = g.input("source_lengths", np.int64, "batch")
-    num_heads = [group.cross_attention.num_heads for group in each_layer(architecture.decoder)]
+    num_heads = [num_source_heads(group) for group in each_layer(architecture.decoder)]
     head_weights = g.input("head_weights", np.float32, sum(num_heads))
-    of_layers = g.split_into(head_weights, num_heads, axis=0)
+    attending = [(layer, heads) for layer, heads in enumerate(num_heads) if heads]
+    factors = g.split_into(head_weights, [heads for _, heads in attending], axis=0)
+    of_layers = dict(zip((layer for layer, _ in attending), factors, strict=True))
+    attention = given_attention(g, architecture, source_lengths, target_in)
     sums = []
 
-    def attend_source(layer: int, part: Attention, query: str) -> str:
-        keys, values = _source_inputs(g, layer, part)
-        weights = memory_weights(g, part, query, keys, source_lengths)
-        factors = g.op("Reshape", of_layers[layer], g.integers(1, part.num_heads, 1, 1))
+    def attend_source(layer: int, part: SourcePart, query: str) -> str:
+        weights = attention.weights(layer, part, query)
+        factors = g.op("Reshape", of_layers[layer], g.integers(1, num_heads[layer], 1, 1))
         products = g.op("Mul", weights, factors)
         sums.append(g.op("ReduceSum", products, g.integers(1), keepdims=0))
-        return attend_memory(g, part, query, keys, values, source_lengths)
+        return attention.attend(layer, part, query)
 
-    decode_targets(g, architecture, target_in, attend_source)
+    decode_targets(g, architecture, target_in, attend_source, firsts=given_vectors(g, architecture))
     alignment = reduce(partial(g.op, "Add"), sums)
     g.output("alignment", alignment, np.float32, "batch", "target", "source")
 
 
-def _source_inputs(g: Layers, layer: int, part: Attention) -> tuple[str, str]:
-    """Inputs for the keys and values of a layer's cross-attention, from the encoder."""
-    keys, values = (
-        g.input(name, g.dtype, "batch", part.num_heads, "source", part.head_dim)
-        for name in source_names(layer)
-    )
-    return keys, values
+def given_attention(
+    g: Layers, architecture: Architecture, source_lengths: str, target_in: str
+) -> SourceAttention:
+    """Attention of whole targets (batch, target) to what the encoder gave of sources."""
+    sources, positions = given_sources(g, architecture), partial(positions_of_targets, g, target_in)
+    return SourceAttention(g, sources, source_lengths, positions, has_whole_targets=True)
+
+
+def given_vectors(g: Layers, architecture: Architecture) -> FirstVectors:
+    """Inputs for the vectors before the first token, from the encoder."""
+    return {
+        layer: [g.input(name, np.float32, "batch", architecture.d_model) for name in names]
+        for layer, names in first_vector_names(architecture).items()
+    }
 
 
 def decode_targets(
     g: Layers,
     architecture: Architecture,
     target_in: str,
-    attend_source: Attend | None,
+    attend_source: AttendSource | None,
     observe: Observe | None = None,
+    firsts: FirstVectors = MappingProxyType({}),
 ) -> str:
     """The output (rows, d_model) of the decoder's last layer for whole targets, teacher-forced.
 
@@ -198,8 +198,12 @@ def decode_targets(
             observe(layer, part, projected, bias)
         return attend_sequence(g, part, projected, batch, lengths, bias, positions)
 
-    def recur(_: int, gates: str) -> str:
-        return ssru.states_of_sequence(g, gates, batch, width)
+    def recur(layer: int, group: LayerGroup, gates: str) -> str:
+        if group.HasField("ssru"):
+            return ssru.states_of_sequence(g, gates, batch, width)
+        name, of_texts = f"decoder.{layer}.recurrent", [g.by_text(gates, batch)]
+        part, first = group.recurrent, firsts.get(layer, ())
+        return recurrent.states_of_sequences(g, part, name, of_texts, first)[0]
 
     x = target_embeddings(architecture).run(g, g.flat(target_in), add_positions)
     *_, x = run_stack(g, stack, "decoder", x, attend, attend_source, recur)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import PrecisionGraphs, StepGraph
+from attendant_manifest.attention import attention_outputs
 from attendant_manifest.rules import PRECISIONS
+from attendant_manifest.sizes import num_source_heads
 from torch import nn
 
 from attendant_export.data.shortlists import Shortlists
@@ -166,9 +168,11 @@ def _translation_builders(
         "greedy_step": lambda g: build_greedy_step(g, network),
         "greedy_steps": lambda g: build_greedy_steps(g, network),
         "scorer": lambda g: build_scorer(g, network),
-        "aligner": lambda g: build_aligner(g, network),
-        "attention": lambda g: build_translation_attention(g, network),
     }
+    if any(map(num_source_heads, network.decoder.groups)):
+        builders["aligner"] = lambda g: build_aligner(g, network)
+    if any(name for names in attention_outputs(network).values() for name in names):
+        builders["attention"] = lambda g: build_translation_attention(g, network)
     if shortlists is not None:
         for name, build in (
             ("shortlist_decoder_step", build_decoder_step),

@@ -74,6 +74,6 @@ def _check(architecture: Architecture) -> None:
         raise unsupported(embeddings, "d_embedding", "is not supported in a language model")
     check_decoder(architecture.decoder)
     for group in architecture.decoder.groups:
-        for name in ("cross_attention", "ssru"):
+        for name in ("cross_attention", "alignment_attention", "ssru", "recurrent"):
             if group.HasField(name):  # type: ignore[arg-type]
                 raise ValueError(f"LayerGroup.{name}: is not for a language model")

@@ -1,7 +1,7 @@
 """The decoder that encoder-decoder models and causal language models share, and its states."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeAlias, cast
 
 from attendant.v1 import architecture_pb2
 from torch import Tensor, nn
@@ -13,22 +13,27 @@ from attendant_export.models.relative_positions import RelativePositions
 from attendant_export.models.stack import MixerState, Stack
 from attendant_export.models.unsupported import unsupported
 
+Memory: TypeAlias = Sequence[KeyValue | None]
+"""Keys and values of the source for each layer of a decoder. None: the layer does not attend."""
+
 
 class DecoderPast(NamedTuple):
     """What the decoder remembers of the tokens before the next one."""
 
     num_tokens: int
-    states: list[MixerState]
-    """The state of each layer's token mixer."""
+    states: list[MixerState | None]
+    """The state of each layer's token mixer. None: it is empty."""
 
     def of_rows(self, rows: Sequence[int]) -> "DecoderPast":
         """The past of these rows, in this order; rows may occur several times or not at all."""
         chosen = list(rows)
-        states = [
-            state[chosen] if isinstance(state, Tensor) else (state[0][chosen], state[1][chosen])
-            for state in self.states
-        ]
-        return DecoderPast(self.num_tokens, states)
+        return DecoderPast(self.num_tokens, [_of_rows(state, chosen) for state in self.states])
+
+
+def _of_rows(state: MixerState | None, rows: list[int]) -> MixerState | None:
+    if state is None or isinstance(state, Tensor):
+        return None if state is None else state[rows]
+    return state[0][rows], state[1][rows]
 
 
 class DecodingStart(NamedTuple):
@@ -38,8 +43,8 @@ class DecodingStart(NamedTuple):
     """The first input tokens (batch, 1)."""
     past: DecoderPast | None = None
     """The states after the tokens before these. None: there are none."""
-    memory: Sequence[KeyValue] = ()
-    """Keys and values of each layer's cross-attention. Empty without an encoder."""
+    memory: Memory = ()
+    """Keys and values of each layer's attention to the source. Empty without an encoder."""
     memory_mask: Tensor | None = None
     """The mask of real source positions (batch, 1, 1, source)."""
 
@@ -56,7 +61,7 @@ class Decoder(nn.Module):
     def decode(
         self,
         target: Tensor,
-        memory: Sequence[KeyValue] = (),
+        memory: Memory = (),
         memory_mask: Tensor | None = None,
         past: DecoderPast | None = None,
     ) -> tuple[Tensor, DecoderPast]:
@@ -69,10 +74,10 @@ class Decoder(nn.Module):
         relative = self.decoder_relative_positions
         bias = None if relative is None else relative.bias(target.shape[1], num_past)
         x = self._target(target, num_past)
-        states = []
+        states: list[MixerState | None] = []
         for i, layer in enumerate(self.decoder.layers):
-            mixed = past.states[i] if past else None
-            x, state = layer(x, None, mixed, memory[i] if memory else None, memory_mask, bias)
+            mixed, source = past.states[i] if past else None, memory[i] if memory else None
+            x, state = layer(x, None, mixed, source, memory_mask, bias, num_past)
             states.append(state)
         return self.decoder_norm(x), DecoderPast(num_past + target.shape[1], states)
 

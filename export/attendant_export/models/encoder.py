@@ -18,7 +18,7 @@ from attendant_export.models.norm import final_norm
 from attendant_export.models.relative_positions import relative_positions
 from attendant_export.models.sparse_vectors import check_sparse_vectors, sparse_vectors
 from attendant_export.models.special_tokens import EncoderTokens
-from attendant_export.models.stack import Stack, check_attention_only
+from attendant_export.models.stack import Stack, check_encoder
 from attendant_export.models.text_vectors import DenseLayers, Pooling, pool, poolings_of
 from attendant_export.models.token_vectors import token_dense, token_vectors
 from attendant_export.models.unsupported import check_at_least_one
@@ -163,9 +163,8 @@ def _check(architecture: Architecture) -> None:
             raise ValueError(f"Architecture.{name}: missing, and an encoder needs it")
     if architecture.HasField("decoder"):
         raise ValueError("Architecture.decoder: is not for an encoder")
-    check_attention_only(architecture.encoder)
     check_classification(architecture)
     check_sparse_vectors(architecture)
-    for group in architecture.encoder.groups:
-        if group.HasField("cross_attention"):
-            raise ValueError("LayerGroup.cross_attention: is not for an encoder")
+    check_encoder(architecture.encoder)
+    if any(group.HasField("recurrent") for group in architecture.encoder.groups):
+        raise ValueError("LayerGroup.recurrent: is not for an encoder without a decoder")

@@ -6,14 +6,24 @@ Depends on tensors only, not on tokenizers, files or training.
 from attendant.v1.architecture_pb2 import Architecture
 from torch import Tensor, nn
 
-from attendant_export.models.attention import KeyValue
-from attendant_export.models.decoder import Decoder, DecodingStart, check_decoder
+from attendant_export.models.decoder import (
+    Decoder,
+    DecoderPast,
+    DecodingStart,
+    check_decoder,
+)
 from attendant_export.models.embeddings import SOURCE, Embeddings, target_names
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
+from attendant_export.models.recurrent import (
+    check_decoder_recurrences,
+    final_state,
+    reads_source,
+    starts_from_source,
+)
 from attendant_export.models.relative_positions import relative_positions
 from attendant_export.models.special_tokens import TranslationTokens
-from attendant_export.models.stack import Stack, check_attention_only
+from attendant_export.models.stack import Stack, check_encoder
 from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 
@@ -52,31 +62,28 @@ class EncoderDecoder(Decoder):
         scored = architecture.target_embeddings
         self.head = Head(architecture.head, width, scored, decoder)
 
-    def encode(self, source: Tensor) -> tuple[list[KeyValue], Tensor]:
-        """Encode ``source`` (batch, source), right-padded with ``pad_id``.
-
-        Returns the cross-attention keys and values of every decoder layer and the mask of real
-        source positions (batch, 1, 1, source).
-        """
-        mask = (source != self.tokens.pad_id)[:, None, None, :]  # (batch, 1, 1, source)
+    def start(self, source: Tensor) -> DecodingStart:
+        """Encode ``source`` (batch, source), right-padded, to begin its translation."""
+        is_real = source != self.tokens.pad_id
         relative = self.encoder_relative_positions
         bias = None if relative is None else relative.bias(source.shape[1])
         x = self._source(source)
         for layer in self.encoder.layers:
-            x, _ = layer(x, mask, bias=bias)
+            x = layer.mix_texts(x, is_real, bias)
         x = self.encoder_norm(x)
-        return [layer.cross_attention.project_memory(x) for layer in self.decoder.layers], mask
-
-    def start(self, source: Tensor) -> DecodingStart:
-        """Encode ``source`` (batch, source), right-padded, to begin its translation."""
-        memory, mask = self.encode(source)
+        attentions = [layer.attention_to_source for layer in self.decoder.layers]
+        memory = [None if each is None else each.project_memory(x) for each in attentions]
+        past = None
+        if starts_from_source(self.architecture):
+            final = final_state(self.architecture.encoder, x, is_real)
+            past = DecoderPast(0, [layer.first_state(final) for layer in self.decoder.layers])
         first = source.new_full((len(source), 1), self.tokens.bos_id)
-        return DecodingStart(first, memory=memory, memory_mask=mask)
+        return DecodingStart(first, past, memory, is_real[:, None, None, :])
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Teacher-forced hidden states (batch, target, d_model) of ``target`` given ``source``."""
-        memory, mask = self.encode(source)
-        return self.decode(target, memory, mask)[0]
+        start = self.start(source)
+        return self.decode(target, start.memory, start.memory_mask, start.past)[0]
 
 
 def _check(architecture: Architecture) -> None:
@@ -94,13 +101,11 @@ def _check(architecture: Architecture) -> None:
         raise unsupported(
             target, "vocab_size", f"differs from the source's {source.vocab_size}, but is shared"
         )
-    check_attention_only(architecture.encoder)
-    for group in architecture.encoder.groups:
-        if group.HasField("cross_attention"):
-            raise ValueError("LayerGroup.cross_attention: is not for an encoder")
+    check_encoder(architecture.encoder)
     check_decoder(architecture.decoder)
+    check_decoder_recurrences(architecture)
     for group in architecture.decoder.groups:
-        if not group.HasField("cross_attention"):
+        if not reads_source(group) and not group.HasField("recurrent"):
             raise ValueError("LayerGroup.cross_attention: missing, and a decoder needs it")
         for part in (group.self_attention, group.cross_attention):
             if part.HasField("rotary_positions"):

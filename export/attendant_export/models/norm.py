@@ -5,6 +5,7 @@ from attendant.v1.architecture_pb2 import (
     NORM_KIND_LAYER_WITHOUT_BIAS,
     NORM_KIND_RMS,
     NORM_KIND_UNSPECIFIED,
+    NORM_POSITION_NONE,
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
     NORM_POSITION_SANDWICH,
@@ -21,10 +22,14 @@ class Residual(nn.Module):
         self, part: architecture_pb2.Stack, d_model: int, dropout: float, has_norm: bool = True
     ) -> None:
         super().__init__()
-        positions = NORM_POSITION_PRE, NORM_POSITION_POST, NORM_POSITION_SANDWICH
+        positions = (
+            *(NORM_POSITION_PRE, NORM_POSITION_POST),
+            *(NORM_POSITION_SANDWICH, NORM_POSITION_NONE),
+        )
         if part.norm_position not in positions:
             raise unsupported(part, "norm_position")
-        self.norm = _norm(part, d_model) if has_norm else nn.Identity()
+        self.is_plain = part.norm_position == NORM_POSITION_NONE
+        self.norm = _norm(part, d_model) if has_norm and not self.is_plain else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.is_post_norm = part.norm_position == NORM_POSITION_POST
         is_sandwich = part.norm_position == NORM_POSITION_SANDWICH
@@ -36,8 +41,10 @@ class Residual(nn.Module):
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
         """The residual stream ``x`` after the sublayer returned ``y``."""
-        x = x + self.dropout(self.output_norm(y))
-        return self.norm(x) if self.is_post_norm else x
+        y = self.dropout(self.output_norm(y))
+        if self.is_plain:
+            return y
+        return self.norm(x + y) if self.is_post_norm else x + y
 
 
 def final_norm(part: architecture_pb2.Stack, d_model: int) -> nn.Module:

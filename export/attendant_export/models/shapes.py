@@ -6,12 +6,20 @@ from attendant.v1.architecture_pb2 import (
     ACTIVATION_GELU,
     ACTIVATION_RELU,
     ACTIVATION_SILU,
+    ALIGNMENT_FUNCTION_ADDITIVE,
+    ALIGNMENT_FUNCTION_DOT,
+    ALIGNMENT_FUNCTION_GENERAL,
+    ALIGNMENT_FUNCTION_SCALED_DOT,
     NORM_KIND_RMS,
+    NORM_POSITION_NONE,
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
     POSITION_KIND_LEARNED,
     POSITION_KIND_SINUSOIDAL_HALVED,
+    RECURRENT_CELL_GRU,
+    RECURRENT_CELL_LSTM,
     Activation,
+    AlignmentAttention,
     Architecture,
     Attention,
     Embeddings,
@@ -19,12 +27,21 @@ from attendant.v1.architecture_pb2 import (
     Head,
     LayerGroup,
     Positions,
+    Recurrent,
+    RecurrentCell,
     RotaryPositions,
     Stack,
 )
 
 NORM_EPSILON = 1e-5
 ROTARY_THETA = 10_000.0
+CELLS = {"lstm": RECURRENT_CELL_LSTM, "gru": RECURRENT_CELL_GRU}
+ALIGNMENT_FUNCTIONS = {
+    "dot": ALIGNMENT_FUNCTION_DOT,
+    "scaled-dot": ALIGNMENT_FUNCTION_SCALED_DOT,
+    "general": ALIGNMENT_FUNCTION_GENERAL,
+    "additive": ALIGNMENT_FUNCTION_ADDITIVE,
+}
 
 
 def transformer(
@@ -64,6 +81,39 @@ def transformer(
         decoder=decoder,
         head=Head(is_tied=True),
     )
+
+
+def make_encoder_recurrent(architecture: Architecture, cell: RecurrentCell.ValueType) -> None:
+    """Replace the layers of an encoder by as many bidirectional recurrent ones.
+
+    They need no positions, and have neither norms nor feed-forward networks.
+    """
+    layers = LayerGroup(
+        num_layers=architecture.encoder.groups[0].num_layers,
+        recurrent=Recurrent(cell=cell, is_bidirectional=True),
+    )
+    architecture.encoder.CopyFrom(Stack(groups=[layers], norm_position=NORM_POSITION_NONE))
+    architecture.source_embeddings.ClearField("positions")
+
+
+def make_decoder_recurrent(
+    architecture: Architecture,
+    cell: RecurrentCell.ValueType,
+    alignment: AlignmentAttention | None,
+) -> None:
+    """Replace the layers of a decoder by as many recurrent ones, as `make_encoder_recurrent`.
+
+    They begin with the encoder's final state. The last layer attends to the source by ``alignment``
+    (Luong et al., 2015); without one, the final state is all that the decoder knows of it
+    (Sutskever et al., 2014; Cho et al., 2014).
+    """
+    num_layers = architecture.decoder.groups[0].num_layers
+    recurrent = Recurrent(cell=cell, starts_from_source=True)
+    groups = [LayerGroup(num_layers=num_layers - 1, recurrent=recurrent)] if num_layers > 1 else []
+    last = LayerGroup(num_layers=1, recurrent=recurrent, alignment_attention=alignment)
+    stack = Stack(groups=[*groups, last], norm_position=NORM_POSITION_NONE)
+    architecture.decoder.CopyFrom(stack)
+    architecture.target_embeddings.ClearField("positions")
 
 
 def bert(

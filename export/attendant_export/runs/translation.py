@@ -7,7 +7,6 @@ import torch
 from attendant_export.data.batches import pad
 from attendant_export.data.output_limits import max_output_tokens
 from attendant_export.data.pair_tokenizer import NO_MARKS, Marks, PairTokenizer
-from attendant_export.models.decoder import DecoderPast
 from attendant_export.models.embeddings import longest_text, position_limit
 from attendant_export.models.encoder_decoder import EncoderDecoder
 
@@ -57,10 +56,8 @@ def greedy(
     including the end token if it occurred within ``max_tokens``.
     """
     special, device = model.tokens, model.embedding.weight.device
-    memory, mask = model.encode(pad(sources, special.pad_id).to(device))
-    target = torch.full((len(sources), 1), special.bos_id, device=device)
+    target, past, memory, mask = model.start(pad(sources, special.pad_id).to(device))
     finished = torch.zeros(len(sources), dtype=torch.bool, device=device)
-    past: DecoderPast | None = None
     for step in range(max_tokens):
         hidden, past = model.decode(target[:, -1:], memory, mask, past)
         if step < len(forced_ids):

@@ -3,7 +3,7 @@
 import os
 
 import torch
-from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, Architecture
+from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, Architecture, Stack
 
 from attendant_export.data.bert_text import BertData
 from attendant_export.data.labelled_texts import (
@@ -17,6 +17,7 @@ from attendant_export.data.pair_filters import COPIES, DUPLICATES, LANGUAGES, RA
 from attendant_export.data.skip_grams import SkipGramOptions
 from attendant_export.data.tokenizer import KINDS
 from attendant_export.data.translation_data import TranslationData
+from attendant_export.models.shapes import ALIGNMENT_FUNCTIONS, CELLS
 from attendant_export.train.classifier import ClassifierData
 from attendant_export.train.contrastive import ContrastiveOptions
 from attendant_export.train.distillation import DistillationOptions
@@ -54,9 +55,8 @@ def translation_recipe(
     has_new_tokenizer: bool = True,
 ) -> str:
     """How a translation model is trained, for the manifest and the model card."""
-    norm = "pre" if architecture.encoder.norm_position == NORM_POSITION_PRE else "post"
     return (
-        f"Transformer with {norm}-norm, dropout {dropout:g} and "
+        f"{_describe_network(architecture)}, dropout {dropout:g} and "
         f"{_describe_vocabulary(architecture, data, has_new_tokenizer)}. "
         f"{describe_schedule(options)}; batches of "
         f"{data.max_batch_tokens:,} padded tokens, label smoothing {label_smoothing:g}. "
@@ -64,6 +64,34 @@ def translation_recipe(
         f"{data.num_valid_sources} sentences of {data.valid.name}, measured every "
         f"{options.validate_every_steps:,} steps."
     )
+
+
+def _describe_network(architecture: Architecture) -> str:
+    """The kinds of both stacks and the alignment, such as "Transformer with pre-norm"."""
+    kinds = [_describe_stack(stack) for stack in (architecture.encoder, architecture.decoder)]
+    if kinds[0] == kinds[1]:
+        return kinds[0]
+    last = architecture.decoder.groups[-1]
+    attention = ""
+    if last.HasField("alignment_attention"):
+        part = last.alignment_attention
+        function = next(n for n, value in ALIGNMENT_FUNCTIONS.items() if value == part.function)
+        attention = f" with {function} attention"
+        if part.HasField("window"):
+            kind = "predicted" if part.window.is_predictive else "monotonic"
+            attention += f" in {kind} windows of {part.window.half_width} tokens on each side"
+    elif last.HasField("recurrent"):
+        attention = " without attention"
+    return f"Encoder: {kinds[0]}; decoder: {kinds[1]}{attention}"
+
+
+def _describe_stack(stack: Stack) -> str:
+    first = stack.groups[0]
+    if first.HasField("recurrent"):
+        cell = next(name for name, value in CELLS.items() if value == first.recurrent.cell).upper()
+        return f"bidirectional {cell}" if first.recurrent.is_bidirectional else cell
+    norm = "pre" if stack.norm_position == NORM_POSITION_PRE else "post"
+    return f"Transformer with {norm}-norm"
 
 
 def _describe_vocabulary(

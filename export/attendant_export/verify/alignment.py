@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import Alignment
+from attendant_manifest.sizes import num_source_heads
 from torch import Tensor
 
 from attendant_export.data.batches import pad
@@ -39,8 +40,8 @@ class _AlignedPair:
 
 
 def num_heads(architecture: Architecture) -> list[int]:
-    """The number of cross-attention heads of each decoder layer."""
-    return [group.cross_attention.num_heads for group in each_layer(architecture.decoder)]
+    """The number of heads by which each decoder layer attends to the source."""
+    return [num_source_heads(group) for group in each_layer(architecture.decoder)]
 
 
 def head_weights(architecture: Architecture, alignment: Alignment) -> np.ndarray:
@@ -59,7 +60,7 @@ def cross_attention(
     """Weights (batch, heads of all layers, target, source) of given targets, teacher-forced."""
     special = model.tokens
     target_in = pad([[special.bos_id, *ids[:-1]] for ids in targets], special.eos_id)
-    with recorded(layer.cross_attention for layer in model.decoder.layers) as weights:
+    with recorded(layer.attention_to_source for layer in model.decoder.layers) as weights:
         model(pad(sources, special.pad_id), target_in)
     return torch.cat(weights, dim=1).float()
 

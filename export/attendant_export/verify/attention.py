@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from attendant_manifest.attention import CROSS, DECODER, ENCODER
+from attendant_manifest.attention import CROSS, DECODER, ENCODER, attention_outputs
 from torch import Tensor
 
 from attendant_export.graphs.classification import FIRST_LENGTHS
+from attendant_export.models.alignment_attention import AlignmentAttention
 from attendant_export.models.attention import MultiHeadAttention
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
-from attendant_export.models.stack import Stack
 from attendant_export.verify.bounds import FP32_BOUND, largest
 from attendant_export.verify.graph_sessions import GraphSession, ParityError, check_finite
 
@@ -21,10 +21,12 @@ NUM_TEXTS = 8
 
 
 @contextmanager
-def recorded(parts: Iterable[MultiHeadAttention]) -> Iterator[list[Tensor]]:
+def recorded(
+    parts: Iterable[MultiHeadAttention | AlignmentAttention | None],
+) -> Iterator[list[Tensor]]:
     """The weights (batch, heads, queries, keys) of each of ``parts`` that runs in the block."""
     weights: list[Tensor] = []
-    watched = list(parts)
+    watched = [part for part in parts if part is not None]
     for part in watched:
         part.on_weights = weights.append
     try:
@@ -39,7 +41,7 @@ def text_attention(model: Encoder, token_ids: Sequence[int]) -> dict[str, Tensor
     """The weights (heads, queries, keys) of one text, by the names of the graph's outputs."""
     with recorded(layer.self_attention for layer in model.encoder.layers) as weights:
         model(torch.tensor([list(token_ids)]))
-    return _named(ENCODER, range(len(weights)), weights)
+    return {f"{ENCODER}_{layer}": each[0].float() for layer, each in enumerate(weights)}
 
 
 @torch.inference_mode()
@@ -47,29 +49,19 @@ def pair_attention(
     model: EncoderDecoder, source: Sequence[int], target: Sequence[int]
 ) -> dict[str, Tensor]:
     """The weights of one source and its given target; like `text_attention`."""
-    attending = _attending(model.decoder)
     inputs = torch.tensor([list(source)]), torch.tensor([[model.tokens.bos_id, *target[:-1]]])
     with (
-        recorded(layer.self_attention for layer in model.encoder.layers) as encoder,
-        recorded(model.decoder.layers[i].self_attention for i in attending) as decoder,
-        recorded(layer.cross_attention for layer in model.decoder.layers) as cross,
+        recorded(layer.attention_to_itself for layer in model.encoder.layers) as encoder,
+        recorded(layer.attention_to_itself for layer in model.decoder.layers) as decoder,
+        recorded(layer.attention_to_source for layer in model.decoder.layers) as cross,
     ):
         model(*inputs)
+    found = {ENCODER: encoder, DECODER: decoder, CROSS: cross}
     return {
-        **_named(ENCODER, range(len(encoder)), encoder),
-        **_named(DECODER, attending, decoder),
-        **_named(CROSS, range(len(cross)), cross),
+        name: each[0].float()
+        for kind, names in attention_outputs(model.architecture).items()
+        for name, each in zip(filter(None, names), found[kind], strict=True)
     }
-
-
-def _attending(decoder: Stack) -> list[int]:
-    """The numbers of the layers with self-attention."""
-    return [i for i, layer in enumerate(decoder.layers) if not layer.is_recurrent]
-
-
-def _named(kind: str, layers: Iterable[int], weights: Iterable[Tensor]) -> dict[str, Tensor]:
-    pairs = zip(layers, weights, strict=True)
-    return {f"{kind}_{layer}": each[0].float() for layer, each in pairs}
 
 
 def check_text_attention(

@@ -178,7 +178,10 @@ class DecoderGraphs(ABC):
 
     @abstractmethod
     def encode(self, sources: Sequence[Sequence[int]]) -> list[Array]:
-        """The encoder's outputs that initialize states, each (batch, heads, source, head_dim)."""
+        """The encoder's outputs that initialize states.
+
+        They are (batch, heads, source, head_dim), or (batch, width) for replaced states.
+        """
 
     @abstractmethod
     def score(
@@ -272,7 +275,7 @@ class TranslationGraphs(DecoderGraphs):
         return source, [self.start_token_id, *token_ids]
 
     def encode(self, sources: Sequence[Sequence[int]]) -> list[Array]:
-        """Cross-attention keys and values of each layer, each (batch, heads, source, head_dim)."""
+        """What each layer keeps of sources, and the first states of rows."""
         return self._run_encoder(self._encoder_outputs, sources)
 
     def shortlists(self, sources: Sequence[Sequence[int]]) -> Array:

@@ -79,8 +79,9 @@ class ReferenceCache:
                 self._may_use[self._count, listed[i]] = True
             for state, memory in self._past:
                 if state.update == STATE_UPDATE_REPLACED:
-                    memory[self._count] = 0
-                if state.encoder_output:
+                    first = encoded.get(state.encoder_output)
+                    memory[self._count] = 0 if first is None else first[i]
+                elif state.encoder_output:
                     read = _first_positions(state, self._graphs.num_past(len(source)))
                     memory[self._count][:, *read] = encoded[state.encoder_output][i][read]
             for state, memory in self._sources:

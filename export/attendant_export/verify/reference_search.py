@@ -240,8 +240,8 @@ class _CachedBeams:
             self._past = self._past.of_rows([self._rows[h.token_ids[:-1]] for h in running])
         last = [[h.token_ids[-1] if h.token_ids else self._first_token] for h in running]
         memory = [
-            (keys.expand(beams, -1, -1, -1), values.expand(beams, -1, -1, -1))
-            for keys, values in self._memory
+            each and (each[0].expand(beams, -1, -1, -1), each[1].expand(beams, -1, -1, -1))
+            for each in self._memory
         ]
         hidden, self._past = model.decode(torch.tensor(last), memory, self._mask, self._past)
         self._rows = {h.token_ids: row for row, h in enumerate(running)}

@@ -8,7 +8,7 @@ from functools import cached_property
 from attendant.v1.bundle_pb2 import Alignment
 
 from attendant_export.models.encoder_decoder import EncoderDecoder
-from attendant_export.verify.alignment import aligner_difference, choose_heads
+from attendant_export.verify.alignment import aligner_difference, choose_heads, num_heads
 from attendant_export.verify.attention import check_pair_attention
 from attendant_export.verify.bounds import FP32_BOUND
 from attendant_export.verify.decoder import DecoderVerifier, SampleSentences, VerifiedPrecision
@@ -44,13 +44,16 @@ class TranslationVerifier(DecoderVerifier):
         return verified
 
     @cached_property
-    def alignment(self) -> Alignment:
-        """The heads that align words."""
+    def alignment(self) -> Alignment | None:
+        """The heads that align words. None: the decoder does not attend to the source."""
+        if not any(num_heads(self._translator.architecture)):
+            return None
         return choose_heads(self._translator, self._sample.sources, self._greedy_tokens)
 
     def _check_aligner(self, precision: str, graphs: TranslationGraphs) -> float:
         """Largest difference of the aligner to the model; raises ParityError for fp32."""
         pairs = self._sample.sources[:NUM_ALIGNED], self._greedy_tokens[:NUM_ALIGNED]
+        assert self.alignment is not None
         found = aligner_difference(graphs, self._translator, self.alignment, *pairs)
         if precision == "fp32" and not found <= FP32_BOUND:  # also true for NaN
             raise ParityError(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from attendant.v1.architecture_pb2 import Architecture, LayerGroup, Stack
 from attendant.v1.bundle_pb2 import MODEL_KIND_TRANSLATION, Manifest
 
-from attendant_manifest.sizes import num_layers
+from attendant_manifest.sizes import num_source_heads
 
 ENCODER, DECODER, CROSS = "encoder_attention", "decoder_attention", "cross_attention"
 """Beginnings of the names of outputs; the number of the layer, in running order, follows."""
@@ -13,7 +13,13 @@ ENCODER, DECODER, CROSS = "encoder_attention", "decoder_attention", "cross_atten
 
 def attention_outputs(architecture: Architecture) -> dict[str, list[str]]:
     """The output of each layer for each kind of attention; "" for a layer that lacks it."""
-    kinds = {ENCODER: [f"{ENCODER}_{i}" for i in range(num_layers(architecture.encoder))]}
+    groups = _groups(architecture.encoder)
+    kinds = {
+        ENCODER: [
+            "" if group.HasField("recurrent") else f"{ENCODER}_{i}"
+            for i, group in enumerate(groups)
+        ]
+    }
     if architecture.HasField("decoder"):
         groups = _groups(architecture.decoder)
         kinds[DECODER] = [
@@ -21,15 +27,16 @@ def attention_outputs(architecture: Architecture) -> dict[str, list[str]]:
             for i, group in enumerate(groups)
         ]
         kinds[CROSS] = [
-            f"{CROSS}_{i}" if group.HasField("cross_attention") else ""
-            for i, group in enumerate(groups)
+            f"{CROSS}_{i}" if num_source_heads(group) else "" for i, group in enumerate(groups)
         ]
     return kinds
 
 
-def _groups(decoder: Stack) -> list[LayerGroup]:
-    """The group of each layer. Layers of a decoder run once."""
-    return [group for group in decoder.groups for _ in range(group.num_layers)]
+def _groups(stack: Stack) -> list[LayerGroup]:
+    """The group of each layer that runs, in order."""
+    return [
+        group for group in stack.groups for _ in range(group.num_layers * (group.num_repeats or 1))
+    ]
 
 
 def attention_problems(manifest: Manifest) -> Iterator[str]:

@@ -7,7 +7,7 @@ OPERATORS = {
     "": frozenset(
         (
             *("Abs", "Add", "And", "Attention", "BitwiseXor", "Cast", "Clip", "Concat", "Cos"),
-            *("CumSum", "DequantizeLinear", "Div", "Equal", "Expand", "Flatten", "Gather"),
+            *("CumSum", "DequantizeLinear", "Div", "Equal", "Exp", "Expand", "Flatten", "Gather"),
             *("GatherElements", "GatherND", "Gelu", "Gemm", "Greater", "GreaterOrEqual"),
             *("Identity", "LayerNormalization", "Less", "LessOrEqual", "Log", "LogSoftmax"),
             *("MatMul", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Pad"),

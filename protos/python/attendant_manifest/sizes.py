@@ -7,7 +7,7 @@ from attendant.v1.model_pb2 import EmbeddingSizes, LanguageModelSizes, Translati
 def translation_sizes(architecture: Architecture) -> TranslationSizes:
     """Sizes of an encoder-decoder network; the first decoder layer's if layers differ.
 
-    Heads are those of cross-attention if the layer has no self-attention.
+    Heads are those of cross-attention if the layer has no self-attention, and 0 without both.
     """
     first = architecture.decoder.groups[0]
     has_attention = first.HasField("self_attention")
@@ -70,6 +70,11 @@ def sparse_dimension(architecture: Architecture) -> int:
     """Dimension of the sparse vectors of whole texts; 0 without such vectors."""
     has_vectors = architecture.HasField("sparse_vectors")
     return architecture.source_embeddings.vocab_size if has_vectors else 0
+
+
+def num_source_heads(group: LayerGroup) -> int:
+    """Number of heads by which a decoder layer attends to the source; 0 if it does not."""
+    return 1 if group.HasField("alignment_attention") else group.cross_attention.num_heads
 
 
 def num_layers(stack: Stack) -> int:

@@ -86,6 +86,9 @@ def _step_problems(
     for state in step.states:
         for problem in _state_problems(state, step, precision):
             yield f"state {state.input}: {problem}"
+    replaced = [s for s in step.states if s.update == bundle_pb2.STATE_UPDATE_REPLACED]
+    if len({bool(state.encoder_output) for state in replaced}) > 1:
+        yield "either all replaced states must have an encoder_output, or none"
     encoder_outputs = [state.encoder_output for state in step.states if state.encoder_output]
     if len(set(encoder_outputs)) != len(encoder_outputs):
         yield "two states have the same encoder_output"
@@ -101,8 +104,9 @@ def _source_problems(step: bundle_pb2.StepGraph, has_sources: bool) -> Iterator[
             yield f"{name} is for steps that read sources"
     for state in step.states:
         is_row = state.owner == bundle_pb2.STATE_OWNER_ROW
-        if is_row and has_sources and state.encoder_output:
-            yield f"state {state.input}: encoder_output is not supported for a state of a row"
+        is_replaced = state.update == bundle_pb2.STATE_UPDATE_REPLACED
+        if is_row and has_sources and state.encoder_output and not is_replaced:
+            yield f"state {state.input}: encoder_output is not supported for a growing state"
         if not (is_row or has_sources):
             yield f"state {state.input}: owner must be STATE_OWNER_ROW"
         if is_row and not has_sources and not state.encoder_output:

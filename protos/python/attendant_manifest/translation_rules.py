@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import attendant_glossaries as glossaries
 from attendant.v1 import bundle_pb2
 
+from attendant_manifest.sizes import num_source_heads
 from attendant_manifest.special_tokens import target_tokens
 
 REPETITION_PENALTIES = 0.01, 100
@@ -55,10 +56,10 @@ def glossary_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
 
 
 def _num_heads(manifest: bundle_pb2.Manifest, layer: int) -> int:
-    """Number of cross-attention heads of a decoder layer, 0 if there is no such layer."""
+    """Number of heads by which a decoder layer attends to the source, 0 if there are none."""
     for group in manifest.architecture.decoder.groups:
         if layer < group.num_layers:
-            return group.cross_attention.num_heads
+            return num_source_heads(group)
         layer -= group.num_layers
     return 0
 

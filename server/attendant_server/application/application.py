@@ -17,6 +17,7 @@ from attendant_server.application.language_detection import LanguageDetector
 from attendant_server.application.markup_translation import MarkupTranslator
 from attendant_server.application.mask_filling import MaskFiller
 from attendant_server.application.model_control import Lifecycle, ModelController
+from attendant_server.application.model_statistics import ModelStatistics
 from attendant_server.application.models import ModelInspector
 from attendant_server.application.pivots import Routes
 from attendant_server.application.reranking import Reranker
@@ -24,6 +25,7 @@ from attendant_server.application.routed_translation import RoutedTranslator
 from attendant_server.application.scoring import Scorer
 from attendant_server.application.similarity import SimilarityScorer
 from attendant_server.application.sparse_embedding import SparseEmbedder
+from attendant_server.application.streamed_requests import RequestStreams
 from attendant_server.application.text_scoring import TextScorer
 from attendant_server.application.token_embedding import TokenEmbedder
 from attendant_server.application.translation import Translator
@@ -56,6 +58,8 @@ class Application:
     models: ModelInspector
     attention_reader: AttentionReader
     control: ModelController
+    request_streams: RequestStreams
+    statistics: ModelStatistics
 
 
 def new_application(
@@ -64,6 +68,7 @@ def new_application(
     lifecycle: Lifecycle,
     limits: RequestLimits,
     jobs: JobRunner,
+    statistics: ModelStatistics,
     load_identifier: Callable[[], LanguageIdentifier] | None = None,
     pivots: Sequence[str] = (),
     glossaries: Path | None = None,
@@ -102,4 +107,6 @@ def new_application(
         models=models,
         attention_reader=AttentionReader(catalog, jobs, limits),
         control=ModelController(lifecycle, models),
+        request_streams=RequestStreams(limits, admission),
+        statistics=statistics,
     )

@@ -37,7 +37,7 @@ class BulkTranslator:
 
     async def begin(
         self, request: TranslationRequest, markup: int, seconds_left: float | None
-    ) -> BulkStream[TranslationAnswer]:
+    ) -> BulkStream[BulkText, TranslationAnswer]:
         """A stream for a request without texts; raises the faults of its options.
 
         All texts are translated by the model that the request means now, in its newest form if it
@@ -69,7 +69,7 @@ class BulkEmbedder:
 
     async def begin(
         self, request: EmbeddingRequest, seconds_left: float | None
-    ) -> BulkStream[EmbeddingAnswer]:
+    ) -> BulkStream[BulkText, EmbeddingAnswer]:
         """A stream for a request without texts; like `BulkTranslator.begin`."""
         _check_empty(request, "texts")
         await _in_a_task(self._embedder.plan(request, 1))

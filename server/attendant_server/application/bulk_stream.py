@@ -6,11 +6,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from attendant_server import records
 from attendant_server.application.admission import CallAdmission
-from attendant_server.application.answers import Answer
 from attendant_server.application.held_memory import current_hold
 from attendant_server.application.quotas import current_usage
 from attendant_server.application.validation import RequestLimits
@@ -36,7 +35,21 @@ NUM_PARTS = 8
 too few texts to choose from while a part waits for its longest text."""
 MEMORY_POLL_SECONDS = 0.1
 
-AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
+
+class StreamItem(Protocol):
+    """What is answered in a stream."""
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of its message."""
+
+    @property
+    def num_characters(self) -> int:
+        """Characters of its texts."""
+
+
+Item = TypeVar("Item", bound=StreamItem)
+AnyAnswer = TypeVar("AnyAnswer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +61,29 @@ class BulkText:
     num_bytes: int
     """The size of its message."""
 
+    @property
+    def num_characters(self) -> int:
+        """Length of the text."""
+        return len(self.text)
+
 
 @dataclass(frozen=True, slots=True)
-class BulkResult(Generic[AnyAnswer]):
+class BulkResult(Generic[Item, AnyAnswer]):
     """The answer to texts that follow one another, or the fault of one text."""
 
-    texts: Sequence[BulkText]
+    texts: Sequence[Item]
     model: str
     """The model of the stream, as ``name/version``."""
     answer: AnyAnswer | AttendantError
 
 
 @dataclass(slots=True)
-class _Part(Generic[AnyAnswer]):
+class _Part(Generic[Item, AnyAnswer]):
     """Texts that were begun and not answered."""
 
     number: int
     """The number of the first text, from 0."""
-    texts: Sequence[BulkText]
+    texts: Sequence[Item]
     num_held_bytes: int
     records: dict[int, CallRecord] = field(default_factory=dict)
     """The record of the part by its number, or those of its texts by their numbers."""
@@ -74,7 +92,7 @@ class _Part(Generic[AnyAnswer]):
     counted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once all texts have passed the quotas, or failed."""
     is_reported: bool = False
-    task: "asyncio.Task[Sequence[BulkResult[AnyAnswer]]] | None" = None
+    task: "asyncio.Task[Sequence[BulkResult[Item, AnyAnswer]]] | None" = None
 
     def count(self, number: int, num_texts: int) -> None:
         """Note that texts, of which the first one has a number, have passed the quotas."""
@@ -95,7 +113,7 @@ class StreamTime:
         return None if self._end is None else self._end - time.monotonic()
 
 
-class BulkStream(Generic[AnyAnswer]):
+class BulkStream(Generic[Item, AnyAnswer]):
     """The texts of one stream that are being answered.
 
     Texts that came in one message are answered in parts, each like a call. A part joins as soon as
@@ -105,7 +123,7 @@ class BulkStream(Generic[AnyAnswer]):
 
     def __init__(
         self,
-        answer: Callable[[int, Sequence[BulkText]], Awaitable[AnyAnswer]],
+        answer: Callable[[int, Sequence[Item]], Awaitable[AnyAnswer]],
         num_bytes: Callable[[AnyAnswer], int],
         limits: RequestLimits,
         admission: CallAdmission,
@@ -120,13 +138,13 @@ class BulkStream(Generic[AnyAnswer]):
         self._limits, self._admission, self._time = limits, admission, time_limit
         self._record, self._usage, self._held = records.current(), current_usage(), current_hold()
         self._max_texts = min(MAX_UNANSWERED_TEXTS, limits.max_texts)
-        self._parts: deque[_Part[AnyAnswer]] = deque()
+        self._parts: deque[_Part[Item, AnyAnswer]] = deque()
         self._num_characters = 0
         self._has_come, self._has_left = asyncio.Event(), asyncio.Event()
 
     async def results(
-        self, messages: AsyncIterator[Sequence[BulkText]]
-    ) -> AsyncGenerator[BulkResult[AnyAnswer], None]:
+        self, messages: AsyncIterator[Sequence[Item]]
+    ) -> AsyncGenerator[BulkResult[Item, AnyAnswer], None]:
         """The results of the texts, in order, until the messages end.
 
         An error of ``messages``, or one that ends the stream, is raised after the results of the
@@ -153,7 +171,7 @@ class BulkStream(Generic[AnyAnswer]):
         finally:
             await self._abandon(stopping, reading)
 
-    def _report(self, part: _Part[AnyAnswer]) -> None:
+    def _report(self, part: _Part[Item, AnyAnswer]) -> None:
         if not part.is_reported:
             part.is_reported = True
             for record in part.records.values():
@@ -172,7 +190,7 @@ class BulkStream(Generic[AnyAnswer]):
                 raise Unavailable(f"no text was read for {seconds:g} seconds") from None
         return bool(self._parts)
 
-    async def _read(self, messages: AsyncIterator[Sequence[BulkText]]) -> None:
+    async def _read(self, messages: AsyncIterator[Sequence[Item]]) -> None:
         """Read all messages, each once there is room, and begin to answer their texts."""
         number = 0
         while True:
@@ -185,16 +203,16 @@ class BulkStream(Generic[AnyAnswer]):
                 await self._begin(number, texts)
                 number += len(texts)
 
-    def _in_parts(self, message: Sequence[BulkText]) -> Iterator[Sequence[BulkText]]:
+    def _in_parts(self, message: Sequence[Item]) -> Iterator[Sequence[Item]]:
         max_texts = max(1, self._max_texts // NUM_PARTS)
-        part: list[BulkText] = []
+        part: list[Item] = []
         num_characters = 0
         for text in message:
-            num_characters += len(text.text)
+            num_characters += text.num_characters
             is_long = num_characters > MAX_UNANSWERED_CHARACTERS // NUM_PARTS
             if part and (is_long or len(part) == max_texts):
                 yield part
-                part, num_characters = [], len(text.text)
+                part, num_characters = [], text.num_characters
             part.append(text)
         if part:
             yield part
@@ -207,14 +225,14 @@ class BulkStream(Generic[AnyAnswer]):
             self._has_left.clear()
             await self._has_left.wait()
 
-    async def _begin(self, number: int, texts: Sequence[BulkText]) -> None:
+    async def _begin(self, number: int, texts: Sequence[Item]) -> None:
         """Begin to answer texts once there is memory; return once the next ones may begin."""
         num_bytes = sum(text.num_bytes for text in texts)
         while not self._held.has_room(num_bytes):
             await asyncio.sleep(MEMORY_POLL_SECONDS)
-        part = _Part[AnyAnswer](number, texts, num_bytes)
+        part = _Part[Item, AnyAnswer](number, texts, num_bytes)
         self._held.add(num_bytes)
-        self._num_characters += sum(len(text.text) for text in texts)
+        self._num_characters += sum(text.num_characters for text in texts)
         self._parts.append(part)
         self._record.num_unanswered_texts += len(texts)
         self._has_come.set()
@@ -228,11 +246,11 @@ class BulkStream(Generic[AnyAnswer]):
         """Remove the oldest part."""
         part = self._parts.popleft()
         self._held.add(-part.num_held_bytes)
-        self._num_characters -= sum(len(text.text) for text in part.texts)
+        self._num_characters -= sum(text.num_characters for text in part.texts)
         self._record.num_unanswered_texts -= len(part.texts)
         self._has_left.set()
 
-    async def _answer(self, part: _Part[AnyAnswer]) -> Sequence[BulkResult[AnyAnswer]]:
+    async def _answer(self, part: _Part[Item, AnyAnswer]) -> Sequence[BulkResult[Item, AnyAnswer]]:
         """The results of the texts of a part; raises what ends the stream."""
         results = [await self._result(part, part.number, part.texts)]
         if len(part.texts) > 1 and isinstance(results[0].answer, AttendantError):
@@ -243,7 +261,7 @@ class BulkStream(Generic[AnyAnswer]):
         part.num_held_bytes = num_bytes
         return results
 
-    async def _each_alone(self, part: _Part[AnyAnswer]) -> list[BulkResult[AnyAnswer]]:
+    async def _each_alone(self, part: _Part[Item, AnyAnswer]) -> list[BulkResult[Item, AnyAnswer]]:
         """The result of each text of a part that has failed as a whole.
 
         The fault may be that of one text, or of all texts together.
@@ -262,8 +280,8 @@ class BulkStream(Generic[AnyAnswer]):
             await asyncio.gather(*alone, return_exceptions=True)
 
     async def _result(
-        self, part: _Part[AnyAnswer], number: int, texts: Sequence[BulkText]
-    ) -> BulkResult[AnyAnswer]:
+        self, part: _Part[Item, AnyAnswer], number: int, texts: Sequence[Item]
+    ) -> BulkResult[Item, AnyAnswer]:
         """The answer to texts, or their fault; raises what ends the stream."""
         answer: AnyAnswer | AttendantError
         try:
@@ -276,13 +294,14 @@ class BulkStream(Generic[AnyAnswer]):
             answer = error
         except (InvalidRequest, ModelFailed, QuotaExceeded) as fault:
             part.records[number].num_invalid_texts = int(isinstance(fault, InvalidRequest))
+            part.records[number].reason = fault.reason
             answer = fault
         finally:
             part.records[number].ended = time.monotonic()
         return BulkResult(texts, self._record.model, answer)
 
     async def _admitted_answer(
-        self, part: _Part[AnyAnswer], number: int, texts: Sequence[BulkText]
+        self, part: _Part[Item, AnyAnswer], number: int, texts: Sequence[Item]
     ) -> AnyAnswer:
         """The answer, as soon as the quotas allow it; raises QuotaExceeded if they never do."""
         while True:

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import islice
 
 from attendant_server import records
+from attendant_server.application.alignment import check_aligner
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
 from attendant_server.application.jobs import CHARACTERS_READ_FOR_ONE, JobRunner
 from attendant_server.application.markup import Part, Segment, segments
@@ -65,6 +66,7 @@ class MarkupTranslator:
         if kind is Markup.NONE:
             return await self._translator.translate(request, seconds_left)
         self.check_texts(request, markup)
+        plan = await self._plan(request)
         documents = await self._read(request.texts, kind is Markup.HTML)
         found = [s for each in documents if isinstance(each, _Document) for s in each.segments]
         plain = replace(
@@ -74,7 +76,6 @@ class MarkupTranslator:
             return_alignments=True,
         )
         plain = replace(plain, options=replace(request.options, return_tokens=True))
-        plan = await self._translator.planner.plan(plain)
         answer = await self._translator.translate_all(plain, seconds_left, len(request.texts))
         joiner = _Joiner(plan.options.length_penalty, request.options.return_tokens)
 
@@ -97,8 +98,15 @@ class MarkupTranslator:
         """The plan of calls with one text each; raises what `translate` raises for options."""
         if known_value("markup", markup, Markup.NONE) is not Markup.NONE:
             self._check(request)
+            await self._plan(request)
             request = replace(request, return_alignments=True)
         return await self._translator.check(request)
+
+    async def _plan(self, request: TranslationRequest) -> TranslationPlan:
+        """The plan of texts with markup; raises ModelWithoutHead if the model has no aligner."""
+        plan = await self._translator.planner.plan(request)
+        check_aligner(plan.model.description, "markup")
+        return plan
 
     def _check(self, request: TranslationRequest) -> None:
         for field in REFUSED:

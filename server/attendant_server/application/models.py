@@ -74,6 +74,10 @@ class ModelInspector:
         """All models that the caller may use, loading models included."""
         return [self._listed(description) for description in self._catalog.permitted()]
 
+    def find(self, model: str, kind: ModelKind | None = None) -> ModelDescription:
+        """The description of one model; raises like `Catalog.find`."""
+        return self._catalog.find(model, kind)
+
     def get(self, model: str) -> ListedModel:
         """One model; raises like `Catalog.find`."""
         return self._listed(self._catalog.find(model))
@@ -96,6 +100,19 @@ class ModelInspector:
         )
         texts = await tokenize(self._jobs, options, TEXTS, request.texts)
         return TokenizationAnswer(key, texts, size=num_tokens(texts))
+
+    async def decode(self, model: str, token_ids: Sequence[int], skips_special: bool) -> str:
+        """The text of tokens of an embedding model; raises InvalidRequest."""
+        served = self._catalog.serving(model, ModelKind.EMBEDDING)
+        tokenizer, most = served.source_tokenizer, self.limits.max_text_characters
+        if len(token_ids) > most:
+            raise InvalidRequest("ids", f"at most {most}, got {len(token_ids)}")
+        for place, token_id in enumerate(token_ids):
+            if token_id >= tokenizer.vocab_size:
+                raise InvalidRequest(f"ids[{place}]", "the vocabulary has no such token")
+        return await self._jobs.run_for(
+            len(token_ids), lambda: tokenizer.decode_all(token_ids, skips_special)
+        )
 
     def _listed(self, description: ModelDescription) -> ListedModel:
         return ListedModel(

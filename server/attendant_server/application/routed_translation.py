@@ -58,7 +58,7 @@ class RoutedTranslator:
         self._markup_translator.check_texts(request, markup)
         hops = await self._hops(route, request, len(request.texts), seconds_left)
         if markup > Markup.NONE:
-            check_aligner(route.second)
+            check_aligner(route.second, "markup")
         first = await self._markup_translator.translate(
             replace(_first_request(hops, request, request.texts), may_wait=request.may_wait),
             markup,

@@ -24,11 +24,12 @@ class LayerWeights:
 class Attention:
     """The attention weights of one text, or of a source and its target."""
 
-    encoder: LayerWeights
+    encoder: LayerWeights | None
+    """None for an encoder without self-attention."""
     decoder: LayerWeights | None = None
     """None for a text, and for a decoder without self-attention."""
     cross: LayerWeights | None = None
-    """None for a text."""
+    """None for a text, and for a decoder that does not attend to its source."""
 
     @property
     def kinds(self) -> list[LayerWeights]:

@@ -42,3 +42,25 @@ class Observer(Protocol):
 
     def on_dropped(self, model: str, reason: str, num_texts: int) -> None:
         """Texts left without an answer; ``reason``: ``cancelled``, ``expired`` or ``failed``."""
+
+
+class Observers:
+    """Passes the engine's reports to several observers, in their order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def on_step(self, model: str, report: StepReport) -> None:
+        """A decoding step has ended."""
+        for observer in self._observers:
+            observer.on_step(model, report)
+
+    def on_batch(self, model: str, report: BatchReport) -> None:
+        """A batch has been run."""
+        for observer in self._observers:
+            observer.on_batch(model, report)
+
+    def on_dropped(self, model: str, reason: str, num_texts: int) -> None:
+        """Texts were left without an answer."""
+        for observer in self._observers:
+            observer.on_dropped(model, reason, num_texts)

@@ -128,6 +128,9 @@ class TranslationScheduler(PairScheduler):
 
     def advance(self, is_alone: bool) -> None:
         """Do one bounded round of work; see `Scheduler.advance`."""
+        if not self._use.is_measured():
+            super().advance(is_alone)
+            return
         started, used = self._clock(), time.thread_time()
         super().advance(is_alone)
         self._use.measure(self._clock() - started, time.thread_time() - used, is_alone)

@@ -5,8 +5,11 @@ from math import ceil
 BEGINS_ABOVE, ENDS_BELOW = 1.3, 1.15
 """Ratios of the time of turns to their processor time, at which processors begin and end to be
 scarce."""
-DECAY = 0.99
-"""The weight of all earlier turns falls by this factor with each turn."""
+TURNS_FOR_ONE = 8
+"""One of so many turns is measured: on a virtual machine, reading the processor time of a thread
+takes up to 50 µs, twice for each turn."""
+DECAY = 0.95
+"""The weight of all earlier turns falls by this factor with each measured turn."""
 
 
 class WorkerUse:
@@ -26,6 +29,13 @@ class WorkerUse:
         self.width = 1
         """Rows of each text of the latest call, which stands for those of all waiting texts."""
         self._seconds = self._processor_seconds = 0.0
+        self._num_turns = 0
+
+    def is_measured(self) -> bool:
+        """Whether the turn that begins now is to be measured."""
+        is_measured = self.full_rows > 0 and self._num_turns % TURNS_FOR_ONE == 0
+        self._num_turns += 1
+        return is_measured
 
     def measure(self, seconds: float, processor_seconds: float, is_alone: bool) -> None:
         """Learn from a turn of a worker: its time, and the processor time of its thread.

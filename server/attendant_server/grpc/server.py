@@ -1,28 +1,15 @@
 """The gRPC server: its services, interceptors and options."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 import grpc
-from attendant.v1 import (
-    embedding_pb2,
-    embedding_pb2_grpc,
-    language_model_pb2,
-    language_model_pb2_grpc,
-    language_pb2,
-    language_pb2_grpc,
-    model_control_pb2,
-    model_control_pb2_grpc,
-    model_pb2,
-    model_pb2_grpc,
-    translation_pb2,
-    translation_pb2_grpc,
-)
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from attendant_server.addresses import listen
 from attendant_server.application.application import Application
 from attendant_server.application.arrivals import Arrivals
-from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.held_memory import HeldMemory
 from attendant_server.grpc.credentials import server_credentials
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
@@ -35,42 +22,20 @@ from attendant_server.grpc.interceptors.receiving import (
 from attendant_server.grpc.interceptors.record import RecordInterceptor
 from attendant_server.grpc.interceptors.serialization import SerializationInterceptor
 from attendant_server.grpc.interceptors.status import StatusInterceptor
-from attendant_server.grpc.services.embedding import EmbeddingService
+from attendant_server.grpc.protocols import PROTOCOLS, add_services
 from attendant_server.grpc.services.health import HealthService
-from attendant_server.grpc.services.language import LanguageService
-from attendant_server.grpc.services.language_model import LanguageModelService
-from attendant_server.grpc.services.model import ModelService
-from attendant_server.grpc.services.model_control import ModelControlService
 from attendant_server.grpc.services.reflection import V1_FILE, V1ALPHA_FILE, add_reflection
-from attendant_server.grpc.services.translation import TranslationService
 from attendant_server.records import CallObserver, Method
 from attendant_server.security.certificates import Certificate
 from attendant_server.security.security import Security
 from attendant_server.security.watching import WatchedFiles
 from attendant_server.settings import Settings
 
-MODEL_SERVICE = "attendant.v1.ModelService"
-LANGUAGE_SERVICE = "attendant.v1.LanguageService"
-SERVICES_OF_KINDS = {
-    ModelKind.TRANSLATION: "attendant.v1.TranslationService",
-    ModelKind.EMBEDDING: "attendant.v1.EmbeddingService",
-    ModelKind.LANGUAGE_MODEL: "attendant.v1.LanguageModelService",
-}
 MAX_PENDING_CALLS = 10_000
 """Calls that have arrived and that the library has not taken up yet."""
 MAX_HEALTH_REQUEST_BYTES = 4096
 STATUS_NAMES = tuple(code.name for code in grpc.StatusCode)
-DESCRIPTORS = (
-    translation_pb2.DESCRIPTOR,
-    embedding_pb2.DESCRIPTOR,
-    language_pb2.DESCRIPTOR,
-    language_model_pb2.DESCRIPTOR,
-    model_pb2.DESCRIPTOR,
-    model_control_pb2.DESCRIPTOR,
-    health_pb2.DESCRIPTOR,
-    V1_FILE,
-    V1ALPHA_FILE,
-)
+CONTROL_FILE = "attendant/v1/model_control.proto"
 
 
 def new_grpc_server(
@@ -97,27 +62,11 @@ def new_grpc_server(
         ],
         options=_options(settings),
     )
-    translation_pb2_grpc.add_TranslationServiceServicer_to_server(
-        TranslationService(application), server
-    )
-    embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(application), server)
-    language_pb2_grpc.add_LanguageServiceServicer_to_server(LanguageService(application), server)
-    language_model_pb2_grpc.add_LanguageModelServiceServicer_to_server(
-        LanguageModelService(application), server
-    )
-    model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(application), server)
-    if settings.model_control == "on":
-        model_control_pb2_grpc.add_ModelControlServiceServicer_to_server(
-            ModelControlService(application), server
-        )
+    add_services(server, application, health, settings)
     if settings.health == "on":
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection == "on":
-        hidden = [
-            *([health_pb2.DESCRIPTOR] if settings.health == "off" else []),
-            *([model_control_pb2.DESCRIPTOR] if settings.model_control == "off" else []),
-        ]
-        add_reflection([file for file in DESCRIPTORS if file not in hidden], server)
+        add_reflection(_reflected(settings), server)
     return server
 
 
@@ -151,18 +100,33 @@ def _authentication(security: Security) -> list[AuthenticationInterceptor]:
 
 
 def own_method_names() -> set[str]:
-    """The names of the methods that a caller may be permitted."""
-    return {method.name for method in all_methods() if method.is_own}
+    """The names of the methods that a caller may be permitted, whatever protocols are served."""
+    return {method.name for method in _methods(PROTOCOLS["attendant"].files)}
 
 
-def all_methods() -> Iterator[Method]:
-    """Every method of the server's services."""
-    for file in DESCRIPTORS:
+def all_methods(protocols: Sequence[str]) -> Iterator[Method]:
+    """Every method of the server's services, with these protocols."""
+    files = chain.from_iterable(PROTOCOLS[name].files for name in protocols)
+    return _methods([*files, health_pb2.DESCRIPTOR, V1_FILE, V1ALPHA_FILE])
+
+
+def _methods(files: Iterable[Any]) -> Iterator[Method]:
+    for file in files:
         for service in file.services_by_name.values():
             for method in service.methods:
                 yield Method.of(
                     service.full_name, method.name, method.client_streaming, method.server_streaming
                 )
+
+
+def _reflected(settings: Settings) -> list[Any]:
+    """The files whose services reflection shows."""
+    files = [file for name in settings.protocols for file in PROTOCOLS[name].files]
+    if settings.model_control == "off":
+        files = [file for file in files if file.name != CONTROL_FILE]
+    if settings.health == "on":
+        files.append(health_pb2.DESCRIPTOR)
+    return [*files, V1_FILE, V1ALPHA_FILE]
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

@@ -197,7 +197,7 @@ class CallLog:
 
     def on_call_ended(self, record: CallRecord) -> None:
         """A call has ended."""
-        level = logging.INFO if record.method.is_own else logging.DEBUG
+        level = logging.INFO if record.method.serves_models else logging.DEBUG
         if not logger.isEnabledFor(level):
             return
         assert record.ended is not None

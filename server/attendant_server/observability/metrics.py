@@ -144,7 +144,7 @@ class Metrics:
         exemplar = {"trace_id": record.trace_id} if record.trace_id else None
         metrics.rpcs_handled.labels(*record.method, record.code).inc()
         metrics.rpc_seconds.labels(*record.method).observe(seconds, exemplar)
-        if record.method.is_own:
+        if record.method.serves_models:
             self._count_for_caller(record)
         for model in self._model_labels(record):
             self._count_for_model(record, model, seconds, exemplar)
@@ -156,7 +156,7 @@ class Metrics:
         seconds: float,
         exemplar: dict[str, str] | None,
     ) -> None:
-        metrics, call = self._definitions, (*model, record.method.name)
+        metrics, call = self._definitions, (*model, record.operation)
         metrics.calls.labels(*call, record.code).inc()
         if not record.has_part_records:
             self._count_bad_texts(record, model)
@@ -169,7 +169,7 @@ class Metrics:
         self._count_texts_of_caller(record)
         for model in self._model_labels(record):
             self._count_bad_texts(record, model)
-            self._time(record, (*model, record.method.name), None)
+            self._time(record, (*model, record.operation), None)
 
     def _model_labels(self, record: CallRecord) -> list[tuple[str, str]]:
         """The labels of the models of a call; none if none was found, or it was just unloaded."""

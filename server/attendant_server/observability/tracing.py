@@ -112,7 +112,7 @@ class Tracer:
 
     def on_call_ended(self, record: CallRecord) -> None:
         """Decide whether the call is traced and in which trace; pass its spans on."""
-        if not record.method.is_own:
+        if not record.method.serves_models:
             return
         above = self._propagator.extract(record.traced_by) if record.traced_by else _NO_CONTEXT
         parent = get_current_span(above).get_span_context()

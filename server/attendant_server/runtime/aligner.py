@@ -5,6 +5,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
+from attendant_manifest.sizes import num_source_heads
 from numpy.typing import NDArray
 
 from attendant_server.engine.pair_calls import AttentionWeights
@@ -27,7 +28,7 @@ class Aligner:
         manifest = bundle.manifest
         self._uses_reading_positions = manifest.alignment.uses_reading_positions
         num_heads = [
-            group.cross_attention.num_heads
+            num_source_heads(group)
             for group in manifest.architecture.decoder.groups
             for _ in range(group.num_layers)
         ]

@@ -86,9 +86,7 @@ class AttentionGraph:
             arrays = session.run(self._outputs, feeds)
         found = dict(zip(self._outputs, (array[0] for array in arrays), strict=True))
         kinds = {kind: _stacked(names, found) for kind, names in self._kinds.items()}
-        encoder = kinds[ENCODER]
-        assert encoder is not None, "a rule of manifests"
-        return Attention(encoder, kinds.get(DECODER), kinds.get(CROSS))
+        return Attention(kinds[ENCODER], kinds.get(DECODER), kinds.get(CROSS))
 
     def close(self) -> None:
         """Free the memory. The next run opens the graph again."""

@@ -41,7 +41,7 @@ class CacheSizes:
     """States of rows that each run replaces, each with two copies."""
     sources: StateLayout
     """States of sources: keys and values of cross-attention in every layer. None in a language
-    model."""
+    model, and in a translation model without attention."""
 
     def needed_bytes(
         self, width: int, num_sentences: int, longest_row: int, longest_source: int
@@ -59,7 +59,8 @@ def cache_sizes(signature: StepSignature, limits: bundle_pb2.Limits) -> CacheSiz
     growing, replaced = signature.growing_states, signature.replaced_states
     if not growing and not replaced:
         raise ValueError("rows have no states")
-    if any(not state.encoder_output for state in signature.encoded_states):
+    encoded, started = signature.encoded_states, signature.started_states
+    if any(not state.encoder_output for state in encoded) or not (encoded or started):
         raise ValueError("the encoder initializes neither states of sources nor of rows")
     return CacheSizes(
         _layout("growing states of rows", growing, longest_row),

@@ -45,7 +45,7 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
         """``past`` and ``replaced`` are buffers in ``pool`` for rows, ``cross`` is for slots.
 
         The model has growing states, replaced states or both; without them the buffer is None.
-        Without ``cross``, encoded sources are the first positions of ``past``.
+        Without ``cross``, encoded sources are the first positions of ``past``, if there is one.
         """
         self._graph, self._signature, self._width = graph, graph.signature, width
         self.num_step_tokens = self._signature.num_tokens
@@ -66,7 +66,8 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
     def _fit_source(self, slot: int, num_tokens: int) -> None:
         """Make room for an encoded source of ``num_tokens`` in a slot."""
         self._source_lengths[slot] = num_tokens
-        num_positions = 0 if self._cross is not None else num_tokens
+        fills_rows = self._cross is None and self._past is not None
+        num_positions = num_tokens if fills_rows else 0
         # Before the first step of the rows, their buffer may move what they hold.
         self._inputs.lengths[slot * self._width : (slot + 1) * self._width] = num_positions
         longest_source = int(self._source_lengths[: slot + 1].max())

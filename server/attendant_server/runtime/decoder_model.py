@@ -82,8 +82,11 @@ class OnnxDecoderModel(ABC):
         self._open(bundle, num_threads, run_counter, uses_shortlists)
         signature = self._step_graph(1).signature
         self.cache_sizes = cache_sizes(signature, self.limits)
-        self._state_outputs = [state.encoder_output for state in signature.encoded_states]
-        """The outputs of the encoder that are states: of sources, or of rows."""
+        self._position_outputs = [state.encoder_output for state in signature.encoded_states]
+        """The outputs of the encoder that are states with positions: of sources, or of rows."""
+        self._vector_outputs = [state.encoder_output for state in signature.started_states]
+        """The outputs of the encoder that are replaced states."""
+        self._state_outputs = [*self._position_outputs, *self._vector_outputs]
         self._encoded_states = (
             self.cache_sizes.sources if signature.source_states else self.cache_sizes.growing
         )
@@ -253,10 +256,13 @@ class OnnxDecoderModel(ABC):
         self, source: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> list[EncodedSource]:
         outputs = self._run_encoder(self._encoded_names, source, lengths)
-        num_states = len(self._state_outputs)
+        num_positions, num_states = len(self._position_outputs), len(self._state_outputs)
+        keys_values, vectors = outputs[:num_positions], outputs[num_positions:num_states]
         shortlists = outputs[num_states] if self.uses_shortlists else [None] * len(lengths)
         return [
-            EncodedSentence([kv[i, :, :n] for kv in outputs[:num_states]], n, shortlists[i])
+            EncodedSentence(
+                [kv[i, :, :n] for kv in keys_values], n, shortlists[i], [v[i] for v in vectors]
+            )
             for i, n in enumerate(lengths.tolist())
         ]
 
@@ -266,7 +272,7 @@ class OnnxDecoderModel(ABC):
         with self.encoder.session() as session:
             found: list[NDArray[Any]] = session.run(names, self._encoder_feeds(source, lengths))
         for name, array in zip(names, found, strict=True):
-            is_long = name not in self._state_outputs or array.shape[2] == source.shape[1]
+            is_long = name not in self._position_outputs or array.shape[2] == source.shape[1]
             if len(array) != len(source) or not is_long:  # it could be that of other sources
                 raise ValueError(f"{name} is {array.shape} for sources that are {source.shape}")
         return found

@@ -72,13 +72,13 @@ class KeyValueBuffer:
         """Copy the first ``num_positions`` of entries of ``origin``, which may be this buffer.
 
         With ``num_kept``, positions from there on become zero instead. All entries are read
-        before any is written.
+        before any is written. An ``origin`` of fewer tensors is copied several times.
         """
         kept = num_positions if num_kept is None else num_kept
         session = graph_session("copy_positions", self._device)
         binding = session.io_binding()
         inputs = {
-            "origin_strips": origin._strips,
+            "origin_strips": np.resize(origin._strips, self._strips.shape),
             "origin_starts": origin._starts(origin_entries),
             "strips": self._strips,
             "starts": self._starts(entries),
@@ -98,10 +98,18 @@ class KeyValueBuffer:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceEncodedSentence:
-    """One source of an encoded batch, whose keys and values stay on the device together."""
+class DeviceEncodedBatch:
+    """What the encoder gives a batch of sources, as `EncodedSentence` has it for one."""
 
-    batch: KeyValueBuffer
+    keys_values: KeyValueBuffer | None
+    vectors: KeyValueBuffer | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEncodedSentence:
+    """One source of an encoded batch, whose states stay on the device together."""
+
+    batch: DeviceEncodedBatch
     index: int
     num_tokens: int
 
@@ -170,22 +178,27 @@ class DeviceDecoderCache(OnnxDecoderCache[DeviceBuffer]):
         self._fit_source(slot, source.num_tokens)
         if self._replaced is not None:
             vectors, rows = self._entries(self._replaced.buffer), self._rows(slot)
-            vectors.copy(rows, vectors, rows, 1, num_kept=0)
+            if source.batch.vectors is None:
+                vectors.copy(rows, vectors, rows, 1, num_kept=0)
+            else:
+                vectors.copy(rows, source.batch.vectors, [source.index] * self._width, 1)
         if self._cross is None:
             self._load_rows(slot, source)
             return
         cross = self._entries(self._cross)
+        assert source.batch.keys_values is not None
         # Zeros after the end: masked positions still enter products, with a weight of zero, and
         # zero times a NaN of an earlier source would be NaN.
-        cross.copy([slot], source.batch, [source.index], cross.num_positions, source.num_tokens)
+        origin = source.batch.keys_values
+        cross.copy([slot], origin, [source.index], cross.num_positions, source.num_tokens)
 
     def _load_rows(self, slot: int, source: DeviceEncodedSentence) -> None:
-        """Let the rows of a slot begin with the states of an encoded source."""
-        assert self._past is not None
-        if source.num_tokens:
+        """Let the rows of a slot begin with the positions of an encoded source, if it has any."""
+        keys_values = source.batch.keys_values
+        if self._past is not None and keys_values is not None and source.num_tokens:
             origins = [source.index] * self._width
             past = self._entries(self._past)
-            past.copy(self._rows(slot), source.batch, origins, source.num_tokens)
+            past.copy(self._rows(slot), keys_values, origins, source.num_tokens)
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
         """Move slot ``origin``, whose rows hold ``num_positions``, to ``slot``."""

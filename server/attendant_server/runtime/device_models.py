@@ -1,6 +1,7 @@
 """Models that decode over ONNX Runtime, with their caches on a device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,11 +15,13 @@ from attendant_server.runtime.decoder_model import OnnxDecoderModel
 from attendant_server.runtime.device_cache import (
     WORD_BYTES,
     DeviceDecoderCache,
+    DeviceEncodedBatch,
     DeviceEncodedSentence,
     KeyValueBuffer,
 )
 from attendant_server.runtime.language_model import OnnxLanguageModel
 from attendant_server.runtime.model_graphs import CountedGraph, RunCounter
+from attendant_server.runtime.replaced_states import as_vectors
 from attendant_server.runtime.sessions import Tensor
 from attendant_server.runtime.step import check_input_devices
 from attendant_server.runtime.translation_model import OnnxTranslationModel
@@ -56,16 +59,31 @@ class DeviceDecoderModel(OnnxDecoderModel):
 
     def _encode_to_device(
         self, source: NDArray[np.int64], lengths: NDArray[np.int64]
-    ) -> KeyValueBuffer:
+    ) -> DeviceEncodedBatch:
         num_texts, longest = source.shape
-        batch = KeyValueBuffer(self._encoded_states, num_texts, longest, self._device)
+        keys_values = vectors = None
+        if self._position_outputs:
+            keys_values = KeyValueBuffer(self._encoded_states, num_texts, longest, self._device)
+        if self._vector_outputs:
+            layout = replace(self.cache_sizes.replaced, num_tensors=len(self._vector_outputs))
+            vectors = KeyValueBuffer(layout, num_texts, 1, self._device)
+        batch = DeviceEncodedBatch(keys_values, vectors)
         binding = self.encoder.shared.io_binding()
         Tensor.of(source).bind_input(binding, "source")
         Tensor.of(lengths).bind_input(binding, "source_lengths")
-        for i, name in enumerate(self._state_outputs):
-            batch.tensor(i, len(lengths)).bind_output(binding, name)
+        for name, tensor in self._named(batch, num_texts):
+            tensor.bind_output(binding, name)
         self.encoder.shared.run_with_iobinding(binding)
         return batch
+
+    def _named(self, batch: DeviceEncodedBatch, num_texts: int) -> Iterator[tuple[str, Tensor]]:
+        """The encoder's outputs that are states, by name."""
+        if batch.keys_values is not None:
+            for i, name in enumerate(self._position_outputs):
+                yield name, batch.keys_values.tensor(i, num_texts)
+        if batch.vectors is not None:
+            tensors = [batch.vectors.tensor(i, num_texts) for i in range(len(self._vector_outputs))]
+            yield from zip(self._vector_outputs, as_vectors(tensors), strict=True)
 
     def new_cache(
         self, step: str, width: int, max_slots: int, pool: CachePool
@@ -105,8 +123,8 @@ class DeviceTranslationModel(DeviceDecoderModel, OnnxTranslationModel):
         binding = graph.shared.io_binding()
         for name, array in feeds.items():
             Tensor.of(array).bind_input(binding, name)
-        for i, name in enumerate(self._state_outputs):
-            batch.tensor(i, len(source)).bind_input(binding, name)
+        for name, tensor in self._named(batch, len(source)):
+            tensor.bind_input(binding, name)
         found = np.empty(shape, dtype=np.float32)
         Tensor.of(found).bind_output(binding, output)
         graph.shared.run_with_iobinding(binding)

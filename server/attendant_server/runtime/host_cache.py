@@ -34,6 +34,8 @@ class EncodedSentence:
     num_tokens: int
     shortlist: NDArray[np.integer] | None = None
     """Token ids that the translation may use; they may repeat. None allows all tokens."""
+    vectors: Sequence[NDArray[np.generic]] = ()  # each (width)
+    """The replaced states with which its rows begin. Without any, they begin with zeros."""
 
 
 class HostBuffer(CacheBuffer):
@@ -170,10 +172,13 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
             assert source.shortlist is not None
             self._shortlists.load(slot, source.shortlist)
         if self._replaced is not None:
-            self._vectors(self._replaced)[:, self._rows(slot)] = 0
+            vectors = self._vectors(self._replaced)
+            vectors[:, self._rows(slot)] = 0
+            for vector, first in zip(vectors, source.vectors, strict=False):
+                vector[self._rows(slot)] = first
         if self._cross is None:
-            assert self._past is not None
-            for past, keys_values in zip(self._past.tensors, source.keys_values, strict=True):
+            past_tensors = () if self._past is None else self._past.tensors
+            for past, keys_values in zip(past_tensors, source.keys_values, strict=True):
                 past[self._rows(slot), :, : source.num_tokens] = keys_values
             return
         for cross, keys_values in zip(self._cross.tensors, source.keys_values, strict=True):

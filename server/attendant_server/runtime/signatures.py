@@ -64,8 +64,16 @@ class StepSignature:
 
     @cached_property
     def encoded_states(self) -> list[bundle_pb2.StateTensor]:
-        """States that outputs of the encoder initialize: of sources, or else the growing ones."""
+        """States with positions that outputs of the encoder initialize.
+
+        These are the states of sources, or else the growing ones.
+        """
         return self.source_states or self.growing_states
+
+    @cached_property
+    def started_states(self) -> list[bundle_pb2.StateTensor]:
+        """Replaced states that outputs of the encoder initialize: all of them, or none."""
+        return [s for s in self.replaced_states if s.encoder_output]
 
 
 def choose_steps(

@@ -104,6 +104,10 @@ class _NormPositionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """After each sublayer and its residual connection."""
     NORM_POSITION_SANDWICH: _NormPosition.ValueType  # 3
     """Before and after each sublayer, both inside the residual connection ("sandwich norm")."""
+    NORM_POSITION_NONE: _NormPosition.ValueType  # 4
+    """None: sublayers have neither norms nor residual connections. The output of a sublayer replaces its input, as in
+    plain recurrent networks.
+    """
 
 class NormPosition(_NormPosition, metaclass=_NormPositionEnumTypeWrapper):
     """NormPosition is the position of the norms of sublayers."""
@@ -116,7 +120,87 @@ NORM_POSITION_POST: NormPosition.ValueType  # 2
 """After each sublayer and its residual connection."""
 NORM_POSITION_SANDWICH: NormPosition.ValueType  # 3
 """Before and after each sublayer, both inside the residual connection ("sandwich norm")."""
+NORM_POSITION_NONE: NormPosition.ValueType  # 4
+"""None: sublayers have neither norms nor residual connections. The output of a sublayer replaces its input, as in
+plain recurrent networks.
+"""
 Global___NormPosition: typing_extensions.TypeAlias = NormPosition
+
+class _RecurrentCell:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RecurrentCellEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RecurrentCell.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    RECURRENT_CELL_UNSPECIFIED: _RecurrentCell.ValueType  # 0
+    """Never valid."""
+    RECURRENT_CELL_GRU: _RecurrentCell.ValueType  # 1
+    """Gated recurrent unit (Cho et al., 2014), with the reset gate after the product:
+      r_t = sigmoid(W_r x_t + U_r h_(t-1) + b_r)
+      z_t = sigmoid(W_z x_t + U_z h_(t-1) + b_z)
+      n_t = tanh(W_n x_t + b_n + r_t * (U_n h_(t-1) + d_n))
+      h_t = (1 - z_t) * n_t + z_t * h_(t-1)
+    """
+    RECURRENT_CELL_LSTM: _RecurrentCell.ValueType  # 2
+    """Long short-term memory with a forget gate (Gers et al., 2000), without peepholes:
+      i_t, f_t, o_t = sigmoid(W x_t + U h_(t-1) + b), each with weights of its own
+      g_t = tanh(W_g x_t + U_g h_(t-1) + b_g)
+      c_t = f_t * c_(t-1) + i_t * g_t
+      h_t = o_t * tanh(c_t)
+    """
+
+class RecurrentCell(_RecurrentCell, metaclass=_RecurrentCellEnumTypeWrapper):
+    """RecurrentCell is the kind of a recurrence."""
+
+RECURRENT_CELL_UNSPECIFIED: RecurrentCell.ValueType  # 0
+"""Never valid."""
+RECURRENT_CELL_GRU: RecurrentCell.ValueType  # 1
+"""Gated recurrent unit (Cho et al., 2014), with the reset gate after the product:
+  r_t = sigmoid(W_r x_t + U_r h_(t-1) + b_r)
+  z_t = sigmoid(W_z x_t + U_z h_(t-1) + b_z)
+  n_t = tanh(W_n x_t + b_n + r_t * (U_n h_(t-1) + d_n))
+  h_t = (1 - z_t) * n_t + z_t * h_(t-1)
+"""
+RECURRENT_CELL_LSTM: RecurrentCell.ValueType  # 2
+"""Long short-term memory with a forget gate (Gers et al., 2000), without peepholes:
+  i_t, f_t, o_t = sigmoid(W x_t + U h_(t-1) + b), each with weights of its own
+  g_t = tanh(W_g x_t + U_g h_(t-1) + b_g)
+  c_t = f_t * c_(t-1) + i_t * g_t
+  h_t = o_t * tanh(c_t)
+"""
+Global___RecurrentCell: typing_extensions.TypeAlias = RecurrentCell
+
+class _AlignmentFunction:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _AlignmentFunctionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AlignmentFunction.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ALIGNMENT_FUNCTION_UNSPECIFIED: _AlignmentFunction.ValueType  # 0
+    """Never valid."""
+    ALIGNMENT_FUNCTION_DOT: _AlignmentFunction.ValueType  # 1
+    """h . e"""
+    ALIGNMENT_FUNCTION_SCALED_DOT: _AlignmentFunction.ValueType  # 2
+    """h . e / sqrt(d_model)"""
+    ALIGNMENT_FUNCTION_GENERAL: _AlignmentFunction.ValueType  # 3
+    """W h . e"""
+    ALIGNMENT_FUNCTION_ADDITIVE: _AlignmentFunction.ValueType  # 4
+    """v . tanh(W h + U e) ("Neural Machine Translation by Jointly Learning to Align and Translate", Bahdanau et al. 2014)"""
+
+class AlignmentFunction(_AlignmentFunction, metaclass=_AlignmentFunctionEnumTypeWrapper):
+    """AlignmentFunction scores how well the decoder's state h fits an encoder's output e."""
+
+ALIGNMENT_FUNCTION_UNSPECIFIED: AlignmentFunction.ValueType  # 0
+"""Never valid."""
+ALIGNMENT_FUNCTION_DOT: AlignmentFunction.ValueType  # 1
+"""h . e"""
+ALIGNMENT_FUNCTION_SCALED_DOT: AlignmentFunction.ValueType  # 2
+"""h . e / sqrt(d_model)"""
+ALIGNMENT_FUNCTION_GENERAL: AlignmentFunction.ValueType  # 3
+"""W h . e"""
+ALIGNMENT_FUNCTION_ADDITIVE: AlignmentFunction.ValueType  # 4
+"""v . tanh(W h + U e) ("Neural Machine Translation by Jointly Learning to Align and Translate", Bahdanau et al. 2014)"""
+Global___AlignmentFunction: typing_extensions.TypeAlias = AlignmentFunction
 
 class _Activation:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -325,7 +409,9 @@ class Stack(google.protobuf.message.Message):
     norm_position: Global___NormPosition.ValueType
     """Pre-norm, post-norm or both."""
     norm_epsilon: builtins.float
-    """Epsilon that each norm adds to the variance or the mean square. Positive if there are layers."""
+    """Epsilon that each norm adds to the variance or the mean square. Positive if there are layers, unless norm_position is
+    NORM_POSITION_NONE.
+    """
     has_final_norm: builtins.bool
     """Whether a norm follows the last layer."""
     norm_kind: Global___NormKind.ValueType
@@ -389,8 +475,8 @@ Global___RelativePositions: typing_extensions.TypeAlias = RelativePositions
 
 @typing.final
 class LayerGroup(google.protobuf.message.Message):
-    """LayerGroup is a run of identical layers. Each layer has a token mixer, an optional cross-attention and a channel
-    mixer.
+    """LayerGroup is a run of identical layers. Each layer has a token mixer, in a decoder an attention to the source, and a
+    channel mixer. Layers with a recurrent token mixer may lack the others.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -398,9 +484,11 @@ class LayerGroup(google.protobuf.message.Message):
     NUM_LAYERS_FIELD_NUMBER: builtins.int
     SELF_ATTENTION_FIELD_NUMBER: builtins.int
     SSRU_FIELD_NUMBER: builtins.int
+    RECURRENT_FIELD_NUMBER: builtins.int
     NUM_REPEATS_FIELD_NUMBER: builtins.int
     LACKS_MIXER_NORM_FIELD_NUMBER: builtins.int
     CROSS_ATTENTION_FIELD_NUMBER: builtins.int
+    ALIGNMENT_ATTENTION_FIELD_NUMBER: builtins.int
     FEED_FORWARD_FIELD_NUMBER: builtins.int
     num_layers: builtins.int
     """Number of layers with weights of their own."""
@@ -417,8 +505,20 @@ class LayerGroup(google.protobuf.message.Message):
         """A simpler simple recurrent unit. For a decoder only."""
 
     @property
+    def recurrent(self) -> Global___Recurrent:
+        """A GRU or an LSTM. For models with an encoder and a decoder only."""
+
+    @property
     def cross_attention(self) -> Global___Attention:
-        """Attention of the decoder to the encoder's output. Absent in an encoder, and if there is no encoder."""
+        """Multi-head attention of the decoder to the encoder's output. Absent in an encoder, if there is no encoder, and with
+        alignment_attention.
+        """
+
+    @property
+    def alignment_attention(self) -> Global___AlignmentAttention:
+        """Attention of the decoder to the encoder's output by an alignment function, as in recurrent models. Absent in an
+        encoder, if there is no encoder, and with cross_attention.
+        """
 
     @property
     def feed_forward(self) -> Global___FeedForward:
@@ -430,17 +530,19 @@ class LayerGroup(google.protobuf.message.Message):
         num_layers: builtins.int = ...,
         self_attention: Global___Attention | None = ...,
         ssru: Global___Ssru | None = ...,
+        recurrent: Global___Recurrent | None = ...,
         num_repeats: builtins.int = ...,
         lacks_mixer_norm: builtins.bool = ...,
         cross_attention: Global___Attention | None = ...,
+        alignment_attention: Global___AlignmentAttention | None = ...,
         feed_forward: Global___FeedForward | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "lacks_mixer_norm", b"lacks_mixer_norm", "num_layers", b"num_layers", "num_repeats", b"num_repeats", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["alignment_attention", b"alignment_attention", "channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "recurrent", b"recurrent", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["alignment_attention", b"alignment_attention", "channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "lacks_mixer_norm", b"lacks_mixer_norm", "num_layers", b"num_layers", "num_repeats", b"num_repeats", "recurrent", b"recurrent", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["channel_mixer", b"channel_mixer"]) -> typing.Literal["feed_forward"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["token_mixer", b"token_mixer"]) -> typing.Literal["self_attention", "ssru"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["token_mixer", b"token_mixer"]) -> typing.Literal["self_attention", "ssru", "recurrent"] | None: ...
 
 Global___LayerGroup: typing_extensions.TypeAlias = LayerGroup
 
@@ -566,6 +668,95 @@ class Ssru(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___Ssru: typing_extensions.TypeAlias = Ssru
+
+@typing.final
+class Recurrent(google.protobuf.message.Message):
+    """Recurrent is a recurrence over the tokens x_t of a sequence with a vector h and, in an LSTM, a memory cell c. h_t is its
+    output. Products of vectors are elementwise. Without starts_from_source, h_0 and c_0 are 0.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CELL_FIELD_NUMBER: builtins.int
+    IS_BIDIRECTIONAL_FIELD_NUMBER: builtins.int
+    STARTS_FROM_SOURCE_FIELD_NUMBER: builtins.int
+    cell: Global___RecurrentCell.ValueType
+    """The recurrence."""
+    is_bidirectional: builtins.bool
+    """Whether a second recurrence with weights of its own reads the sequence from its last token to its first. Each of
+    the two has the width d_model / 2; the output has the channels of the first one, then those of the second one. For
+    an encoder only.
+    """
+    starts_from_source: builtins.bool
+    """Whether the recurrence begins with the encoder's final state s: h_0, and c_0 after it, are tanh(W s + b). s is the
+    encoder's output at the last token of the source. If the last layer of the encoder is bidirectional, the second
+    half of its channels is that at the first token. For a decoder only. All layers of a decoder with a recurrence
+    have the same value, and an SSRU counts as false.
+    """
+    def __init__(
+        self,
+        *,
+        cell: Global___RecurrentCell.ValueType = ...,
+        is_bidirectional: builtins.bool = ...,
+        starts_from_source: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cell", b"cell", "is_bidirectional", b"is_bidirectional", "starts_from_source", b"starts_from_source"]) -> None: ...
+
+Global___Recurrent: typing_extensions.TypeAlias = Recurrent
+
+@typing.final
+class AlignmentAttention(google.protobuf.message.Message):
+    """AlignmentAttention is attention with one head to the encoder's outputs e_s, from the decoder's state h_t ("Effective
+    Approaches to Attention-based Neural Machine Translation", Luong et al. 2015, section 3). The weights a_t are the
+    softmax over s of score(h_t, e_s), c_t is the sum of a_t(s) * e_s, and the output is tanh(W [c_t; h_t]).
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: builtins.int
+    WINDOW_FIELD_NUMBER: builtins.int
+    function: Global___AlignmentFunction.ValueType
+    """The score."""
+    @property
+    def window(self) -> Global___AlignmentWindow:
+        """Local attention. Absent: global attention, to all tokens of the source."""
+
+    def __init__(
+        self,
+        *,
+        function: Global___AlignmentFunction.ValueType = ...,
+        window: Global___AlignmentWindow | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["window", b"window"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["function", b"function", "window", b"window"]) -> None: ...
+
+Global___AlignmentAttention: typing_extensions.TypeAlias = AlignmentAttention
+
+@typing.final
+class AlignmentWindow(google.protobuf.message.Message):
+    """AlignmentWindow is local attention: token t of the target attends to the source positions s, from 0 on, with
+    |s - p_t| <= half_width only. S is the number of tokens of the source.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HALF_WIDTH_FIELD_NUMBER: builtins.int
+    IS_PREDICTIVE_FIELD_NUMBER: builtins.int
+    half_width: builtins.int
+    """Positions on each side of p_t. At least 1 and at most 4,096."""
+    is_predictive: builtins.bool
+    """Whether p_t = S * sigmoid(v . tanh(W h_t)), and each weight is multiplied by exp(-(s - p_t)^2 / (2 sigma^2)) with
+    sigma = half_width / 2 ("local-p"). Otherwise p_t = min(t, S - 1) for t from 0 on ("local-m").
+    """
+    def __init__(
+        self,
+        *,
+        half_width: builtins.int = ...,
+        is_predictive: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["half_width", b"half_width", "is_predictive", b"is_predictive"]) -> None: ...
+
+Global___AlignmentWindow: typing_extensions.TypeAlias = AlignmentWindow
 
 @typing.final
 class FeedForward(google.protobuf.message.Message):

@@ -102,7 +102,7 @@ class GetAttentionResponse(google.protobuf.message.Message):
 
     @property
     def encoder(self) -> Global___AttentionWeights:
-        """Self-attention of the encoder. Queries and keys are source_tokens."""
+        """Self-attention of the encoder. Queries and keys are source_tokens. Absent for an encoder that is recurrent instead."""
 
     @property
     def decoder(self) -> Global___AttentionWeights:
@@ -114,7 +114,7 @@ class GetAttentionResponse(google.protobuf.message.Message):
     @property
     def cross(self) -> Global___AttentionWeights:
         """Attention of the decoder to the encoder's output. Queries are those of decoder, keys are source_tokens. Absent for an
-        embedding model.
+        embedding model, and for a decoder without such attention.
         """
 
     @property
@@ -160,7 +160,7 @@ class AttentionWeights(google.protobuf.message.Message):
 
     @property
     def num_heads(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Number of heads of each layer. 0 for a recurrent layer of a decoder."""
+        """Number of heads of each layer. 0 for a layer without this kind of attention, such as a recurrent one."""
 
     def __init__(
         self,

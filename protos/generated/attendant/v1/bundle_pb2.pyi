@@ -1034,9 +1034,10 @@ class StateTensor(google.protobuf.message.Message):
     update: Global___StateUpdate.ValueType
     """How steps change it."""
     encoder_output: builtins.str
-    """Name of the encoder output that initializes the state. Empty for a state that is initialized with zeros. Of a
-    language model, the prefill initializes the states of rows: a growing state begins with a position for each token of
-    the prompt but the last, which is the input of the first step.
+    """Name of the encoder output that initializes the state. Empty for a state that is initialized with zeros. Either all
+    replaced states of a step have one or none. Of a language model, the prefill initializes the states of rows: a
+    growing state begins with a position for each token of the prompt but the last, which is the input of the first
+    step.
     """
     reads_padding: builtins.bool
     """Whether steps read the padding after an entry's last position, with a weight of zero. The padding must then hold

@@ -590,11 +590,11 @@ class TranslationSizes(google.protobuf.message.Message):
     d_model: builtins.int
     """Width of the hidden states."""
     num_heads: builtins.int
-    """Attention heads of every layer."""
+    """Attention heads of every layer. 0 without multi-head attention, as in recurrent models."""
     head_dim: builtins.int
-    """Width of one head."""
+    """Width of one head. 0 without multi-head attention."""
     d_feed_forward: builtins.int
-    """Width of the feed-forward layers."""
+    """Width of the feed-forward layers. 0 without such layers."""
     num_encoder_layers: builtins.int
     """Layers of the encoder."""
     num_decoder_layers: builtins.int

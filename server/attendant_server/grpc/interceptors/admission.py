@@ -10,23 +10,24 @@ from typing import Any
 from attendant_server import records
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.held_memory import HeldMemory
+from attendant_server.callers import CONTROL_METHODS
 from attendant_server.errors import InvalidRequest
+from attendant_server.foreign_methods import INTERACTIVE_STREAMS
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
 
 CALL_CLASS = "attendant-class"
 """Key of the metadata with the class of a call."""
-MODEL_CONTROL = "attendant.v1.ModelControlService"
 INTERACTIVE, BULK = "interactive", "bulk"
-BIDI_STREAM = "bidi_stream"
+CLIENT_STREAM, BIDI_STREAM = "client_stream", "bidi_stream"
 
 
 class AdmissionInterceptor(AroundInterceptor):
-    """Applies the limits of calls, of their time and of their memory to the package attendant.
+    """Applies the limits of calls, of their time and of their memory to the methods of models.
 
     Requests must be bytes, and so must the answers of unary methods. Calls in both directions are
-    of the class bulk unless they have another.
+    of the class bulk unless they have another, or somebody waits for each answer.
     """
 
     def __init__(self, admission: CallAdmission, memory: HeldMemory) -> None:
@@ -37,15 +38,15 @@ class AdmissionInterceptor(AroundInterceptor):
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
     ) -> Any:
         """Let the application admit or refuse the call."""
-        if not method.is_own or method.service == MODEL_CONTROL:
+        if not method.serves_models or method.operation in CONTROL_METHODS:
             return await behaviour(request, context)
         is_stream = method.type == BIDI_STREAM
-        records.current().is_bulk = is_stream
+        records.current().is_bulk = is_stream and method.name not in INTERACTIVE_STREAMS
         for key, value in context.invocation_metadata() or ():
             if key == CALL_CLASS:
                 records.current().is_bulk = _is_bulk(value)
         # A stream counts the bytes of its texts itself.
-        num_bytes = 0 if is_stream else len(request)
+        num_bytes = 0 if method.type in (CLIENT_STREAM, BIDI_STREAM) else len(request)
         held = self._memory.hold(records.current().engine_caller.name, num_bytes)
         # The library sends the answer in the task that runs the handler.
         task = asyncio.current_task()

@@ -1,14 +1,14 @@
 """Finds out who calls, and refuses callers without valid credentials or permission.
 
-Health checks are exempt. Reflection needs authentication, but no permission.
+The health service is exempt. Reflection needs authentication, but no permission.
 """
 
 import re
 from typing import Any
 
 from attendant_server import records
+from attendant_server.application.operations import begin_operation
 from attendant_server.callers import Identity
-from attendant_server.errors import PermissionDenied
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
@@ -33,9 +33,9 @@ class AuthenticationInterceptor(AroundInterceptor):
     ) -> Any:
         """Authenticate the caller and check the method; `Catalog` checks the model."""
         if method.service != HEALTH:
-            caller = records.current().caller = await self._caller(context)
-            if method.is_own and not caller.may_call(method.name):
-                raise PermissionDenied(f"method: this caller may not call {method.name}")
+            records.current().caller = await self._caller(context)
+            if operation := method.operation:
+                begin_operation(operation)
         return await behaviour(request, context)
 
     async def _caller(self, context: Context) -> Identity:

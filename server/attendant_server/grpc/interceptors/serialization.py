@@ -33,9 +33,8 @@ class SerializationInterceptor(AroundInterceptor):
         behaviour = behaviour_of(handler)
 
         async def converting(request: Any, context: Context) -> Any:
-            if handler.request_streaming:
-                return await behaviour(_decoded_all(decode, request), context)
-            answer = await behaviour(_decoded(decode, request), context)
+            decoded = _decoded_all if handler.request_streaming else _decoded
+            answer = await behaviour(decoded(decode, request), context)
             return answer if handler.response_streaming else encode(answer)
 
         return with_behaviour(handler, converting, encodes=bool(handler.response_streaming))

@@ -30,6 +30,7 @@ STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.GlossaryNotFound: grpc.StatusCode.NOT_FOUND,
     errors.GlossaryUnreadable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotInstalled: grpc.StatusCode.UNIMPLEMENTED,
+    errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.WaitTooLong: grpc.StatusCode.RESOURCE_EXHAUSTED,

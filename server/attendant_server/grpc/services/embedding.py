@@ -6,22 +6,10 @@ from contextlib import aclosing
 from attendant.v1 import embedding_pb2, embedding_pb2_grpc
 
 from attendant_server.application.application import Application
-from attendant_server.application.chunking import ChunkOptions
-from attendant_server.application.classification import (
-    ClassificationRequest,
-)
-from attendant_server.application.embedding import (
-    EmbeddingRequest,
-)
 from attendant_server.application.mask_filling import (
     MaskFillingRequest,
 )
-from attendant_server.application.prompts import PromptChoice
-from attendant_server.application.reranking import RerankingRequest
 from attendant_server.application.similarity import SimilarityRequest
-from attendant_server.application.sparse_embedding import (
-    SparseEmbeddingRequest,
-)
 from attendant_server.application.splitting import Span
 from attendant_server.application.token_embedding import (
     TokenEmbeddingRequest,
@@ -37,6 +25,12 @@ from attendant_server.grpc.services.embedding_messages import (
     fill_mask_response,
     rerank_response,
     similarity_response,
+)
+from attendant_server.grpc.services.embedding_requests import (
+    classification_request,
+    embedding_request,
+    reranking_request,
+    sparse_embedding_request,
 )
 from attendant_server.grpc.services.messages import given
 from attendant_server.grpc.services.offset_units import OffsetConverter
@@ -63,7 +57,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_pb2.EmbedResponse:
         """One vector for each text."""
         offsets = OffsetConverter(request)
-        answer = await self._embedder.embed(_embedding_request(request), context.time_remaining())
+        answer = await self._embedder.embed(embedding_request(request), context.time_remaining())
         return await self._jobs.run_for(
             answer.size, lambda: offsets.of_texts(embed_response(answer), request.texts)
         )
@@ -75,7 +69,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         settings = await bulk_settings(requests)
         offsets = OffsetConverter(settings)
         stream = await self._bulk_embedder.begin(
-            _embedding_request(settings), context.time_remaining()
+            embedding_request(settings), context.time_remaining()
         )
         await context.send_initial_metadata(())
         async with aclosing(stream.results(bulk_texts(requests))) as results:
@@ -144,15 +138,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_pb2.ClassifyResponse:
         """Scores of the labels for each text or pair."""
         answer = await self._classifier.classify(
-            ClassificationRequest(
-                texts=list(request.texts),
-                text_pairs=list(request.text_pairs),
-                model=request.model,
-                top_k=given(request, "top_k"),
-                raw_scores=request.raw_scores,
-                truncation=request.truncation,
-                text_normalization=request.text_normalization,
-            ),
+            classification_request(request),
             context.time_remaining(),
         )
         return await self._jobs.run_for(answer.size, lambda: classify_response(answer))
@@ -162,14 +148,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_pb2.EmbedSparseResponse:
         """One sparse vector for each text."""
         answer = await self._sparse_embedder.embed(
-            SparseEmbeddingRequest(
-                texts=list(request.texts),
-                model=request.model,
-                max_active_dims=given(request, "max_active_dims"),
-                return_tokens=request.return_tokens,
-                truncation=request.truncation,
-                text_normalization=request.text_normalization,
-            ),
+            sparse_embedding_request(request),
             context.time_remaining(),
         )
         return await self._jobs.run_for(answer.size, lambda: embed_sparse_response(answer))
@@ -201,33 +180,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_pb2.RerankResponse:
         """The documents in the order of their scores."""
         answer = await self._reranker.rerank(
-            RerankingRequest(
-                query=request.query,
-                documents=list(request.documents),
-                model=request.model,
-                top_k=given(request, "top_k"),
-                raw_scores=request.raw_scores,
-                truncation=request.truncation,
-                text_normalization=request.text_normalization,
-            ),
+            reranking_request(request),
             context.time_remaining(),
         )
         return await self._jobs.run_for(answer.size, lambda: rerank_response(answer))
-
-
-def _embedding_request(request: embedding_pb2.EmbedRequest) -> EmbeddingRequest:
-    return EmbeddingRequest(
-        texts=list(request.texts),
-        model=request.model,
-        pooling=request.pooling,
-        normalize=given(request, "normalize"),
-        truncation=request.truncation,
-        text_normalization=request.text_normalization,
-        dimensions=given(request, "dimensions"),
-        force_dimensions=request.force_dimensions,
-        data_type=request.data_type,
-        chunks=ChunkOptions(
-            request.chunking, given(request, "max_chunk_tokens"), request.average_chunks
-        ),
-        prompt=PromptChoice(given(request, "prompt_name"), given(request, "prompt")),
-    )

@@ -5,7 +5,7 @@ from typing import cast
 from attendant.v1 import embedding_pb2, text_pb2
 
 from attendant_server.application.answers import Answer
-from attendant_server.application.bulk_stream import BulkResult
+from attendant_server.application.bulk_stream import BulkResult, BulkText
 from attendant_server.application.classification import (
     ClassificationAnswer,
     ClassifiedText,
@@ -50,7 +50,9 @@ def embed_response(answer: EmbeddingAnswer) -> embedding_pb2.EmbedResponse:
     )
 
 
-def bulk_embed_response(result: BulkResult[EmbeddingAnswer]) -> embedding_pb2.BulkEmbedResponse:
+def bulk_embed_response(
+    result: BulkResult[BulkText, EmbeddingAnswer],
+) -> embedding_pb2.BulkEmbedResponse:
     """The message of texts of a stream."""
     answer = result.answer
     if isinstance(answer, AttendantError):

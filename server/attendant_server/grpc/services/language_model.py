@@ -1,5 +1,6 @@
 """LanguageModelService: Generate, StreamGenerate and ScoreText."""
 
+from collections.abc import Iterable
 from contextlib import aclosing
 
 from attendant.v1 import language_model_pb2, language_model_pb2_grpc, text_pb2
@@ -41,13 +42,7 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
     ) -> language_model_pb2.GenerateResponse:
         """Continue all prompts and answer when all are done."""
         answer = await self._generator.generate(
-            GenerationRequest(
-                prompts=list(request.prompts),
-                model=request.model,
-                options=_options(request),
-                truncation=request.truncation,
-                reads_special_tokens=request.reads_special_tokens,
-            ),
+            generation_request(request, request.prompts),
             context.time_remaining(),
         )
         return await self._jobs.run_for(answer.size, lambda: _generate_response(answer))
@@ -57,13 +52,7 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
     ) -> None:
         """Continue one prompt and send text as soon as it is settled."""
         pieces = self._generator.stream(
-            GenerationRequest(
-                prompts=[request.prompt],
-                model=request.model,
-                options=_options(request),
-                truncation=request.truncation,
-                reads_special_tokens=request.reads_special_tokens,
-            ),
+            generation_request(request, [request.prompt]),
             context.time_remaining(),
         )
         async with aclosing(pieces):
@@ -99,13 +88,21 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
         return await self._jobs.run_for(answer.size, lambda: _last_response(piece.delta, answer))
 
 
-def _options(
+def generation_request(
     request: language_model_pb2.GenerateRequest | language_model_pb2.StreamGenerateRequest,
-) -> GenerationOptions:
-    if not request.HasField("options"):
-        return DEFAULT_OPTIONS
+    prompts: Iterable[str],
+) -> GenerationRequest:
+    """The request to continue the prompts of a message."""
     options = request.options
-    return GenerationOptions(**decoding_fields(options), stop_texts=tuple(options.stop_texts))
+    return GenerationRequest(
+        prompts=list(prompts),
+        model=request.model,
+        options=GenerationOptions(**decoding_fields(options), stop_texts=tuple(options.stop_texts))
+        if request.HasField("options")
+        else DEFAULT_OPTIONS,
+        truncation=request.truncation,
+        reads_special_tokens=request.reads_special_tokens,
+    )
 
 
 def _generate_response(answer: GenerationAnswer) -> language_model_pb2.GenerateResponse:

@@ -9,29 +9,30 @@ from attendant_glossaries import GlossaryEntry
 
 from attendant_server.application.alignment import WordLink
 from attendant_server.application.application import Application
-from attendant_server.application.bulk_stream import BulkResult
-from attendant_server.application.glossaries import read_entries
+from attendant_server.application.bulk_stream import BulkResult, BulkText
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
 from attendant_server.application.scoring import PairScore, ScoringAnswer, ScoringRequest
 from attendant_server.application.term_placement import PlacedTerm
 from attendant_server.application.translation import (
     StreamPiece,
-    StreamRequest,
     TranslationAnswer,
-    TranslationRequest,
 )
-from attendant_server.application.translation_options import DEFAULT_OPTIONS, TranslationOptions
 from attendant_server.errors import AttendantError, InvalidRequest
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.services.bulk_messages import bulk_settings, bulk_texts, send
 from attendant_server.grpc.services.decoding_messages import (
     add_tokens,
-    decoding_fields,
     fill_answer,
     finish_reason,
 )
 from attendant_server.grpc.services.messages import fault, given, timings, tokens, truncation
 from attendant_server.grpc.services.offset_units import OffsetConverter
+from attendant_server.grpc.services.translation_requests import (
+    TranslationMessage,
+    read_glossary_entries,
+    stream_request,
+    translation_request,
+)
 
 
 class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
@@ -47,7 +48,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
     ) -> translation_pb2.TranslateResponse:
         """Translate all texts and answer when all are done."""
         offsets = OffsetConverter(request)
-        asked = _translation_request(request, await self._glossary_entries(request))
+        asked = translation_request(request, await self._glossary_entries(request))
         answer = await self._translator.translate(asked, request.markup, context.time_remaining())
         response = translation_pb2.TranslateResponse()
         await self._fill(response, answer, offsets, request.texts)
@@ -59,22 +60,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         """Translate one text and send complete words as soon as they are settled."""
         offsets = OffsetConverter(request)
         pieces = self._translator.stream(
-            StreamRequest(
-                text=request.text,
-                model=request.model,
-                options=_options(request),
-                truncation=request.truncation,
-                source_language=request.source_language,
-                target_language=request.target_language,
-                splitting=request.splitting,
-                return_sentences=request.return_sentences,
-                text_normalization=request.text_normalization,
-                target_prefix=request.target_prefix,
-                return_alignments=request.return_alignments,
-                glossary=request.glossary,
-                glossary_entries=await self._glossary_entries(request),
-                controls=dict(request.controls),
-            ),
+            stream_request(request, await self._glossary_entries(request)),
             context.time_remaining(),
         )
         async with aclosing(pieces):
@@ -88,7 +74,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         settings = await bulk_settings(requests)
         offsets = OffsetConverter(settings)
         stream = await self._bulk_translator.begin(
-            _translation_request(settings, await self._glossary_entries(settings)),
+            translation_request(settings, await self._glossary_entries(settings)),
             settings.markup,
             context.time_remaining(),
         )
@@ -123,15 +109,11 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             answer.size, lambda: offsets.of_scores(_score_response(answer), request.pairs)
         )
 
-    async def _glossary_entries(
-        self, request: translation_pb2.TranslateRequest | translation_pb2.StreamTranslateRequest
-    ) -> list[GlossaryEntry]:
-        """The entries of a request, which count as held; raises InvalidRequest or QueueFull."""
-        given = request.glossary_entries
-        return await read_entries(self._jobs, len(given), ((e.source, e.targets) for e in given))
+    async def _glossary_entries(self, request: TranslationMessage) -> list[GlossaryEntry]:
+        return await read_glossary_entries(self._jobs, request)
 
     async def _bulk_response(
-        self, result: BulkResult[TranslationAnswer], offsets: OffsetConverter
+        self, result: BulkResult[BulkText, TranslationAnswer], offsets: OffsetConverter
     ) -> translation_pb2.BulkTranslateResponse:
         answer = result.answer
         response = translation_pb2.BulkTranslateResponse(ids=[text.id for text in result.texts])
@@ -175,43 +157,6 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         return await self._jobs.run_for(
             answer.size, lambda: offsets.of_stream(_last_response(piece.delta, answer), text)
         )
-
-
-def _translation_request(
-    request: translation_pb2.TranslateRequest, glossary_entries: Sequence[GlossaryEntry]
-) -> TranslationRequest:
-    return TranslationRequest(
-        texts=list(request.texts),
-        model=request.model,
-        options=_options(request),
-        truncation=request.truncation,
-        source_language=request.source_language,
-        target_language=request.target_language,
-        splitting=request.splitting,
-        return_sentences=request.return_sentences,
-        text_normalization=request.text_normalization,
-        target_prefixes=request.target_prefixes,
-        return_alignments=request.return_alignments,
-        glossary=request.glossary,
-        glossary_entries=glossary_entries,
-        controls=dict(request.controls),
-    )
-
-
-def _options(
-    request: translation_pb2.TranslateRequest | translation_pb2.StreamTranslateRequest,
-) -> TranslationOptions:
-    if not request.HasField("options"):
-        return DEFAULT_OPTIONS
-    options = request.options
-    return TranslationOptions(
-        **decoding_fields(options),
-        allow_unknown=given(options, "allow_unknown"),
-        replace_unknown=options.replace_unknown,
-        coverage_penalty=given(options, "coverage_penalty"),
-        target_prefix_bias=given(options, "target_prefix_bias"),
-        return_alternatives=options.return_alternatives,
-    )
 
 
 # Repeated messages are built in place, because constructors copy their arguments.
