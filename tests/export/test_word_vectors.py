@@ -305,10 +305,12 @@ def test_sparse_gradients_train_and_resume_as_dense_ones(make, tmp_path):
 def doubled(batch):
     """A batch with every pair twice."""
     if isinstance(batch, SkipGramBatch):
-        twice = {"near": 2 * batch.near, "noise": 2 * batch.noise, "num_pairs": 2 * batch.num_pairs}
-        return replace(batch, **twice)
-    cells = [torch.cat([each, each]) for each in (batch.words, batch.contexts, batch.counts)]
-    return CooccurrenceBatch(*cells, 2 * batch.num_cells)
+        near, noise = 2 * batch.near, 2 * batch.noise
+        return replace(batch, near=near, noise=noise, num_pairs=2 * batch.num_pairs)
+    words, contexts, counts = (
+        torch.cat([each, each]) for each in (batch.words, batch.contexts, batch.counts)
+    )
+    return CooccurrenceBatch(words, contexts, counts, 2 * batch.num_cells)
 
 
 @pytest.mark.parametrize("make", [skip_gram, glove])
@@ -321,7 +323,7 @@ def test_the_batches_of_a_step_are_added_up_as_one_large_batch(make, tmp_path):
         task.batches = lambda epoch, batches=batches: iter(batches)
         accumulated = len(batches)
         tables += [trained(task, tmp_path / name, max_steps=1, accumulate_steps=accumulated)[1]]
-    np.testing.assert_allclose(*tables, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(tables[0], tables[1], rtol=1e-5, atol=1e-6)
 
 
 def test_the_words_of_a_text_are_the_frequent_ones_in_their_order():
