@@ -8,6 +8,7 @@ from attendant_export.data.skip_grams import SkipGramOptions
 from attendant_export.graphs.attention import ROTATED_MULTIPLE
 from attendant_export.ranges import positive, share, whole
 from attendant_export.runs.config import GLOVE, SKIP_GRAM
+from attendant_export.train.word_vectors import LEARNING_RATE
 from attendant_export.training_arguments import add_run, add_run_folder, add_schedule, add_sizes
 
 
@@ -93,7 +94,7 @@ def add_train_word_vectors(parser: argparse.ArgumentParser) -> None:
         help="all words have the weight 1 in the vector of a text, and the lengths of their "
         "vectors are those of the training",
     )
-    add_schedule(parser)
+    add_schedule(parser, learning_rate=LEARNING_RATE, validate_every_steps=10_000)
 
 
 def _add_pairs_of_words(parser: argparse.ArgumentParser) -> None:

@@ -110,7 +110,14 @@ def add_run_folder(parser: argparse.ArgumentParser, valid: str | None = TATOEBA_
     )
 
 
-def add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str = "") -> None:
+def add_schedule(
+    parser: argparse.ArgumentParser,
+    prefix: str = "",
+    text: str = "",
+    *,
+    learning_rate: float = 2e-3,
+    validate_every_steps: int = 500,
+) -> None:
     """Add the arguments of one `TrainingOptions`; each phase of train-bert has its own set."""
 
     def add(name: str, default: float | None, description: str) -> None:
@@ -122,9 +129,13 @@ def add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str = 
     add("max-minutes", None, "limit of the training time in minutes")
     add("max-epochs", None, "limit of passes over the data")
     add("max-steps", None, "limit of optimizer steps")
-    add("validate-every-steps", 500, "steps between validations; each writes a checkpoint")
+    add(
+        "validate-every-steps",
+        validate_every_steps,
+        "steps between validations; each writes a checkpoint",
+    )
     add("patience", 10, "validations without improvement before an early stop")
-    add("learning-rate", 1e-3 if prefix else 2e-3, "peak learning rate")
+    add("learning-rate", learning_rate, "peak learning rate")
     add("warmup-steps", 400, "steps until the peak learning rate")
     batches = "batches of a step, whose gradients are accumulated as those of one large batch"
     add("accumulate-steps", 1, batches)
@@ -282,9 +293,12 @@ def add_train_bert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-layers", type=whole(1), default=6, help="layers of the encoder")
     parser.add_argument("--pre-norm", action="store_true", help="layer norms before the sublayers")
     parser.add_argument("--max-tokens", type=whole(3), default=64, help="limit of tokens of a text")
-    add_schedule(parser, "embeddings-", " (phase of token embeddings only; skipped by default)")
-    add_schedule(parser, "mlm-", " (phase of masked language model only; skipped by default)")
-    add_schedule(parser, "contrastive-", " (phase of sentence embeddings and masked tokens)")
+    for prefix, text in (
+        ("embeddings-", " (phase of token embeddings only; skipped by default)"),
+        ("mlm-", " (phase of masked language model only; skipped by default)"),
+        ("contrastive-", " (phase of sentence embeddings and masked tokens)"),
+    ):
+        add_schedule(parser, prefix, text, learning_rate=1e-3)
     parser.add_argument(
         "--max-batch-tokens",
         type=whole(1),

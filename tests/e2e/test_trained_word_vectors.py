@@ -55,8 +55,8 @@ def train(root, objective, *options, run=None):
     main(
         ["train-word-vectors", f"--data-dir={root}", "--train=train.txt", "--valid=valid.txt"]
         + [f"--run-dir={root / 'runs' / (run or objective)}", f"--objective={objective}"]
-        + ["--dimensions=16", "--window=3", "--max-pairs=1024", "--device=cpu"]
-        + ["--learning-rate=0.03", "--warmup-steps=10", "--validate-every-steps=50"]
+        + ["--dimensions=16", "--window=3", "--max-pairs=256", "--device=cpu"]
+        + ["--learning-rate=0.1", "--warmup-steps=10", "--validate-every-steps=50"]
         + ["--sif-coefficient=0.01", *OBJECTIVES[objective], *options]
     )
 

@@ -36,6 +36,11 @@ BERT = (
     "--embeddings-validate-every-steps 2 --mlm-max-steps 4 --mlm-validate-every-steps 2 "
     "--contrastive-max-steps 4 --contrastive-validate-every-steps 2 "
 )
+WORD_VECTORS = (
+    "train-word-vectors --train train.tsv --valid valid.tsv --min-count 1 --dimensions 8 "
+    "--max-pairs 31 --warmup-steps 2 --max-steps 6 --validate-every-steps 2 --accumulate-steps 2 "
+    "--device cpu "
+)
 TEACHER = next((Path(__file__).parents[2] / "bundles" / "bert-en-de").iterdir())
 
 
@@ -111,6 +116,16 @@ def test_two_processes_train_all_phases_of_a_bert_as_one_does(data_dir, tmp_path
 
     for phase in ("embeddings", "mlm", "."):
         assert_same_run(tmp_path / "2" / phase, tmp_path / "1" / phase)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["skip-gram", "glove"])
+def test_two_processes_train_word_vectors_as_one_does(objective, data_dir, tmp_path):
+    for num_processes in (1, 2):
+        begun = f"{WORD_VECTORS} --objective {objective}"
+        train(begun, data_dir, tmp_path / str(num_processes), num_processes)
+
+    assert_same_run(tmp_path / "2", tmp_path / "1")
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """The pairs and objectives of word vectors against plain readings of their papers."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from attendant_export.data.cooccurrences import (
     count_cooccurrences,
 )
 from attendant_export.data.skip_grams import (
+    SkipGramBatch,
     SkipGramDataset,
     SkipGramOptions,
     keep_probabilities,
@@ -19,8 +23,11 @@ from attendant_export.data.word_stream import WordStream
 from attendant_export.data.word_tokenizer import train_word_tokenizer
 from attendant_export.models.static_embedding import static_architecture
 from attendant_export.models.word_vectors import GloVe, SkipGram
+from attendant_export.runs import checkpoint
+from attendant_export.train.loop import Trainer
+from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.word_vectors import GloVeTask, SkipGramTask
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
@@ -51,6 +58,7 @@ def test_words_are_counted_without_unknown_ones_and_ends(short_parts):
 
 
 @pytest.mark.usefixtures("short_parts")
+@settings(deadline=None)
 @given(documents=DOCUMENTS, window=st.integers(1, 4))
 def test_cooccurrences_are_those_of_a_plain_reading(documents, window):
     expected = np.zeros((VOCAB_SIZE, VOCAB_SIZE))
@@ -68,6 +76,7 @@ def test_cooccurrences_are_those_of_a_plain_reading(documents, window):
     assert len(cells) == np.count_nonzero(expected)
 
 
+@settings(deadline=None)
 @given(documents=DOCUMENTS, reaches=st.lists(st.integers(1, 4), min_size=60, max_size=60))
 def test_pairs_are_those_within_the_reach_of_the_first_word(documents, reaches):
     part = stream_of(documents).part(0)
@@ -94,22 +103,46 @@ def test_frequent_words_are_left_out_as_their_share_says():
     stream = stream_of([rng.permutation(np.repeat([1, 2], [9000, 1000])).tolist()])
     options = SkipGramOptions(window=1, subsampling=0.1, num_negatives=1)
     batches = [*SkipGramDataset(stream, stream.counts(), options).batches(rng)]
-    words = torch.cat([batch.words for batch in batches])
-    assert (words == 1).sum() / (words == 2).sum() == pytest.approx(3, rel=0.1)
+    counts = sum(pairs_of(batch) for batch in batches).sum(axis=1)
+    assert counts[1] / counts[2] == pytest.approx(3, rel=0.1)
 
 
-def test_negatives_are_drawn_by_counts_to_the_power_of_three_quarters_and_not_the_word_near():
-    stream = stream_of([[1, 2] * 4000 + [3] * 500])
-    counts, options = stream.counts(), SkipGramOptions(num_negatives=10, max_pairs=1000)
-    batches = [*SkipGramDataset(stream, counts, options).batches(np.random.default_rng(2))]
-    negatives = torch.cat([batch.contexts[:, 1:] for batch in batches])
-    expected = counts**0.75 / (counts**0.75).sum()
-    shares = np.bincount(negatives.flatten(), minlength=VOCAB_SIZE) / negatives.numel()
-    np.testing.assert_allclose(shares, expected, atol=0.01)
-    for batch in batches:
-        assert batch.is_counted[:, 0].all()
-        is_same = batch.contexts[:, 1:] == batch.contexts[:, :1]
-        assert (batch.is_counted[:, 1:] == ~is_same).all()
+def in_vocabulary(batch, values):
+    """A matrix of a batch as one of the whole vocabulary."""
+    whole = np.zeros((VOCAB_SIZE, VOCAB_SIZE))
+    whole[np.ix_(batch.words, batch.contexts)] = values
+    return whole
+
+
+def pairs_of(batch):
+    return in_vocabulary(batch, batch.near)
+
+
+def test_a_batch_has_the_number_of_each_of_its_pairs():
+    words = [1, 2, 1, 3, 2, 1]
+    expected = np.zeros((VOCAB_SIZE, VOCAB_SIZE))
+    for first, second in itertools.pairwise(words):
+        expected[first, second] += 1
+        expected[second, first] += 1
+    stream = stream_of([words, [5]])
+    options = SkipGramOptions(window=1, subsampling=0)
+    [batch] = SkipGramDataset(stream, stream.counts(), options).batches(np.random.default_rng(8))
+    assert (pairs_of(batch) == expected).all()
+    assert batch.num_pairs == expected.sum()
+    assert batch.words.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("num_negatives", [1, 5])
+def test_each_pair_has_its_negatives_by_counts_to_the_power_of_three_quarters(num_negatives):
+    stream = stream_of([[1, 2] * 40 + [3] * 20, [4, 5]])
+    shares = stream.counts() ** 0.75 / (stream.counts() ** 0.75).sum()
+    options = SkipGramOptions(window=1, subsampling=0, num_negatives=num_negatives)
+    dataset, rng = SkipGramDataset(stream, stream.counts(), options), np.random.default_rng(2)
+    batches = [batch for _ in range(1500) for batch in dataset.batches(rng)]
+    noise = np.mean([in_vocabulary(batch, batch.noise) for batch in batches], axis=0)
+    pairs = pairs_of(batches[0])
+    other_pairs = pairs.sum(axis=1, keepdims=True) - pairs  # Of the word, with another neighbour.
+    np.testing.assert_allclose(noise, num_negatives * shares * other_pairs, rtol=0.1)
 
 
 def test_an_epoch_has_about_the_stated_number_of_batches_and_depends_on_its_seed_alone(short_parts):
@@ -117,15 +150,15 @@ def test_an_epoch_has_about_the_stated_number_of_batches_and_depends_on_its_seed
     options = SkipGramOptions(window=2, subsampling=0, max_pairs=20)
     dataset = SkipGramDataset(stream, stream.counts(), options)
     first, again, other = ([*dataset.batches(np.random.default_rng(s))] for s in (1, 1, 2))
-    assert all((a.contexts == b.contexts).all() for a, b in zip(first, again, strict=True))
-    assert any(a.words.tolist() != b.words.tolist() for a, b in zip(first, other, strict=False))
+    assert all(torch.equal(a.noise, b.noise) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a.noise, b.noise) for a, b in zip(first, other, strict=False))
     assert len(first) == pytest.approx(dataset.num_batches(), rel=0.3)
     assert {batch.num_pairs for batch in first[:-1]} == {20}
 
 
-def skip_gram():
+def skip_gram(sparse=False):
     torch.manual_seed(4)
-    model = SkipGram(static_architecture(VOCAB_SIZE, 3, 0)).double()
+    model = SkipGram(static_architecture(VOCAB_SIZE, 3, 0), sparse).double()
     torch.nn.init.normal_(model.words.weight)
     torch.nn.init.normal_(model.contexts.weight)
     stream = stream_of([[1, 2, 3, 4, 5, 1, 3]])
@@ -139,20 +172,19 @@ def test_the_objective_of_skip_gram_is_that_of_a_plain_reading():
     words, contexts = (
         each.weight.detach().numpy() for each in (task.model.words, task.model.contexts)
     )
+    scores = words[batch.words] @ contexts[batch.contexts].T
     total = 0.0
-    for word, (near, *negatives) in zip(batch.words.tolist(), batch.contexts.tolist(), strict=True):
-        total += np.log(1 / (1 + np.exp(-contexts[near] @ words[word])))
-        for negative in negatives:
-            if negative != near:
-                total += np.log(1 / (1 + np.exp(contexts[negative] @ words[word])))
-    mean = total / len(batch.words)
+    weights = (each.double().flatten().tolist() for each in (batch.near, batch.noise))
+    for score, near, noise in zip(scores.flat, *weights, strict=True):
+        total += near * np.log(1 / (1 + np.exp(-score))) + noise * np.log(1 / (1 + np.exp(score)))
+    mean = total / batch.num_pairs
     assert -task.loss(batch).item() == pytest.approx(mean, rel=1e-9)
     assert task.validate() == {"log_likelihood": pytest.approx(mean, rel=1e-9)}
 
 
-def glove():
+def glove(sparse=False):
     torch.manual_seed(6)
-    model = GloVe(static_architecture(VOCAB_SIZE, 3, 0)).double()
+    model = GloVe(static_architecture(VOCAB_SIZE, 3, 0), sparse).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     cells = Cooccurrences(
@@ -211,6 +243,87 @@ class _Loss(torch.nn.Module):
 
     def forward(self, batch):
         return self.task.loss(batch)
+
+
+def trained(task, run_dir, **given):
+    """The vectors of words and of contexts before and after some steps at the rate of 0.1."""
+    options = TrainingOptions(
+        **given, learning_rate=0.1, warmup_steps=1, final_learning_rate_ratio=1.0
+    )
+    names = ("words.weight", "contexts.weight")
+    before = [task.model.get_parameter(name).detach().numpy().copy() for name in names]
+    Trainer(task.model, task.as_task(), options, run_dir, show_progress=False).train()
+    weights = checkpoint.read_weights(run_dir / "last/weights.safetensors")
+    return before, [weights[name].numpy() for name in names]
+
+
+def after_adagrad(tables, slopes):
+    """Tables after a first step with these slopes of the sum of all losses."""
+    pairs = zip(tables, slopes, strict=True)
+    return [table - 0.1 * slope / np.sqrt(1 + slope**2) for table, slope in pairs]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_step_of_skip_gram_follows_the_slopes_of_all_pairs(sparse, tmp_path):
+    task, batch = skip_gram(sparse)
+    task.batches = lambda epoch: iter([batch])
+    (words, contexts), after = trained(task, tmp_path, max_steps=1)
+    rows, columns = batch.words.numpy(), batch.contexts.numpy()
+    probabilities = 1 / (1 + np.exp(-words[rows] @ contexts[columns].T))
+    errors = batch.noise.numpy() * probabilities - batch.near.numpy() * (1 - probabilities)
+    slopes = [np.zeros_like(words), np.zeros_like(contexts)]
+    slopes[0][rows] = errors @ contexts[columns]
+    slopes[1][columns] = errors.T @ words[rows]
+    expected = after_adagrad((words, contexts), slopes)
+    np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_step_of_glove_follows_the_slopes_of_all_cells(sparse, tmp_path):
+    task, cells = glove(sparse)
+    weights, errors = plain_glove(task.model, cells)
+    (words, contexts), after = trained(task, tmp_path, max_steps=1)
+    slopes = [np.zeros_like(words), np.zeros_like(contexts)]
+    for i, j, weight, error in zip(cells.words, cells.contexts, weights, errors, strict=True):
+        slopes[0][i] += 2 * weight * error * contexts[j]
+        slopes[1][j] += 2 * weight * error * words[i]
+    expected = after_adagrad((words, contexts), slopes)
+    np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [skip_gram, glove])
+def test_sparse_gradients_train_and_resume_as_dense_ones(make, tmp_path):
+    tables = {}
+    for name, stops in {"dense": [6], "sparse": [6], "resumed": [2, 6]}.items():
+        for max_steps in stops:
+            task, _ = make(name != "dense")
+            _, tables[name] = trained(task, tmp_path / name, max_steps=max_steps)
+    np.testing.assert_allclose(tables["sparse"], tables["dense"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(tables["sparse"], tables["resumed"], rtol=1e-5, atol=1e-6)
+
+
+def doubled(batch):
+    """A batch with every pair twice."""
+    if isinstance(batch, SkipGramBatch):
+        near, noise = 2 * batch.near, 2 * batch.noise
+        return replace(batch, near=near, noise=noise, num_pairs=2 * batch.num_pairs)
+    words, contexts, counts = (
+        torch.cat([each, each]) for each in (batch.words, batch.contexts, batch.counts)
+    )
+    return CooccurrenceBatch(words, contexts, counts, 2 * batch.num_cells)
+
+
+@pytest.mark.parametrize("make", [skip_gram, glove])
+def test_the_batches_of_a_step_are_added_up_as_one_large_batch(make, tmp_path):
+    tables = []
+    for name in ("several", "large"):
+        task, _ = make(sparse=True)
+        [batch] = task.batches(0)
+        batches = [batch, batch] if name == "several" else [doubled(batch)]
+        task.batches = lambda epoch, batches=batches: iter(batches)
+        accumulated = len(batches)
+        tables += [trained(task, tmp_path / name, max_steps=1, accumulate_steps=accumulated)[1]]
+    np.testing.assert_allclose(tables[0], tables[1], rtol=1e-5, atol=1e-6)
 
 
 def test_the_words_of_a_text_are_the_frequent_ones_in_their_order():

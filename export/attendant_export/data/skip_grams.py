@@ -16,6 +16,8 @@ from attendant_export.data.word_stream import WordPart, WordStream
 
 NOISE_POWER = 0.75
 """Negatives are drawn in proportion to the counts of words to this power (section 2.2)."""
+PAIRS_OF_DRAW = 8
+"""Pairs of a batch for each word that is drawn as a negative of all of them."""
 COUNTED_PARTS = 8
 """Number of parts of the text whose pairs are counted to estimate the length of an epoch."""
 
@@ -33,25 +35,31 @@ class SkipGramOptions:
     words are kept.
     """
     num_negatives: int = 5
-    max_pairs: int = 8192
+    max_pairs: int = 2048
     """Pairs of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class SkipGramBatch:
-    """Pairs of words, or one process's share of them."""
+    """Pairs of neighbouring words, or one process's share of them.
 
-    words: Tensor  # (pairs)
-    contexts: Tensor  # (pairs, 1 + negatives), the word near each and then its negatives
-    is_counted: Tensor  # (pairs, 1 + negatives), false for a negative that is the word near it
+    A batch is a piece of a text, in which words recur. So it has each word once, and the numbers of
+    pairs as a matrix.
+    """
+
+    words: Tensor  # (words) different ones
+    contexts: Tensor  # (contexts) different ones
+    near: Tensor  # (words, contexts) how many pairs have this word and this context
+    noise: Tensor  # (words, contexts) how many negatives they count as
     num_pairs: int  # of the whole batch, not of the share
 
     def share(self, rows: Callable[[Tensor], Tensor], device: torch.device) -> "SkipGramBatch":
         """One process's share, on ``device``; ``rows`` selects its rows of a tensor."""
         return SkipGramBatch(
             rows(self.words).to(device),
-            rows(self.contexts).to(device),
-            rows(self.is_counted).to(device),
+            self.contexts.to(device),
+            rows(self.near).to(device),
+            rows(self.noise).to(device),
             self.num_pairs,
         )
 
@@ -76,10 +84,13 @@ class SkipGramDataset:
         return int(-(-num_pairs * len(starts) // (len(counted) * self._options.max_pairs)))
 
     def batches(self, rng: np.random.Generator) -> Iterator[SkipGramBatch]:
-        """One epoch: the parts of the text in random order, the pairs of each shuffled."""
+        """One epoch: the parts of the text in random order, the pairs of each in that of the text.
+
+        Neighbouring pairs share words, so their batches need few vectors.
+        """
         size, rest = self._options.max_pairs, np.zeros((0, 2), np.int64)
         for start in rng.permutation(self._stream.part_starts()):
-            pairs = np.concatenate([rest, rng.permutation(self._pairs(start, rng))])
+            pairs = np.concatenate([rest, self._pairs(start, rng)])
             num_whole = len(pairs) // size * size
             for first in range(0, num_whole, size):
                 yield self._batch(pairs[first : first + size], rng)
@@ -94,14 +105,23 @@ class SkipGramDataset:
         return near_pairs(part, reach)
 
     def _batch(self, pairs: NDArray[np.int64], rng: np.random.Generator) -> SkipGramBatch:
-        shape = (len(pairs), self._options.num_negatives)
-        negatives = np.searchsorted(self._noise, rng.random(shape), side="right")
-        contexts = np.concatenate([pairs[:, 1:], negatives], axis=1)
-        is_counted = contexts != pairs[:, 1:]
-        is_counted[:, 0] = True
-        words = torch.from_numpy(pairs[:, 0].copy())
+        num_pairs, num_negatives = len(pairs), self._options.num_negatives
+        num_drawn = max(num_negatives, num_pairs // PAIRS_OF_DRAW)
+        drawn = np.searchsorted(self._noise, rng.random(num_drawn), side="right")
+        words, rows = np.unique(pairs[:, 0], return_inverse=True)
+        contexts, columns = np.unique(np.concatenate([pairs[:, 1], drawn]), return_inverse=True)
+        shape = len(words), len(contexts)
+        cells = rows * shape[1] + columns[:num_pairs]
+        near = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float32)
+        of_pair = np.bincount(columns[num_pairs:], minlength=shape[1]) * num_negatives / num_drawn
+        # A negative of a pair that is the context of the pair does not count.
+        noise = of_pair.astype(np.float32) * (near.sum(axis=1, keepdims=True) - near)
         return SkipGramBatch(
-            words, torch.from_numpy(contexts), torch.from_numpy(is_counted), len(pairs)
+            torch.from_numpy(words),
+            torch.from_numpy(contexts),
+            torch.from_numpy(near),
+            torch.from_numpy(noise),
+            num_pairs,
         )
 
 
@@ -116,13 +136,21 @@ def keep_probabilities(counts: NDArray[np.int64], subsampling: float) -> NDArray
 def near_pairs(part: WordPart, reach: NDArray[np.integer]) -> NDArray[np.int64]:
     """Each word with each word of its document that is at most its ``reach`` (words) away.
 
-    Returns (pairs, 2): the word, and the one near it.
+    Returns (pairs, 2) in the order of the text: the word, and the one near it.
     """
-    words, documents, found = part.words, part.documents, [np.zeros((0, 2), np.int64)]
-    for distance in range(1, min(int(reach.max(initial=0)), len(part) - 1) + 1):
-        first, second = slice(None, -distance), slice(distance, None)
-        together = documents[first] == documents[second]
-        for word, near in ((first, second), (second, first)):
-            is_pair = together & (reach[word] >= distance)
-            found.append(np.stack([words[word][is_pair], words[near][is_pair]], axis=1))
-    return np.concatenate(found)
+    farthest = min(int(reach.max(initial=0)), len(part) - 1)
+    distances = np.concatenate([np.arange(-farthest, 0), np.arange(1, farthest + 1)])
+    is_pair = np.zeros((len(part), len(distances)), np.bool_)
+    for column, distance in enumerate(distances):
+        first, second = _apart(distance)
+        together = part.documents[first] == part.documents[second]
+        is_pair[first, column] = together & (reach[first] >= abs(distance))
+    places, columns = np.nonzero(is_pair)
+    return np.stack([part.words[places], part.words[places + distances[columns]]], axis=1)
+
+
+def _apart(distance: int) -> tuple[slice, slice]:
+    """The places that have a neighbour at a ``distance`` other than 0, and those neighbours."""
+    if distance > 0:
+        return slice(None, -distance), slice(distance, None)
+    return slice(-distance, None), slice(None, distance)

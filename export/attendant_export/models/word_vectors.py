@@ -16,13 +16,16 @@ class WordVectors(nn.Module):
 
     text_weights: Tensor
 
-    def __init__(self, architecture: Architecture) -> None:
-        """``architecture`` is that of the static embeddings which the words become."""
+    def __init__(self, architecture: Architecture, sparse: bool = False) -> None:
+        """``architecture`` is that of the static embeddings which the words become.
+
+        ``sparse``: gradients have only the rows of the words of a batch.
+        """
         super().__init__()
         self.architecture = architecture
         vocab_size, d_model = architecture.source_embeddings.vocab_size, architecture.d_model
-        self.words = nn.Embedding(vocab_size, d_model)
-        self.contexts = nn.Embedding(vocab_size, d_model)
+        self.words = nn.Embedding(vocab_size, d_model, sparse=sparse)
+        self.contexts = nn.Embedding(vocab_size, d_model, sparse=sparse)
         self.register_buffer("text_weights", torch.ones(vocab_size))
         """How much each word counts in the vector of a text."""
 
@@ -41,27 +44,27 @@ class WordVectors(nn.Module):
 class SkipGram(WordVectors):
     """Tells the words near a word from words drawn at random."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, sparse: bool = False) -> None:
         """Begin as word2vec: small random vectors of words, zeros as those of contexts."""
-        super().__init__(architecture)
+        super().__init__(architecture, sparse)
         _draw(self.words)
         nn.init.zeros_(self.contexts.weight)
 
     def forward(self, words: Tensor, contexts: Tensor) -> Tensor:
-        """Scores (pairs, contexts) of ``contexts`` (pairs, contexts) to be near ``words`` (pairs).
+        """Scores (words, contexts) of each of the ``contexts`` to be near each of the ``words``.
 
         The logits of the probability of a pair to be one of the text.
         """
-        of_words, of_contexts = self.words(words), self.contexts(contexts)
-        return torch.bmm(of_contexts, of_words[:, :, None]).squeeze(2)
+        scores: Tensor = self.words(words) @ self.contexts(contexts).T
+        return scores
 
 
 class GloVe(WordVectors):
     """Estimates the logarithms of co-occurrences."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, sparse: bool = False) -> None:
         """Begin with small random vectors and without biases."""
-        super().__init__(architecture)
+        super().__init__(architecture, sparse)
         _draw(self.words)
         _draw(self.contexts)
         vocab_size = architecture.source_embeddings.vocab_size

@@ -26,6 +26,7 @@ from attendant_export.stopping import Interrupted, Stopped, StopSignals
 from attendant_export.train.averaging import WeightAverage
 from attendant_export.train.device import keep_freed_memory
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
+from attendant_export.train.optimizers import ADAMW, OptimizerChoice
 from attendant_export.train.schedule import (
     TrainingOptions,
     describe_short_run,
@@ -35,8 +36,6 @@ from attendant_export.train.schedule import (
 logger = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
-MAX_GRADIENT_NORM = 1.0
-"""Longer gradients are scaled down to this norm."""
 SHOWN_STEPS = 20
 """Steps between two updates of the progress bar, and between two points of curves of the loss."""
 STEPS_TO_JUDGE = 8
@@ -73,6 +72,7 @@ class Task(Generic[Batch]):
     """Metrics on held-out data. The first one is maximized."""
     size: Callable[[Batch], int] = lambda _: 1
     """The number of items that the mean loss of a whole batch is over, such as target tokens."""
+    optimizer: OptimizerChoice = ADAMW
 
 
 class TrainingDiverged(Exception):
@@ -113,14 +113,7 @@ class Trainer(Generic[Batch]):
         self.progress = Progress()
         self.history = History(run_dir)
         self._board = TensorBoard(run_dir) if tensorboard and processes.is_first else None
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=options.learning_rate,
-            betas=(0.9, 0.98),
-            eps=1e-9,
-            weight_decay=0.0,
-            fused=True,
-        )
+        self.optimizer = task.optimizer.make(model.parameters(), lr=options.learning_rate)
         decay = options.average_decay
         self._average = WeightAverage(model, decay) if decay else None
         self._recent: list[float] = []
@@ -205,22 +198,26 @@ class Trainer(Generic[Batch]):
         torch.manual_seed(seed + self.processes.rank * 2**40)
         self.optimizer.zero_grad(set_to_none=True)
         sizes = [self.task.size(batch) for batch in batches]
+        scale = sum(sizes) if self.task.optimizer.sums_items else 1
         shares = [size / sum(sizes) for size in sizes]
-        loss = sum(map(self._add_gradient, batches, shares))
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        loss = sum(map(self._add_gradient, batches, shares, itertools.repeat(scale)))
+        norm = self.task.optimizer.limit(self.model.parameters())
         self.progress.step += 1
-        self._check_finite(norm.item())  # Of the summed gradients, so all processes agree.
+        self._check_finite(norm)  # Of the summed gradients, so all processes agree.
         self.optimizer.step()
         if self._average is not None:
             self._average.update(self.progress.step)
         self.progress.batch += len(batches)
         return loss
 
-    def _add_gradient(self, batch: Batch, share: float) -> float:
-        """Add the gradient of the loss of a batch times ``share``; returns this process's part."""
+    def _add_gradient(self, batch: Batch, share: float, scale: float) -> float:
+        """Add ``scale`` times the gradient of the loss of a batch times ``share``.
+
+        Returns this process's part of the loss.
+        """
         with self._autocast():
             loss = self._loss(batch) * share
-        loss.backward()
+        (loss * scale).backward()
         return loss.item() / self.processes.size
 
     def _agree(self, loss: float, elapsed_seconds: float) -> None:

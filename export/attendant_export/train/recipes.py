@@ -22,6 +22,7 @@ from attendant_export.train.classifier import ClassifierData
 from attendant_export.train.contrastive import ContrastiveOptions
 from attendant_export.train.distillation import DistillationOptions
 from attendant_export.train.masked import MlmOptions
+from attendant_export.train.optimizers import ADAGRAD, ADAMW, OptimizerChoice
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.word_vectors import Pairs, WordVectorData
 
@@ -34,12 +35,13 @@ def describe_hardware(device: torch.device, num_processes: int = 1) -> str:
     return f"{os.cpu_count()} CPU cores"
 
 
-def describe_schedule(options: TrainingOptions) -> str:
+def describe_schedule(options: TrainingOptions, optimizer: OptimizerChoice = ADAMW) -> str:
     """The optimizer and its learning rate in one clause."""
     num = options.accumulate_steps
     return (
-        f"AdamW, learning rate {options.learning_rate:g} after {options.warmup_steps} steps of "
-        f"warm-up, decayed linearly to {options.final_learning_rate_ratio:.0%} of it"
+        f"{optimizer.name}, learning rate {options.learning_rate:g} after "
+        f"{options.warmup_steps} steps of warm-up, decayed linearly to "
+        f"{options.final_learning_rate_ratio:.0%} of it"
         + (f", gradients of {num} batches summed for a step" if num > 1 else "")
     )
 
@@ -209,9 +211,9 @@ def word_vector_recipe(
         )
     return (
         f"{objective}; vectors of {dimensions} values for at most {data.max_words:,} words that "
-        f"occur at least {data.min_count:,} times. {describe_schedule(options)}; batches of "
-        f"{pairs.max_pairs:,} pairs. The best checkpoint on {data.valid.name}, measured every "
-        f"{options.validate_every_steps:,} steps. In a text, words have {weights}."
+        f"occur at least {data.min_count:,} times. {describe_schedule(options, ADAGRAD)}; "
+        f"batches of {pairs.max_pairs:,} pairs. The best checkpoint on {data.valid.name}, "
+        f"measured every {options.validate_every_steps:,} steps. In a text, words have {weights}."
     )
 
 

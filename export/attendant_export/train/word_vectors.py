@@ -32,9 +32,11 @@ from attendant_export.models.static_embedding import static_architecture
 from attendant_export.models.word_vectors import GloVe, SkipGram
 from attendant_export.runs.config import GLOVE, SKIP_GRAM, RunConfig, write_config
 from attendant_export.runs.inputs import check_inputs, write_inputs
+from attendant_export.runs.models import WORD_VECTORS
 from attendant_export.train.device import pick_device
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer
+from attendant_export.train.optimizers import ADAGRAD
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.setup import prepare_model, prepare_tokenizer
 
@@ -42,6 +44,8 @@ CACHE = "data"
 """Folder of a run that has its encoded text."""
 X_MAX, ALPHA = 100.0, 0.75
 """The count from which on cells have the full weight, and the exponent below (GloVe, eq. 9)."""
+LEARNING_RATE = 0.1
+"""Default of the rate for a pair of skip-gram or a cell of GloVe (section 4.2)."""
 MAX_VALID_BATCHES = 50
 
 
@@ -65,7 +69,7 @@ class CooccurrenceOptions:
     """How co-occurrences are counted, and how many a batch has."""
 
     window: int = WINDOW
-    max_pairs: int = 8192
+    max_pairs: int = 2048
 
 
 Pairs: TypeAlias = SkipGramOptions | CooccurrenceOptions
@@ -91,7 +95,12 @@ class SkipGramTask:
         """The interface of this task for `Trainer`."""
         num_batches = self.train.num_batches()
         return Task(
-            self.batches, num_batches, self.loss, self.validate, lambda batch: batch.num_pairs
+            self.batches,
+            num_batches,
+            self.loss,
+            self.validate,
+            size=lambda batch: batch.num_pairs,
+            optimizer=ADAGRAD,
         )
 
     def batches(self, epoch: int) -> Iterator[SkipGramBatch]:
@@ -102,12 +111,10 @@ class SkipGramTask:
 
     def loss(self, batch: SkipGramBatch) -> Tensor:
         """Minus the objective of a pair (eq. 4), the mean: this process's part of the sum."""
-        scores = self.model(batch.words, batch.contexts)  # (pairs, 1 + negatives)
-        is_near = torch.zeros_like(scores)
-        is_near[:, 0] = 1
-        total = F.binary_cross_entropy_with_logits(
-            scores, is_near, batch.is_counted.to(scores.dtype), reduction="sum"
-        )
+        scores = self.model(batch.words, batch.contexts)  # (words, contexts)
+        # log sigmoid(-x) is log sigmoid(x) - x, so one logarithm serves both.
+        parts = batch.noise * scores - (batch.near + batch.noise) * F.logsigmoid(scores)
+        total: Tensor = parts.sum()
         return total / batch.num_pairs
 
     @torch.inference_mode()
@@ -141,7 +148,12 @@ class GloVeTask:
         """The interface of this task for `Trainer`."""
         num_batches = self.train.num_batches()
         return Task(
-            self.batches, num_batches, self.loss, self.validate, lambda batch: batch.num_cells
+            self.batches,
+            num_batches,
+            self.loss,
+            self.validate,
+            size=lambda batch: batch.num_cells,
+            optimizer=ADAGRAD,
         )
 
     def batches(self, epoch: int) -> Iterator[CooccurrenceBatch]:
@@ -212,7 +224,8 @@ def train_word_vectors(
     network = static_architecture(tokenizer.get_vocab_size(), dimensions, UNKNOWN_ID)
     tokens = EncoderTokens(UNKNOWN_ID, None, None, None)
     config = RunConfig(kind, network, tokens, dropout=0.0)
-    model = (SkipGram if kind == SKIP_GRAM else GloVe)(network).to(pick_device(device))
+    # Sparse gradients of several processes cannot be summed on GPUs.
+    model = WORD_VECTORS[kind](network, sparse=processes.size == 1).to(pick_device(device))
     prepare_model(model, config, run_dir, None)
     inputs = [*data.inputs, ("options of words and pairs", _key(data, pairs, sif_coefficient))]
     check_inputs(run_dir, inputs)
