@@ -20,11 +20,11 @@ EACH_ROW_ALONE = {
     *("Concat", "Expand", "Flatten", "Range", "Reshape", "Shape", "Slice", "Split", "Squeeze"),
     *("Transpose", "Unsqueeze", "Gather", "GatherElements", "ScatterND", "LessOrEqual"),
     *("Attention", "GroupQueryAttention", "Gemm", "MatMulIntegerToFloat"),
-    *("QuantizeLinear", "DequantizeLinear", "Mod", "Neg", "Pad", "Sigmoid", "BitwiseXor"),
+    *("QuantizeLinear", "DequantizeLinear", "Mod", "Neg", "Pad", "Sigmoid"),
     *("Tanh", "Exp", "And"),
 }
 OVER_AN_AXIS = {"LayerNormalization", "LogSoftmax", "Softmax", "TopK"}
-OVER_AXES = {"ReduceL1", "ReduceMax", "ReduceSum"}
+OVER_AXES = {"ReduceMax", "ReduceSum"}
 OF_PLACES = {"NonZero", "CumSum"}
 """Operators that work across rows, but on positions and not on values."""
 
@@ -73,13 +73,6 @@ def made_by(graph, name):
 def graph_has(graph, name):
     """Whether a node computes the value."""
     return any(name in node.output for node in graph.node)
-
-
-def has_table_on_the_left(graph, product):
-    """Whether the left factor of an int8 product is the rows of a table for a shortlist."""
-    if product.op_type != "MatMulIntegerToFloat":
-        return False
-    return made_by(graph, product.input[0]).op_type == "Gather"
 
 
 def check_listed(graph, gather):
@@ -151,17 +144,7 @@ def test_products_contract_the_columns_with_weights(graphs):
         weights = {tensor.name for tensor in graph.initializer}
         for node in graph.node:
             if node.op_type in ("Gemm", "MatMulIntegerToFloat"):
-                if has_table_on_the_left(graph, node):
-                    rows = made_by(graph, node.input[0])
-                    check_listed(graph, rows)
-                    flipped = made_by(graph, made_by(graph, rows.input[0]).input[0])
-                    assert flipped.op_type == "BitwiseXor"
-                    weight = flipped.input[0]
-                    assert made_by(graph, node.input[1]).op_type == "Transpose"
-                    (result,) = users(graph, node)
-                    assert result.op_type == "Transpose"
-                else:
-                    weight = node.input[1]
+                weight = node.input[1]
                 if weight not in weights:  # the embedding table
                     chosen = made_by(graph, weight)
                     if chosen.op_type == "Transpose":
@@ -178,9 +161,6 @@ def test_every_integer_product_has_a_scale_for_each_row(graphs):
     for graph in graphs:
         for product in graph.node:
             if product.op_type != "MatMulIntegerToFloat":
-                continue
-            if has_table_on_the_left(graph, product):
-                check_scales_of_pairs(graph, product)
                 continue
             quantize = made_by(graph, product.input[0])
             assert quantize.op_type == "QuantizeLinear"
@@ -200,21 +180,6 @@ def test_every_integer_product_has_a_scale_for_each_row(graphs):
             if by.endswith(".scales"):  # per column, for the scores of the vocabulary
                 (rescaled,) = users(graph, rescaled)
             assert (rescaled.op_type, rescaled.input[1]) == ("Mul", column)
-
-
-def check_scales_of_pairs(graph, product):
-    """The right factor has a scale for each row, by its largest pair of neighbours."""
-    quantize = made_by(graph, made_by(graph, product.input[1]).input[0])
-    assert quantize.op_type == "QuantizeLinear"
-    assert attributes(quantize)["axis"] == 0
-    np.testing.assert_array_equal(constant(graph, product.input[2]), 1)
-    assert product.input[3] == quantize.input[1]
-    largest = made_by(graph, made_by(graph, product.input[3]).input[0])
-    sums = made_by(graph, largest.input[0])
-    assert (largest.op_type, sums.op_type) == ("ReduceMax", "ReduceL1")
-    pairs = made_by(graph, sums.input[0])
-    assert constant(graph, pairs.input[1])[[0, -1]].tolist() == [-1, 2]
-    assert pairs.input[0] == quantize.input[0]
 
 
 def test_int8_has_no_other_products_with_weights(write, tmp_path):

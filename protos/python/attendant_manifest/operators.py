@@ -21,3 +21,6 @@ OPERATORS = {
 }
 """Operators by domain. None calls other code or opens files. The only loop, ``Scan``, has as many
 iterations as a tensor in memory has parts."""
+EARLIER_OPERATORS = frozenset(("BitwiseXor", "ReduceL1"))
+"""Those of ONNX in `OPERATORS` that only graphs of earlier exporters have: int8 steps with
+shortlists of version 0.1.0."""
