@@ -54,7 +54,10 @@ def write_language_model(folder: Path, family: str, has_start: bool = False, **f
     with torch.no_grad():  # Biases and factors of norms are 0 and 1 at first.
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
+    # The switch is also that of the model hub, whose bars other tests look at.
+    transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
+    transformers.utils.logging.enable_progress_bar()
     (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n# A tiny model\n")
     return folder
 
