@@ -225,6 +225,16 @@ def option_of_sampling_below_its_limit(request):
     pass
 
 
+@changed(sampling="[]")
+def list_for_a_message(request):
+    pass
+
+
+@changed(**{f"p{i}": 1 for i in range(257)})
+def too_many_parameters(request):
+    pass
+
+
 @changed(truncation="RIGHT")
 def unknown_value_of_an_enum(request):
     pass
@@ -304,6 +314,8 @@ INVALID_REQUESTS = [
     (negative_number, "beam_size: is out of range"),
     (number_above_the_limit, "beam_size: must be between 1 and 8, got 9"),
     (option_of_sampling_below_its_limit, "temperature: must be more than 0 and at most 100"),
+    (list_for_a_message, "sampling: must be a string with JSON for the field "),
+    (too_many_parameters, "parameters: at most 256 parameters, got 257"),
     (unknown_value_of_an_enum, "truncation: must be one of TRUNCATION_UNSPECIFIED, "),
     (number_for_a_bool, "repetition_guard: must be true or false"),
     (number_for_a_text, "target_language: must be a string"),

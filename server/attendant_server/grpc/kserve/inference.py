@@ -46,6 +46,8 @@ EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 """Asks for a last response without outputs; the last one here always has some."""
 FINAL_RESPONSE = "triton_final_response"
 SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
+MAX_PARAMETERS = 256
+"""A limit on what is read on the event loop; the tasks have fewer than 64."""
 CHARACTERS_OF_JOB = 16
 """Characters of parameters that are read in the time in which a token is written."""
 
@@ -143,6 +145,9 @@ class InferenceRunner:
         if (num_characters := len(request.id)) > MAX_ID_CHARACTERS:  # each response repeats it
             problem = f"at most {MAX_ID_CHARACTERS} characters, got {num_characters}"
             raise InvalidRequest("id", problem)
+        if (num_parameters := len(request.parameters)) > MAX_PARAMETERS:
+            problem = f"at most {MAX_PARAMETERS} parameters, got {num_parameters}"
+            raise InvalidRequest("parameters", problem)
         key = model_key(request.model_name, request.model_version)
         model = self._application.models.find(key)
         texts = read_inputs(request, self.limits)

@@ -92,7 +92,10 @@ def _set_from_json(message: Any, name: str, field: FieldDescriptor, value: Any) 
     if not isinstance(value, str):
         raise InvalidRequest(name, problem)
     try:
-        json_format.ParseDict({field.name: json.loads(value)}, message)
+        parsed = json.loads(value)
+        if not field.is_repeated and not isinstance(parsed, dict):  # ParseDict takes [] for {}
+            raise ValueError(problem)
+        json_format.ParseDict({field.name: parsed}, message)
     except (json_format.ParseError, ValueError, RecursionError):
         raise InvalidRequest(name, problem) from None
 
