@@ -1,5 +1,6 @@
 """Attention weights of served models: their form, their tokens, and bad requests."""
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from attendant.v1.embedding_pb2 import EmbedRequest
 from attendant.v1.model_pb2 import GetModelRequest
 from attendant.v1.text_pb2 import OFFSET_UNIT_UTF8_BYTES, SPLITTING_NONE, Token
 from attendant.v1.translation_pb2 import ScoreRequest, TranslateRequest, TranslationPair
+from attendant_client.__main__ import main
 
 from tests.support.application import TINY_BUNDLES
 from tests.support.serving import Running, failure_of, running_server
@@ -223,3 +225,20 @@ def test_a_graph_whose_files_have_changed_since_the_model_was_loaded_is_not_open
     )
     path.write_bytes(content)
     assert server.models.GetAttention(GetAttentionRequest(text=TEXT)).target
+
+
+def test_pronouns_stand_for_the_candidates_that_they_attend_to(running: Running, tmp_path, capsys):
+    text = "The dog saw Tom and he ran."
+    path = tmp_path / "schemas.txt"
+    path.write_text(f"{text}\nhe\nThe dog, Tom\nTom\n")
+    target = f"127.0.0.1:{running.server.port}"
+    command = ["resolve-pronouns", str(path), "--by", "attention", "--target", target, "--json"]
+    assert main([*command, "--model", "bert-en-de"]) == 0
+    values = json.loads(capsys.readouterr().out)["values"]
+    found = attention(running, text, model="bert-en-de")
+    words = [text[token.start : token.end] for token in found.source_tokens]
+    rows = array(found.encoder)[:, :, words.index("he")]
+    dog = np.maximum(rows[:, :, words.index("The")], rows[:, :, words.index("dog")])
+    tom = rows[:, :, words.index("Tom")]
+    expected = np.array([dog[dog >= tom].sum(), tom[tom >= dog].sum()])
+    np.testing.assert_allclose(values, expected / expected.sum(), rtol=1e-4)

@@ -142,3 +142,33 @@ def test_flags_that_exclude_each_other_are_wrong_usage(flags, problem, capsys):
         main(["generate", "a", *flags])
     assert end.value.code == 2
     assert problem in capsys.readouterr().err
+
+
+def test_pronouns_stand_for_the_candidates_with_which_texts_are_more_probable(
+    client, target, tmp_path, capsys
+):
+    text, candidates = "The old dog sees the cat and it sleeps.", ["The old dog", "the cat"]
+    path = tmp_path / "schemas.txt"
+    path.write_text("\n".join([text, "it", ", ".join(candidates), candidates[1]]))
+    for by in ("full", "partial"):
+        assert main(["resolve-pronouns", str(path), "--by", by, "--json", "--target", target]) == 0
+        shown = capsys.readouterr()
+        found = json.loads(shown.out)
+        filled = ["The old dog sees the cat and " + noun for noun in ("the old dog", "the cat")]
+        wholes = client.score_texts([each + " sleeps." for each in filled])
+        beginnings = client.score_texts(filled)
+        expected = [each.log_probability for each in wholes]
+        if by == "partial":
+            pairs = zip(expected, beginnings, strict=True)
+            expected = [whole - beginning.log_probability for whole, beginning in pairs]
+        assert found["values"] == pytest.approx(expected, abs=1e-4)
+        assert found["chosen"] == candidates[expected[1] > expected[0]]
+        assert shown.err == f"{int(found['is_right'])} of 1 right ({found['is_right']:.1%})\n"
+
+
+def test_a_file_without_right_schemas_is_named(target, tmp_path, capsys):
+    path = tmp_path / "schemas.txt"
+    for text, problem in {"": " has no schemas", "It fell.\nit": ": line 1: a schema has"}.items():
+        path.write_text(text)
+        assert main(["resolve-pronouns", str(path), "--target", target]) == 1
+        assert capsys.readouterr().err.startswith(f"attendant: {path}{problem}")

@@ -11,6 +11,7 @@ from attendant_client import (
     commands,
     connection_flags,
     generation_command,
+    pronouns_command,
     text_commands,
 )
 from attendant_client.client import Client
@@ -216,6 +217,15 @@ def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> Non
     attention_command.add_attention_flags(attention)
     for add_flags in (_add_model, add_language_flags, _add_normalization):
         add_flags(attention)
+
+    pronouns = _add(
+        subparsers,
+        "resolve-pronouns",
+        pronouns_command.resolve_pronouns,
+        "choose what the pronouns of Winograd schemas stand for",
+    )
+    pronouns_command.add_pronoun_flags(pronouns)
+    _add_model(pronouns)
 
     models = _add(subparsers, "models", commands.models, "list the models, or describe one")
     models.add_argument(
