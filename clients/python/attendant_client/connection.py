@@ -39,9 +39,10 @@ ChannelOption = tuple[str, int | str]
 CHANNEL_OPTIONS: tuple[ChannelOption, ...] = (
     # Hidden states of several layers for many texts are large.
     ("grpc.max_receive_message_length", 256 * 1024 * 1024),
-    # Pings find dead peers during a call; the server accepts one every 10 seconds.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # Pings find servers that are dead or hang during a call, early enough to retry it elsewhere
+    # within DEFAULT_TIMEOUT_SECONDS; the server accepts one every 10 seconds.
+    ("grpc.keepalive_time_ms", 11_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
     # The channel reconnects to a restarted server within the back-offs of RetryPolicy.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
