@@ -1,50 +1,27 @@
 """The manifests of Kubernetes agree with the server, with docker-compose.yml and each other."""
 
 import itertools
-from typing import Any
 
 import yaml
 from attendant_server import __version__
 from attendant_server.setting_sources import load_settings
 from attendant_server.settings import Settings
 
+from tests.support.kubernetes import (
+    CONTAINER,
+    DEPLOYMENT,
+    KUBERNETES,
+    POD,
+    PORTS,
+    SERVICES,
+    VARIABLES,
+    injected,
+    objects,
+)
 from tests.support.monitoring import DASHBOARDS, PROMETHEUS, ROOT, documented_metrics
 
 DEPLOY = ROOT / "deploy"
-KUBERNETES = DEPLOY / "kubernetes"
 SERVER = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["server"]
-
-
-def objects(path: str) -> list[Any]:
-    return [each for each in yaml.safe_load_all((KUBERNETES / path).read_text()) if each]
-
-
-[DEPLOYMENT] = objects("deployment.yaml")
-SERVICES = {each["metadata"]["name"]: each["spec"] for each in objects("services.yaml")}
-POD = DEPLOYMENT["spec"]["template"]["spec"]
-[CONTAINER] = POD["containers"]
-VARIABLES = {each["name"]: each["value"] for each in CONTAINER["env"]}
-PORTS = {each["name"]: each["containerPort"] for each in CONTAINER["ports"]}
-
-
-def injected(name: str, spec: Any) -> dict[str, str]:
-    """The variables that Kubernetes would set in pods for a Service with an address."""
-    if spec.get("clusterIP") == "None":
-        return {}
-    prefix, address = name.upper().replace("-", "_"), "10.96.0.7"
-    first = spec["ports"][0]["port"]
-    found = {
-        f"{prefix}_SERVICE_HOST": address,
-        f"{prefix}_SERVICE_PORT": str(first),
-        f"{prefix}_PORT": f"tcp://{address}:{first}",
-    }
-    for port in spec["ports"]:
-        number = port["port"]
-        link = f"{prefix}_PORT_{number}_TCP"
-        found[f"{prefix}_SERVICE_PORT_{port['name'].upper()}"] = str(number)
-        found |= {link: f"tcp://{address}:{number}", f"{link}_PROTO": "tcp"}
-        found |= {f"{link}_PORT": str(number), f"{link}_ADDR": address}
-    return found
 
 
 def settings() -> Settings:
