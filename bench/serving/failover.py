@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -35,6 +35,8 @@ PROXIES = {"haproxy": haproxy, "envoy": envoy}
 SYSTEMS = ("client", *PROXIES)
 EVENTS = ("TERM", "KILL", "STOP", "rolling")
 LOAD_SECONDS = 2.0
+SETTLE_SECONDS = 3.0
+"""Until proxies have seen all servers."""
 TIMEOUT_SECONDS = 30.0
 SUSPENDED_SECONDS = 40.0
 """How long a server hangs: longer than the deadline of a call."""
@@ -140,21 +142,26 @@ async def _while(event: Awaitable[None], load: Callable[[], Awaitable[LoadResult
     return found
 
 
+async def _rows(
+    system: str, texts: Sequence[str], arguments: argparse.Namespace
+) -> AsyncIterator[dict[str, object]]:
+    """The rows of one system, each as soon as it is measured."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_system(system, Path(folder) / "files") as (fleet, client),
+    ):
+        async with client:
+            await asyncio.sleep(SETTLE_SECONDS)
+            for event in arguments.events:
+                row = await phases(fleet, client, texts, event, arguments.rate, arguments.seconds)
+                print({"system": system} | row, flush=True)
+                yield {"system": system} | row
+
+
 async def run(arguments: argparse.Namespace) -> None:
     """Measure every event with every system."""
     texts = sample_texts(arguments.data_dir, "short", 200)
-    rows = []
-    for system in arguments.systems:
-        with tempfile.TemporaryDirectory() as folder:
-            with running_system(system, Path(folder) / "files") as (fleet, client):
-                async with client:
-                    await asyncio.sleep(3)
-                    for event in arguments.events:
-                        row = await phases(
-                            fleet, client, texts, event, arguments.rate, arguments.seconds
-                        )
-                        rows.append({"system": system} | row)
-                        print(rows[-1], flush=True)
+    rows = [row for system in arguments.systems async for row in _rows(system, texts, arguments)]
     report("failover", {"rate": arguments.rate, "rows": rows}, table(rows))
 
 

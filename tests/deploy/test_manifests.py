@@ -109,7 +109,7 @@ def test_autoscaling_reads_metrics_that_the_server_has():
 def test_rules_and_dashboards_are_those_of_the_repository():
     [rule] = objects("monitoring/prometheusrule.yaml")
     assert rule["spec"] == yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
-    found = {}
+    found: dict[str, str] = {}
     for each in objects("monitoring/dashboards.yaml"):
         found |= each["data"]
     assert {name: text.strip() for name, text in found.items()} == {

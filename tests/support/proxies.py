@@ -5,7 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Proxy:
     """The port of its own metrics."""
 
 
-Pools = dict[str, Sequence[Ports]]
+Pools = Mapping[str, Sequence[Ports]]
 """The servers of each pool. The name is that of a model, or `POOL`."""
 Write = Callable[[Path, Pools, int, int], list[str]]
 """Writes the configuration into a folder that has the certificates; returns the command. The last

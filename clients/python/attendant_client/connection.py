@@ -43,6 +43,7 @@ CHANNEL_OPTIONS: tuple[ChannelOption, ...] = (
     # within DEFAULT_TIMEOUT_SECONDS; the server accepts one every 10 seconds.
     ("grpc.keepalive_time_ms", 11_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # otherwise a minute, whatever the line above says
     # The channel reconnects to a restarted server within the back-offs of RetryPolicy.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
