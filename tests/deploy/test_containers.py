@@ -150,7 +150,8 @@ def test_a_pods_container_heeds_its_quota_beside_variables_of_services_and_stops
         wait_until(lambda: health_at(f"127.0.0.1:{ports['health']}") == "SERVING")
         with Client(f"127.0.0.1:{ports['grpc']}") as client:
             assert client.translate("The dog is here.", model="en-de").text
-        assert "threads=1 workers=1" in podman("logs", name)
+        started = json.loads(podman.logs(name).splitlines()[0])
+        assert (started["event"], started["threads"], started["workers"]) == ("starting", 1, 1)
         podman("stop", f"--time={grace}", name)
         [found] = json.loads(podman("inspect", name))
         assert found["State"]["ExitCode"] == 0
