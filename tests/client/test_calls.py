@@ -320,3 +320,22 @@ def test_a_value_that_the_server_refuses_is_an_invalid_request(client, script):
     script.faults = [Fault(StatusCode.INVALID_ARGUMENT.value[0], "beam_size is at most 8")]
     with pytest.raises(InvalidRequestError, match="beam_size is at most 8"):
         client.translate("a", beam_size=9)
+
+
+def test_metadata_names_the_model_of_a_call_for_proxies(connect, script):
+    client = connect()
+    client.translate("eins", model="tiny/1")
+    client.stream_translate("eins", model="tiny/1").close()
+    list(client.bulk_translate(["eins"], model="tiny/1"))
+    assert {metadata.get("attendant-model") for metadata in script.metadata} == {"tiny/1"}
+
+
+@pytest.mark.parametrize("name", ["", "ä", "a\nb", "x" * 257])
+def test_metadata_names_no_model_that_it_cannot_carry(connect, script, name):
+    connect().translate("eins", model=name)
+    assert "attendant-model" not in script.metadata[0]
+
+
+def test_the_callers_own_metadata_may_choose_other_servers(connect, script):
+    connect(metadata=[("attendant-model", "mine")]).translate("eins", model="tiny")
+    assert script.metadata[0]["attendant-model"] == "mine"

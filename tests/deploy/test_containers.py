@@ -1,5 +1,6 @@
 """docker-compose.yml in podman: the properties of the server's container and of Prometheus."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import pytest
 from attendant_client import Client
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bench.servers import free_ports
+from tests.support import kubernetes
 from tests.support.containers import Podman, Stack, podman_with, running_stack
 from tests.support.monitoring import ROOT, Prometheus, rules
 from tests.support.serving import wait_until
@@ -62,7 +65,11 @@ def stack(podman, tmp_path_factory) -> Iterator[Stack]:
 
 def health(stack: Stack) -> str:
     """The server's answer to a health check, empty without an answer."""
-    with grpc.insecure_channel(stack.address) as channel:
+    return health_at(stack.address)
+
+
+def health_at(address: str) -> str:
+    with grpc.insecure_channel(address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
@@ -121,3 +128,32 @@ def test_a_stopped_server_starts_again_and_says_how_long_that_takes(stack: Stack
     stack.podman("start", stack.container("server"))
     wait_until(lambda: health(stack) == "SERVING")
     print(f"\nfrom `podman start` to SERVING: {time.monotonic() - start:.1f} s")
+
+
+def container_of_a_pod(ports: dict[str, int]) -> list[str]:
+    """The arguments of podman for the container in the manifests, and what its pod may not do."""
+    variables = kubernetes.injected("attendant", kubernetes.SERVICES["attendant"])
+    variables |= {"ATTENDANT_METRICS_PORT": "tcp://10.96.0.8:9464"} | kubernetes.VARIABLES
+    user = kubernetes.POD["securityContext"]["runAsUser"]
+    flags = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", f"--user={user}"]
+    flags += [f"--tmpfs={each['mountPath']}" for each in kubernetes.CONTAINER["volumeMounts"]]
+    flags += [f"--publish=127.0.0.1:{ports[name]}:{kubernetes.PORTS[name]}" for name in ports]
+    return [*flags, *(f"--env={name}={value}" for name, value in variables.items())]
+
+
+def test_a_pods_container_heeds_its_quota_beside_variables_of_services_and_stops(podman):
+    ports = dict(zip(("grpc", "health"), free_ports(2), strict=True))
+    grace = str(kubernetes.POD["terminationGracePeriodSeconds"])
+    name = f"attendant-pod-{ports['grpc']}"
+    podman("run", "--detach", f"--name={name}", "--cpus=1", *container_of_a_pod(ports), IMAGE)
+    try:
+        wait_until(lambda: health_at(f"127.0.0.1:{ports['health']}") == "SERVING")
+        with Client(f"127.0.0.1:{ports['grpc']}") as client:
+            assert client.translate("The dog is here.", model="en-de").text
+        started = json.loads(podman.logs(name).splitlines()[0])
+        assert (started["event"], started["threads"], started["workers"]) == ("starting", 1, 1)
+        podman("stop", f"--time={grace}", name)
+        [found] = json.loads(podman("inspect", name))
+        assert found["State"]["ExitCode"] == 0
+    finally:
+        podman("rm", "--force", name)

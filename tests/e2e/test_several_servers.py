@@ -1,79 +1,23 @@
-"""A client of two servers: one stops and comes back, then the other is killed, all under load."""
+"""A client of two servers: one stops and comes back, the other hangs and is killed, under load."""
 
 import asyncio
 import signal
-import subprocess
-import threading
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-from attendant_client import AsyncClient, AttendantError
+import pytest
+from attendant_client import AsyncClient, connection
 
+from tests.support.load import Load, read_on
 from tests.support.processes import line_of, port_of, server_process
 from tests.support.serving import TIMEOUT_SECONDS
 
-TEXT = "The dog sees the king."
-CALLERS = 4
-"""Callers of each kind."""
-
-
-class Load:
-    """Callers that call without a pause, and the counts of their answers and errors."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
-        self._kinds: tuple[str, ...] = ()
-        self.answers = Counter[str]()
-        self.errors: list[AttendantError] = []
-
-    async def translate(self) -> None:
-        await self._client.translate([TEXT, TEXT])
-
-    async def embed(self) -> None:
-        await self._client.embed([TEXT, TEXT])
-
-    async def stream(self) -> None:
-        async with self._client.stream_translate(TEXT) as stream:
-            assert "".join([delta async for delta in stream]) == stream.translation.text
-
-    async def _call_repeatedly(self, kind: str) -> None:
-        while self._kinds:
-            try:
-                await getattr(self, kind)()
-                self.answers[kind] += 1
-            except AttendantError as error:
-                self.errors.append(error)
-
-    @asynccontextmanager
-    async def running(self, *kinds: str) -> AsyncIterator[None]:
-        """Call while the block runs, and then wait until all calls have ended."""
-        self._kinds = kinds
-        async with asyncio.TaskGroup() as callers:
-            for kind in kinds * CALLERS:
-                callers.create_task(self._call_repeatedly(kind))
-            try:
-                yield
-            finally:
-                self._kinds = ()
-
-    async def answers_of_each(self, number: int) -> None:
-        """Wait for so many further answers to each kind of call that is running."""
-        enough = {kind: self.answers[kind] + number for kind in self._kinds}
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            while any(self.answers[kind] < enough[kind] for kind in enough):
-                await asyncio.sleep(0.01)
-
-
-def read_on(process: "subprocess.Popen[str]") -> None:
-    """Read the log in a thread, so that it never fills the pipe."""
-    assert process.stderr is not None
-    threading.Thread(target=process.stderr.read, daemon=True).start()
-
 
 async def stop_and_restart(bundles: Path) -> Load:
-    with server_process(bundles) as first, server_process(bundles) as second:
+    any_pings = ("--min-ping-seconds", "0")
+    with (
+        server_process(bundles, *any_pings) as first,
+        server_process(bundles, *any_pings) as second,
+    ):
         ports = port_of(first), port_of(second)
         read_on(first)
         read_on(second)
@@ -84,16 +28,33 @@ async def stop_and_restart(bundles: Path) -> Load:
                 first.send_signal(signal.SIGTERM)
                 assert await asyncio.to_thread(first.wait, TIMEOUT_SECONDS) == 0
                 await load.answers_of_each(50)
-            with server_process(bundles, "--port", str(ports[0])) as restarted:
+            with server_process(bundles, "--port", str(ports[0]), *any_pings) as restarted:
                 async with load.running("translate", "embed"):
                     await asyncio.to_thread(line_of, "call", restarted)
                     read_on(restarted)
+                    await load.answers_of_each(50)
+                    second.send_signal(signal.SIGSTOP)
+                    await load.answers_of_each(50)
+                # Here all calls have ended, those that the hanging server had at the other one.
+                async with load.running("translate", "embed"):
+                    second.send_signal(signal.SIGCONT)
                     await load.answers_of_each(50)
                     second.kill()
                     await load.answers_of_each(50)
     return load
 
 
-def test_no_call_fails_when_one_of_two_servers_stops_or_comes_back_or_is_killed(bundles: Path):
+@pytest.fixture
+def quick_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pings of clients, and the wait for their answers, ten times as fast as by default."""
+    options = {
+        name: int(value) // 10 if "keepalive" in name or "ping" in name else value
+        for name, value in connection.CHANNEL_OPTIONS
+    }
+    monkeypatch.setattr(connection, "CHANNEL_OPTIONS", tuple(options.items()))
+
+
+@pytest.mark.usefixtures("quick_pings")
+def test_no_call_fails_when_one_of_two_servers_stops_or_hangs_or_is_killed(bundles: Path):
     load = asyncio.run(stop_and_restart(bundles))
     assert load.errors == []

@@ -65,6 +65,11 @@ class Podman:
                 return image
         pytest.skip(f"NOT CHECKED: {real} cannot be had; deploy/stand_ins.sh makes a stand-in")
 
+    def logs(self, container: str) -> str:
+        """What a container has written to its standard streams."""
+        done = self._run([tool("podman"), "logs", container], BUILD_SECONDS)
+        return done.stdout + done.stderr
+
     def size_of(self, image: str) -> int:
         """The size of an image in bytes, including its base."""
         return int(self("image", "inspect", "--format", "{{.Size}}", image))

@@ -333,7 +333,7 @@ class AsyncClient(
                     response = await send(
                         call.request,
                         timeout=attempts.remaining_seconds(),
-                        metadata=self._defaults.call_metadata(request_id),
+                        metadata=self._defaults.call_metadata(request_id, call.request),
                     )
             except grpc.RpcError as error:
                 failure = call_error(error, request_id)

@@ -95,7 +95,7 @@ class AsyncTextStream(AsyncIterator[str], Generic[Result]):
         return self._send(
             self._call.request,
             timeout=attempts.remaining_seconds(),
-            metadata=self._defaults.call_metadata(self._request_id),
+            metadata=self._defaults.call_metadata(self._request_id, self._call.request),
         )
 
     def _take(self, response: Any) -> str:

@@ -102,7 +102,7 @@ class BulkResults(Iterator[Result], Generic[Result]):
         return self._send(
             self._input.messages(self._call),
             timeout=attempts.timeout_seconds(),
-            metadata=self._defaults.call_metadata(self._request_id),
+            metadata=self._defaults.call_metadata(self._request_id, self._call.request),
         )
 
     def _take(self, response: Any) -> list[Result]:

@@ -29,6 +29,8 @@ _PLACE = re.compile(
 """The place of a text in its request, at the beginning of the server's messages."""
 _SAMPLED = translation_pb2.TranslateRequest, language_model_pb2.GenerateRequest
 """Requests whose samples depend on the places of texts."""
+MAX_MODEL_CHARACTERS = 256
+"""The longest name of a model that metadata carries."""
 _SIDES: dict[str | None, str] = {"text_pairs": "second text", "target_prefixes": "target_prefix"}
 
 
@@ -114,6 +116,16 @@ class TextCall(Generic[Result]):
             problem = status.message[place.end() :]
             status.message = f"{side}: {problem}" if side else problem
         return text_error(status, index, request_id)
+
+
+def named_model(request: Message) -> str:
+    """The model that a request names, for metadata; "" for none or one that metadata cannot carry.
+
+    The first message of a bulk call names it in its settings.
+    """
+    name = str(getattr(getattr(request, "settings", request), "model", ""))
+    fits = name.isascii() and name.isprintable() and len(name) <= MAX_MODEL_CHARACTERS
+    return name if fits else ""
 
 
 class CallSplitter:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
+from attendant_client.calls import named_model
 from attendant_client.options import FilePath, Token
 from attendant_client.receiving import Receiving
 from attendant_client.retries import Attempts, RetryPolicy, RetryThrottle
@@ -37,9 +39,11 @@ ChannelOption = tuple[str, int | str]
 CHANNEL_OPTIONS: tuple[ChannelOption, ...] = (
     # Hidden states of several layers for many texts are large.
     ("grpc.max_receive_message_length", 256 * 1024 * 1024),
-    # Pings find dead peers during a call; the server accepts one every 10 seconds.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # Pings find servers that are dead or hang during a call, early enough to retry it elsewhere
+    # within DEFAULT_TIMEOUT_SECONDS; the server accepts one every 10 seconds.
+    ("grpc.keepalive_time_ms", 11_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # otherwise a minute, whatever the line above says
     # The channel reconnects to a restarted server within the back-offs of RetryPolicy.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
@@ -59,7 +63,7 @@ BALANCED: ChannelOption = (
 )
 """Spreads calls over all servers that report SERVING. Servers without the health service count as
 serving."""
-AUTHORIZATION, REQUEST_ID = "authorization", "x-request-id"
+AUTHORIZATION, REQUEST_ID, MODEL = "authorization", "x-request-id", "attendant-model"
 _FIT_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 """An id that the server writes into its log; it replaces others."""
 _ids = random.Random()
@@ -173,10 +177,16 @@ class CallDefaults:
             raise ValueError(f"request_id must match {_FIT_REQUEST_ID.pattern}, not {given!r}")
         return given
 
-    def call_metadata(self, request_id: str) -> Metadata:
-        """Return the metadata of an attempt; raises ValueError for a bad token."""
+    def call_metadata(self, request_id: str, request: Message) -> Metadata:
+        """Return the metadata of an attempt; raises ValueError for a bad token.
+
+        It names the model of the request, by which a proxy can choose among servers.
+        """
         metadata = [entry for entry in self.metadata if entry[0] != REQUEST_ID]
         metadata.append((REQUEST_ID, request_id))
+        model = named_model(request)
+        if model and not any(key == MODEL for key, _ in metadata):
+            metadata.append((MODEL, model))
         token = self.token
         if token is not None:
             if not isinstance(token, str):
