@@ -38,6 +38,7 @@ VENV_BENCH := .venv-bench
 VENV_INFINITY := .venv-infinity
 
 VENV_FOREIGN := .venv-foreign
+VENV_DIST := .venv-dist
 
 # Tools are pinned, so that a check means the same everywhere.
 TORCH := torch==2.13.0
@@ -63,6 +64,11 @@ PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 	googleapis-common-protos==1.76.0
 
 AUDIT_TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 pip-licenses==5.5.5
+# What builds, checks and installs the distributions.
+DIST_TOOLS := build==1.6.1 hatchling==1.33.0 twine==7.0.0 uv==0.13.8
+# The time in the archives, so that they depend on the commit only.
+COMMIT_TIME = $(shell git log -1 --format=%ct 2>/dev/null)
+
 # A package may be used if its licence contains one of these.
 LICENSES := Apache;MIT;BSD;BSL-1.0;CC0-1.0;CNRI-Python;ISC;MPL-2.0;Mozilla Public License 2.0;PSF-2.0;Python Software Foundation;Zlib
 # Tools that are run and not distributed: podman-compose is GPL-2.0, gensim LGPL-2.1.
@@ -93,7 +99,7 @@ VENDORED := $(wildcard protos/vendored/attendant_vendored/*/*.proto)
 VENDORED_SERVICES := $(addprefix protos/vendored/attendant_vendored/,inference/grpc_service.proto tei/tei.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto language_model.proto model.proto model_control.proto)
 
-.PHONY: help serve test test-tools test-all test-real soak licenses audit check protos clients graphs dashboards bundles bench
+.PHONY: help serve test test-tools test-dist test-all test-real soak licenses audit dist check protos clients graphs dashboards bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -119,6 +125,9 @@ test: $(VENV)/.installed ## Run the tests
 test-tools: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the tests that need Prometheus, podman or clients of other protocols; skips what is not installed
 	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign" -s
 
+test-dist: $(VENV)/.installed $(VENV_DIST)/.installed ## Build the distributions, and install and try them with each Python that is found
+	DIST_TOOLS=$(CURDIR)/$(VENV_DIST)/bin $(VENV)/bin/pytest -m dist -s
+
 test-all: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the slow tests and those that need other tools as well
 	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough --timeout=7200
 
@@ -134,6 +143,13 @@ licenses: $(VENV)/.installed $(VENV_SERVE)/.installed $(VENV_AUDIT)/.installed #
 	$(VENV_AUDIT)/bin/cyclonedx-py environment --output-reproducible \
 		--pyproject server/pyproject.toml -o build/sbom.json $(VENV_SERVE)/bin/python
 	@echo "build/sbom.json lists what the server consists of, in the form of CycloneDX"
+
+dist: $(VENV_DIST)/.installed ## Build the wheels and source distributions of all distributions, reproducibly, in dist/
+	rm -rf dist
+	for member in $(dir $(MEMBERS)); do \
+		SOURCE_DATE_EPOCH=$(COMMIT_TIME) $(VENV_DIST)/bin/python -m build --no-isolation --outdir dist $$member; \
+	done
+	$(VENV_DIST)/bin/twine check --strict dist/*
 
 audit: $(VENV_SERVE)/.installed $(VENV_AUDIT)/.installed ## Look for known vulnerabilities of the server's dependencies; needs the network
 	$(VENV_AUDIT)/bin/python -m deploy.audit $(VENV_SERVE)/lib/python3*/site-packages
@@ -331,6 +347,11 @@ $(VENV_PROTOS)/.installed: Makefile
 $(VENV_FOREIGN)/.installed: Makefile
 	$(PYTHON) -m venv $(VENV_FOREIGN)
 	$(VENV_FOREIGN)/bin/pip install --quiet $(FOREIGN_CLIENTS)
+	touch $@
+
+$(VENV_DIST)/.installed: Makefile
+	$(PYTHON) -m venv $(VENV_DIST)
+	$(VENV_DIST)/bin/pip install --quiet $(DIST_TOOLS)
 	touch $@
 
 build/buf/.installed: Makefile
