@@ -67,10 +67,10 @@ AUDIT_TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 pip-licenses==5.5.5
 # What builds, checks and installs the distributions.
 DIST_TOOLS := build==1.6.1 hatchling==1.33.0 twine==7.0.0 uv==0.13.8
 # The time in the archives, so that they depend on the commit only.
-COMMIT_TIME = $(shell git log -1 --format=%ct 2>/dev/null)
+COMMIT_TIME = $(shell git log -1 --format=%ct 2>/dev/null || echo 1764547200)
 
-# A package may be used if its licence contains one of these.
-LICENSES := Apache;MIT;BSD;BSL-1.0;CC0-1.0;CNRI-Python;ISC;MPL-2.0;Mozilla Public License 2.0;PSF-2.0;Python Software Foundation;Zlib
+# A package may be used if its licence contains one of these. any-OSI is that of apsw.
+LICENSES := any-OSI;Apache;MIT;BSD;BSL-1.0;CC0-1.0;CNRI-Python;ISC;MPL-2.0;Mozilla Public License 2.0;PSF-2.0;Python Software Foundation;Zlib
 # Tools that are run and not distributed: podman-compose is GPL-2.0, gensim LGPL-2.1.
 UNDISTRIBUTED := podman-compose gensim
 
@@ -122,14 +122,15 @@ test: $(VENV)/.installed ## Run the tests
 	cat build/test-export.log; \
 	[ $$others = 0 ] && [ $$exported = 0 ]
 
-test-tools: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the tests that need Prometheus, podman or clients of other protocols; skips what is not installed
-	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign" -s
+test-tools: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the tests that need Prometheus, podman, other shells or clients of other protocols; skips what is not installed
+	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign or shells" -s
 
 test-dist: $(VENV)/.installed $(VENV_DIST)/.installed ## Build the distributions, and install and try them with each Python that is found
 	DIST_TOOLS=$(CURDIR)/$(VENV_DIST)/bin $(VENV)/bin/pytest -m dist -s
 
-test-all: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the slow tests and those that need other tools as well
-	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough --timeout=7200
+test-all: $(VENV)/.installed $(VENV_FOREIGN)/.installed $(VENV_DIST)/.installed ## Run the slow tests and those that need other tools as well
+	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python DIST_TOOLS=$(CURDIR)/$(VENV_DIST)/bin \
+		$(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough --timeout=7200
 
 test-real: $(VENV)/.installed ## Download trained models to REAL_MODELS_DIR, import, serve and compare them
 	REAL_MODELS_DIR="$(REAL_MODELS_DIR)" $(VENV)/bin/pytest -m real --timeout=7200
@@ -312,7 +313,8 @@ endef
 # extras, since the exporter needs it.
 $(VENV_SERVE)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV_SERVE)
-	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE),detection]' -e clients/python
+	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE),completion,detection]' \
+		-e clients/python -e 'clients/python[completion,examples]'
 	touch $@
 
 $(VENV_AUDIT)/.installed: Makefile
@@ -323,8 +325,9 @@ $(VENV_AUDIT)/.installed: Makefile
 $(VENV)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
-		$(ORIGINALS) -e protos -e 'server[$(DEVICE),detection,tracing]' -e 'export[$(DEVICE),import,tensorboard,verify]' \
-		-e clients/python -e 'clients/python[plot]'
+		$(ORIGINALS) -e protos -e 'server[$(DEVICE),completion,detection,tracing]' \
+		-e 'export[$(DEVICE),completion,import,tensorboard,verify]' \
+		-e clients/python -e 'clients/python[completion,examples,plot]'
 	touch $@
 
 $(VENV_BENCH)/.installed: $(MEMBERS) bench/requirements.txt Makefile
