@@ -39,6 +39,7 @@ VENV_INFINITY := .venv-infinity
 
 VENV_FOREIGN := .venv-foreign
 VENV_DIST := .venv-dist
+VENV_DOCS := .venv-docs
 
 # Tools are pinned, so that a check means the same everywhere.
 TORCH := torch==2.13.0
@@ -66,6 +67,9 @@ PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 AUDIT_TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 pip-licenses==5.5.5
 # What builds, checks and installs the distributions.
 DIST_TOOLS := build==1.6.1 hatchling==1.33.0 twine==7.0.0 uv==0.13.8
+# What builds the documentation site, and draws its diagrams in the browser.
+DOCS_TOOLS := zensical==0.0.73 mkdocstrings-python==2.0.11
+MERMAID := mermaid@12.3.0
 # The time in the archives, so that they depend on the commit only.
 COMMIT_TIME = $(shell git log -1 --format=%ct 2>/dev/null || echo 1764547200)
 
@@ -99,7 +103,7 @@ VENDORED := $(wildcard protos/vendored/attendant_vendored/*/*.proto)
 VENDORED_SERVICES := $(addprefix protos/vendored/attendant_vendored/,inference/grpc_service.proto tei/tei.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto language_model.proto model.proto model_control.proto)
 
-.PHONY: help serve test test-tools test-dist test-all test-real soak licenses audit dist check protos clients graphs dashboards bundles bench
+.PHONY: help serve test test-tools test-dist test-all test-real soak licenses audit dist docs check protos clients graphs dashboards bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -173,6 +177,14 @@ check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types,
 	$(call reference,build/api.md)
 	@cmp build/api.md docs/api.md \
 		|| { echo "docs/api.md is not what the .proto files give: run 'make protos'" >&2; exit 1; }
+
+docs: $(VENV_DOCS)/.installed build/mermaid/.installed ## Build the documentation site in site/; a link that leads nowhere fails
+	$(VENV_DOCS)/bin/python -m deploy.documentation build/documentation
+	mkdir build/documentation/pages/assets
+	cp build/mermaid/package/dist/mermaid.min.js build/documentation/pages/assets
+	$(VENV_DOCS)/bin/zensical build --strict --config-file build/documentation/zensical.toml
+	rm -rf site
+	mv build/documentation/site site
 
 protos: $(VENV_PROTOS)/.installed ## Generate the Python code and the reference of the contract again
 	$(call generate,protos/generated)
@@ -355,6 +367,19 @@ $(VENV_FOREIGN)/.installed: Makefile
 $(VENV_DIST)/.installed: Makefile
 	$(PYTHON) -m venv $(VENV_DIST)
 	$(VENV_DIST)/bin/pip install --quiet $(DIST_TOOLS)
+	touch $@
+
+$(VENV_DOCS)/.installed: Makefile
+	$(PYTHON) -m venv $(VENV_DOCS)
+	$(VENV_DOCS)/bin/pip install --quiet $(DOCS_TOOLS)
+	touch $@
+
+# Only the file for browsers, without what it was made of.
+build/mermaid/.installed: Makefile
+	mkdir -p build/mermaid
+	npm pack --silent --pack-destination build/mermaid $(MERMAID)
+	tar -xzf build/mermaid/mermaid-*.tgz -C build/mermaid package/dist/mermaid.min.js package/LICENSE
+	rm build/mermaid/mermaid-*.tgz
 	touch $@
 
 build/buf/.installed: Makefile

@@ -4,8 +4,7 @@
     python examples/vector_database.py notes.db "When does the shop open?"
 
 The server's model is the SQL function `embed`; sqlite-vec, of the extra `examples`, is the search.
-The database keeps the name of its model, since vectors of different models cannot be compared. Each
-line of the output has the cosine and a text.
+The database keeps its model's name, as other models have other vectors. Prints cosines and texts.
 """
 
 import argparse
@@ -39,8 +38,9 @@ def model_of(database: apsw.Connection) -> str:
     return str(database.execute("SELECT max(name) FROM model").get or "")
 
 
-def add(database: apsw.Connection, client: Client, texts: list[str]) -> None:
-    """Add texts in one transaction; those that the model cannot read are named and left out."""
+def add(database: apsw.Connection, client: Client, path: Path) -> None:
+    """Add the lines of a file; those that the model cannot read are named and left out."""
+    texts = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     results = client.embed(texts, model=model_of(database))
     good = [(r.vector, text) for r, text in zip(results, texts, strict=True) if r.error is None]
     for error in results.errors:
@@ -57,7 +57,7 @@ def main() -> None:
     """Run the example."""
     parser = argparse.ArgumentParser(description="Keeps and finds texts by their vectors.")
     parser.add_argument("database")
-    parser.add_argument("question", nargs="?")
+    parser.add_argument("question", nargs="?", default="")
     parser.add_argument("--add", type=Path, metavar="FILE", help="add the lines of this file")
     parser.add_argument("--num-results", type=int, default=5)
     parser.add_argument("--target", default="localhost:50051")
@@ -66,13 +66,12 @@ def main() -> None:
         with Client(options.target) as client:
             database = open_database(options.database, client)
             if options.add:
-                lines = options.add.read_text(encoding="utf-8-sig").splitlines()
-                add(database, client, [line.strip() for line in lines if line.strip()])
+                add(database, client, options.add)
             if not model_of(database):
                 sys.exit(f"{options.database} has no texts")
-            query = (options.question, options.num_results)
-            for cosine, text in database.execute(NEAREST, query) if options.question else ():
-                print(f"{cosine:.3f} {text}")
+            if query := options.question:
+                for row in database.execute(NEAREST, (query, options.num_results)):
+                    print("{:.3f} {}".format(*row))
     except AttendantError as error:
         sys.exit(str(error))
 
