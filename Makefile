@@ -130,7 +130,7 @@ test-tools: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the tests that 
 	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign or shells" -s
 
 test-dist: $(VENV)/.installed $(VENV_DIST)/.installed ## Build the distributions, and install and try them with each Python that is found
-	DIST_TOOLS=$(CURDIR)/$(VENV_DIST)/bin $(VENV)/bin/pytest -m dist -s
+	DIST_TOOLS=$(CURDIR)/$(VENV_DIST)/bin $(VENV)/bin/pytest -m dist -s tests/distributions
 
 test-all: $(VENV)/.installed $(VENV_FOREIGN)/.installed $(VENV_DIST)/.installed ## Run the slow tests and those that need other tools as well
 	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python DIST_TOOLS=$(CURDIR)/$(VENV_DIST)/bin \
