@@ -26,8 +26,9 @@ def open_database(path: str, client: Client) -> apsw.Connection:
     database.load_extension(sqlite_vec.loadable_path())
     database.execute("CREATE TABLE IF NOT EXISTS model(name TEXT)")
 
-    def embed(text: str) -> bytes:
-        return client.embed(text, model=model_of(database)).raise_for_errors().vector.tobytes()
+    def embed(*texts: object) -> bytes:
+        result = client.embed(str(texts[0]), model=model_of(database))
+        return result.raise_for_errors().vector.tobytes()
 
     database.create_scalar_function("embed", embed, 1)
     return database
@@ -42,15 +43,16 @@ def add(database: apsw.Connection, client: Client, path: Path) -> None:
     """Add the lines of a file; those that the model cannot read are named and left out."""
     texts = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     results = client.embed(texts, model=model_of(database))
-    good = [(r.vector, text) for r, text in zip(results, texts, strict=True) if r.error is None]
+    good = [
+        (r.vector.data, text) for r, text in zip(results, texts, strict=True) if r.error is None
+    ]
     for error in results.errors:
         print(f"left out: {error}", file=sys.stderr)
     with database:
         if good and not model_of(database):
             database.execute("INSERT INTO model VALUES (?)", (results[0].call.model,))
             database.execute(TEXTS.format(len(good[0][0])))
-        rows = [(vector.tobytes(), text) for vector, text in good]
-        database.executemany("INSERT INTO texts(vector, text) VALUES (?, ?)", rows)
+        database.executemany("INSERT INTO texts(vector, text) VALUES (?, ?)", good)
 
 
 def main() -> None:

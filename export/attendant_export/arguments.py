@@ -33,8 +33,10 @@ from attendant_export.training_arguments import (
 )
 
 FORMATS = {"manifest": str(MANIFEST_VERSION)}
-PACKAGES = ("attendant-protos", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tokenizers")
-PACKAGES += ("numpy",)
+PACKAGES = (
+    *("attendant-protos", "torch", "onnx", "onnxruntime", "onnxruntime-gpu"),
+    *("tokenizers", "numpy"),
+)
 """What `--version` tells the versions of."""
 
 _TRAININGS = {

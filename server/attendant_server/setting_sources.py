@@ -20,8 +20,10 @@ from attendant_server.settings import Settings, SettingsError
 
 PREFIX = "ATTENDANT_"
 FORMATS = {"protocol": "attendant.v1", "manifest": str(MANIFEST_VERSION)}
-PACKAGES = ("attendant-protos", "onnxruntime", "onnxruntime-gpu", "grpcio", "protobuf", "numpy")
-PACKAGES += ("tokenizers",)
+PACKAGES = (
+    *("attendant-protos", "onnxruntime", "onnxruntime-gpu"),
+    *("grpcio", "protobuf", "numpy", "tokenizers"),
+)
 """What `--version` tells the versions of."""
 FOREIGN_VARIABLES = tuple(
     f"ATTENDANT_{name}" for name in ("TARGET", "TOKEN", "CA", "CLIENT_CERT", "CLIENT_KEY")
