@@ -43,16 +43,14 @@ def add(database: apsw.Connection, client: Client, path: Path) -> None:
     """Add the lines of a file; those that the model cannot read are named and left out."""
     texts = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     results = client.embed(texts, model=model_of(database))
-    good = [
-        (r.vector.data, text) for r, text in zip(results, texts, strict=True) if r.error is None
-    ]
+    rows = [(r.vector.data, t) for r, t in zip(results, texts, strict=True) if r.error is None]
     for error in results.errors:
         print(f"left out: {error}", file=sys.stderr)
     with database:
-        if good and not model_of(database):
+        if rows and not model_of(database):
             database.execute("INSERT INTO model VALUES (?)", (results[0].call.model,))
-            database.execute(TEXTS.format(len(good[0][0])))
-        database.executemany("INSERT INTO texts(vector, text) VALUES (?, ?)", good)
+            database.execute(TEXTS.format(len(rows[0][0])))
+        database.executemany("INSERT INTO texts(vector, text) VALUES (?, ?)", rows)
 
 
 def main() -> None:
