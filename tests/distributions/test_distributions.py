@@ -125,7 +125,9 @@ def test_no_distribution_has_tests_or_paths_of_the_machine_that_built_it(dist: P
 
 
 def test_the_same_commit_gives_the_same_bytes_in_another_folder(dist: Path, tools: Path, tmp_path):
-    for name in files_of_git("Makefile", "protos", "server", "export", "clients/python"):
+    for name in files_of_git(
+        "Makefile", ".gitignore", "protos", "server", "export", "clients/python"
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
         (tmp_path / name).chmod(0o600)
