@@ -39,6 +39,8 @@ VENV_INFINITY := .venv-infinity
 
 VENV_FOREIGN := .venv-foreign
 VENV_DEPLOY := .venv-deploy
+VENV_DIST := .venv-dist
+VENV_DOCS := .venv-docs
 
 # Tools are pinned, so that a check means the same everywhere.
 TORCH := torch==2.13.0
@@ -68,8 +70,16 @@ PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 	googleapis-common-protos==1.76.0
 
 AUDIT_TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 pip-licenses==5.5.5
-# A package may be used if its licence contains one of these.
-LICENSES := Apache;MIT;BSD;BSL-1.0;CC0-1.0;CNRI-Python;ISC;MPL-2.0;Mozilla Public License 2.0;PSF-2.0;Python Software Foundation;Zlib
+# What builds, checks and installs the distributions.
+DIST_TOOLS := build==1.6.1 hatchling==1.33.0 twine==7.0.0 uv==0.13.8
+# What builds the documentation site, and draws its diagrams in the browser.
+DOCS_TOOLS := zensical==0.0.73 mkdocstrings-python==2.0.11
+MERMAID := mermaid@12.3.0
+# The time in the archives, so that they depend on the commit only.
+COMMIT_TIME = $(shell git log -1 --format=%ct 2>/dev/null || echo 1764547200)
+
+# A package may be used if its licence contains one of these. any-OSI is that of apsw.
+LICENSES := any-OSI;Apache;MIT;BSD;BSL-1.0;CC0-1.0;CNRI-Python;ISC;MPL-2.0;Mozilla Public License 2.0;PSF-2.0;Python Software Foundation;Zlib
 # Tools that are run and not distributed: podman-compose is GPL-2.0, gensim LGPL-2.1.
 UNDISTRIBUTED := podman-compose gensim
 
@@ -98,7 +108,7 @@ VENDORED := $(wildcard protos/vendored/attendant_vendored/*/*.proto)
 VENDORED_SERVICES := $(addprefix protos/vendored/attendant_vendored/,inference/grpc_service.proto tei/tei.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto language_model.proto model.proto model_control.proto)
 
-.PHONY: help serve test test-tools test-all test-real soak licenses audit check protos clients graphs dashboards manifests bundles bench
+.PHONY: help serve test test-tools test-dist test-all test-real soak licenses audit dist docs check protos clients graphs dashboards manifests bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -124,11 +134,15 @@ test: $(VENV)/.installed ## Run the tests
 TOOLS := $(VENV)/.installed $(VENV_FOREIGN)/.installed $(VENV_DEPLOY)/.installed
 WITH_TOOLS := FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python ENVOY=$(CURDIR)/$(VENV_DEPLOY)/bin/envoy
 
-test-tools: $(TOOLS) ## Run the tests that need Prometheus, podman, proxies or clients of other protocols; skips what is not installed
-	$(WITH_TOOLS) $(VENV)/bin/pytest -m "prometheus or podman or proxies or foreign" -s
+test-tools: $(TOOLS) ## Run the tests that need Prometheus, podman, proxies, other shells or clients of other protocols; skips what is not installed
+	$(WITH_TOOLS) $(VENV)/bin/pytest -m "prometheus or podman or proxies or foreign or shells" -s
 
-test-all: $(TOOLS) ## Run the slow tests and those that need other tools as well
-	$(WITH_TOOLS) $(VENV)/bin/pytest -m "not (real or charts)" --hypothesis-profile=thorough --timeout=7200
+test-dist: $(VENV)/.installed $(VENV_DIST)/.installed ## Build the distributions, and install and try them with each Python that is found
+	DIST_TOOLS=$(CURDIR)/$(VENV_DIST)/bin $(VENV)/bin/pytest -m dist -s tests/distributions
+
+test-all: $(TOOLS) $(VENV_DIST)/.installed ## Run the slow tests and those that need other tools as well
+	$(WITH_TOOLS) DIST_TOOLS=$(CURDIR)/$(VENV_DIST)/bin \
+		$(VENV)/bin/pytest -m "not (real or charts)" --hypothesis-profile=thorough --timeout=7200
 
 test-real: $(VENV)/.installed ## Download trained models to REAL_MODELS_DIR, import, serve and compare them
 	REAL_MODELS_DIR="$(REAL_MODELS_DIR)" $(VENV)/bin/pytest -m real --timeout=7200
@@ -142,6 +156,13 @@ licenses: $(VENV)/.installed $(VENV_SERVE)/.installed $(VENV_AUDIT)/.installed #
 	$(VENV_AUDIT)/bin/cyclonedx-py environment --output-reproducible \
 		--pyproject server/pyproject.toml -o build/sbom.json $(VENV_SERVE)/bin/python
 	@echo "build/sbom.json lists what the server consists of, in the form of CycloneDX"
+
+dist: $(VENV_DIST)/.installed ## Build the wheels and source distributions of all distributions, reproducibly, in dist/
+	rm -rf dist
+	for member in $(dir $(MEMBERS)); do \
+		SOURCE_DATE_EPOCH=$(COMMIT_TIME) $(VENV_DIST)/bin/python -m build --no-isolation --outdir dist $$member; \
+	done
+	$(VENV_DIST)/bin/twine check --strict dist/*
 
 audit: $(VENV_SERVE)/.installed $(VENV_AUDIT)/.installed ## Look for known vulnerabilities of the server's dependencies; needs the network
 	$(VENV_AUDIT)/bin/python -m deploy.audit $(VENV_SERVE)/lib/python3*/site-packages
@@ -165,6 +186,14 @@ check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(VENV_DEPLOY)/.installed $(
 	$(call reference,build/api.md)
 	@cmp build/api.md docs/api.md \
 		|| { echo "docs/api.md is not what the .proto files give: run 'make protos'" >&2; exit 1; }
+
+docs: $(VENV_DOCS)/.installed build/mermaid/.installed ## Build the documentation site in site/; a link that leads nowhere fails
+	$(VENV_DOCS)/bin/python -m deploy.documentation build/documentation
+	mkdir build/documentation/pages/assets
+	cp build/mermaid/package/dist/mermaid.min.js build/documentation/pages/assets
+	$(VENV_DOCS)/bin/zensical build --strict --config-file build/documentation/zensical.toml
+	rm -rf site
+	mv build/documentation/site site
 
 protos: $(VENV_PROTOS)/.installed ## Generate the Python code and the reference of the contract again
 	$(call generate,protos/generated)
@@ -308,7 +337,8 @@ endef
 # extras, since the exporter needs it.
 $(VENV_SERVE)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV_SERVE)
-	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE),detection]' -e clients/python
+	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE),completion,detection]' \
+		-e clients/python -e 'clients/python[completion,examples]'
 	touch $@
 
 $(VENV_DEPLOY)/.installed: Makefile
@@ -324,8 +354,9 @@ $(VENV_AUDIT)/.installed: Makefile
 $(VENV)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
-		$(ORIGINALS) -e protos -e 'server[$(DEVICE),detection,tracing]' -e 'export[$(DEVICE),import,tensorboard,verify]' \
-		-e clients/python -e 'clients/python[plot]'
+		$(ORIGINALS) -e protos -e 'server[$(DEVICE),completion,detection,tracing]' \
+		-e 'export[$(DEVICE),completion,import,tensorboard,verify]' \
+		-e clients/python -e 'clients/python[completion,examples,plot]'
 	touch $@
 
 $(VENV_BENCH)/.installed: $(MEMBERS) bench/requirements.txt Makefile
@@ -348,6 +379,24 @@ $(VENV_PROTOS)/.installed: Makefile
 $(VENV_FOREIGN)/.installed: Makefile
 	$(PYTHON) -m venv $(VENV_FOREIGN)
 	$(VENV_FOREIGN)/bin/pip install --quiet $(FOREIGN_CLIENTS)
+	touch $@
+
+$(VENV_DIST)/.installed: Makefile
+	$(PYTHON) -m venv $(VENV_DIST)
+	$(VENV_DIST)/bin/pip install --quiet $(DIST_TOOLS)
+	touch $@
+
+$(VENV_DOCS)/.installed: Makefile
+	$(PYTHON) -m venv $(VENV_DOCS)
+	$(VENV_DOCS)/bin/pip install --quiet $(DOCS_TOOLS)
+	touch $@
+
+# Only the file for browsers, without what it was made of.
+build/mermaid/.installed: Makefile
+	mkdir -p build/mermaid
+	npm pack --silent --pack-destination build/mermaid $(MERMAID)
+	tar -xzf build/mermaid/mermaid-*.tgz -C build/mermaid package/dist/mermaid.min.js package/LICENSE
+	rm build/mermaid/mermaid-*.tgz
 	touch $@
 
 build/buf/.installed: Makefile

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Never
 
+from attendant_command_line import add_print_completion, add_version
+from attendant_manifest import MANIFEST_VERSION
 from attendant_manifest.rules import PRECISIONS
 
 from attendant_export import __version__
@@ -29,6 +31,13 @@ from attendant_export.training_arguments import (
     add_train_bert,
     add_train_translation,
 )
+
+FORMATS = {"manifest": str(MANIFEST_VERSION)}
+PACKAGES = (
+    *("attendant-protos", "torch", "onnx", "onnxruntime", "onnxruntime-gpu"),
+    *("tokenizers", "numpy"),
+)
+"""What `--version` tells the versions of."""
 
 _TRAININGS = {
     "train-translation": (add_train_translation, "train a translation model"),
@@ -85,7 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Trains translation, embedding and language models and word vectors, and "
         "writes them as bundles that attendant-server loads.",
     )
-    parser.add_argument("--version", action="version", version=__version__)
+    add_version(parser, __version__, formats=FORMATS, packages=PACKAGES)
+    add_print_completion(parser, "attendant-export")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (add, text) in _TRAININGS.items():
         add(_command(commands, name, text))

@@ -6,6 +6,7 @@ Modules that are slow to import are imported late, once signals are kept.
 import os
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import NoReturn
 
 from attendant_server.system.early_signals import keep_early_signals
@@ -14,6 +15,10 @@ from attendant_server.system.temporary_folders import remove_temporary_folders
 
 SWITCH_SECONDS = 0.0005
 """Seconds for which a thread may keep the interpreter lock while another one waits for it."""
+
+WITHOUT_ONNX_RUNTIME = (
+    "ONNX Runtime is not installed: pip install 'attendant-server[cpu]', or 'attendant-server[gpu]'"
+)
 
 
 def main() -> NoReturn:
@@ -53,6 +58,10 @@ def serve() -> int:
         with suppress(OSError):
             print(error, file=sys.stderr, flush=True)
         return 2
+    if find_spec("onnxruntime") is None:
+        with suppress(OSError):
+            print(WITHOUT_ONNX_RUNTIME, file=sys.stderr, flush=True)
+        return 1
     # gRPC would write further lines, which may hold data of clients.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # One call must not tokenize on all processors.

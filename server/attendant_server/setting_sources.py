@@ -5,15 +5,26 @@ A field ``max_rows`` of `Settings` is the flag ``--max-rows`` and the variable
 """
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any
+
+from attendant_command_line import add_print_completion, add_version
+from attendant_manifest import MANIFEST_VERSION
 
 from attendant_server import __version__
 from attendant_server.service_links import is_service_link
 from attendant_server.settings import Settings, SettingsError
 
 PREFIX = "ATTENDANT_"
+FORMATS = {"protocol": "attendant.v1", "manifest": str(MANIFEST_VERSION)}
+PACKAGES = (
+    *("attendant-protos", "onnxruntime", "onnxruntime-gpu"),
+    *("grpcio", "protobuf", "numpy", "tokenizers"),
+)
+"""What `--version` tells the versions of."""
 FOREIGN_VARIABLES = tuple(
     f"ATTENDANT_{name}" for name in ("TARGET", "TOKEN", "CA", "CLIENT_CERT", "CLIENT_KEY")
 )
@@ -85,7 +96,13 @@ def _parser() -> argparse.ArgumentParser:
         "attendant-server --new-api-key NAME makes a key for the file of --api-keys.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    add_version(parser, __version__, formats=FORMATS, packages=PACKAGES)
+    add_print_completion(
+        parser,
+        "attendant-server",
+        values={s.name: s.metadata["choices"] for s in fields(Settings) if s.metadata["choices"]},
+        files=frozenset(s.name for s in fields(Settings) if _is_place(s)),
+    )
     for setting in fields(Settings):
         default = _shown(setting.default) or "none"
         text = f"{_description(setting)} (default: {default}) [{variable(setting.name)}]"
@@ -93,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
             flag(setting.name), dest=setting.name, metavar="VALUE", help=text.replace("%", "%%")
         )
     return parser
+
+
+def _is_place(setting: "Field[Any]") -> bool:
+    """Whether a setting is a file or folder, as its description says."""
+    is_text = isinstance(setting.default, str | Path)
+    return is_text and re.search(r"\b(file|folder)\b", _description(setting), re.I) is not None
 
 
 def _reader(setting: "Field[Any]") -> Callable[[str], Any]:

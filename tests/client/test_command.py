@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import attendant_client
+import grpc
 import pytest
 from attendant.v1 import model_pb2, text_pb2
 from attendant_client.__main__ import main
@@ -254,7 +255,10 @@ def test_version_is_printed(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out == f"attendant {attendant_client.__version__}\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"attendant {attendant_client.__version__}"
+    assert f"grpcio {grpc.__version__}" in lines
+    assert "protocol attendant.v1" in lines
 
 
 def test_help_names_every_environment_variable_that_the_command_reads(capsys):

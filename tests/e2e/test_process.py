@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -13,7 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import attendant_server
 import grpc
+import onnxruntime
 import pytest
 from attendant_server.system.priorities import WORKER_NICENESS
 from grpc_health.v1 import health_pb2_grpc
@@ -154,7 +157,13 @@ def test_two_workers_have_a_lower_priority_than_all_other_threads(bundles: Path)
 def test_the_command_tells_its_version(bundles: Path):
     command = server_command(bundles, "--version")
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert shown == "attendant-server 0.1.0\n"
+    versions = dict(line.split(" ") for line in shown.splitlines())
+    assert next(iter(versions)) == "attendant-server"
+    assert versions["attendant-server"] == attendant_server.__version__
+    builds = {"onnxruntime", "onnxruntime-gpu"} & versions.keys()
+    assert [versions[build] for build in builds] == [onnxruntime.__version__]
+    assert versions["protocol"] == "attendant.v1"
+    assert versions["python"] == platform.python_version()
 
 
 def test_bad_settings_end_the_start_with_code_two_where_nobody_can_be_told(bundles: Path):

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attendant_client import Client
 from attendant_server.settings import Settings
 
 from examples.attention_heads import clearest
 from examples.mine_pairs import margins, mine
 from examples.semantic_search import paragraphs
 from examples.translate_subtitles import Subtitle, parse
+from examples.vector_database import model_of, open_database
 from tests.client.script import Script
 from tests.client.scripted_server import start_server
 from tests.support.serving import LoopThread, running_server
@@ -157,6 +159,44 @@ def test_a_folder_without_texts_is_named(run, tmp_path):
     (tmp_path / "texts").mkdir()
     done = run("semantic_search.py", "texts", "Why?")
     assert (done.returncode, done.stderr) == (1, "texts has no paragraphs in *.txt files\n")
+
+
+def test_texts_are_kept_with_their_vectors_and_found_in_either_language(run, tmp_path):
+    texts = ["The dog is barking.", "The shop opens at nine o'clock.", "very " * 5000, "", "Hello."]
+    (tmp_path / "a.txt").write_text("\n".join(texts), encoding="utf-8")
+    (tmp_path / "b.txt").write_text("Ich mag Musik.\n", encoding="utf-8")
+
+    added = [run("vector_database.py", "notes.db", "--add", name) for name in ("a.txt", "b.txt")]
+    found = run("vector_database.py", "notes.db", "Wann öffnet der Laden?", "--num-results", "2")
+    music = run("vector_database.py", "notes.db", "I like music.", "--num-results", "9")
+
+    assert [done.returncode for done in (*added, found, music)] == [0, 0, 0, 0], found.stderr
+    assert added[0].stderr.startswith("left out: ")
+    first, _ = found.stdout.splitlines()
+    assert first.endswith(" The shop opens at nine o'clock.")
+    cosines, rest = zip(*(line.split(" ", 1) for line in music.stdout.splitlines()), strict=True)
+    assert len(rest) == 4
+    assert rest[0] == "Ich mag Musik."
+    assert list(cosines) == sorted(cosines, reverse=True)
+
+
+def test_a_database_without_texts_is_named(run):
+    done = run("vector_database.py", "notes.db", "Why?")
+    assert (done.returncode, done.stderr) == (1, "notes.db has no texts\n")
+
+
+def test_vectors_of_another_model_are_refused(address, tmp_path, run):
+    (tmp_path / "a.txt").write_text("Hello.", encoding="utf-8")
+    assert run("vector_database.py", "notes.db", "--add", "a.txt").returncode == 0
+    with Client(address) as client:
+        database = open_database(str(tmp_path / "notes.db"), client)
+        assert model_of(database) == "bert-en-de/2"
+        database.execute("UPDATE model SET name = 'bert-en-de/1'")
+        database.close()
+    done = run("vector_database.py", "notes.db", "Hello?")
+    assert done.returncode == 1
+    assert "no such model" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_file_without_sentences_is_named(run, tmp_path):

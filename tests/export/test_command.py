@@ -1,6 +1,7 @@
 import json
 import signal
 from dataclasses import asdict
+from importlib.metadata import version
 
 import pytest
 from attendant_export.__main__ import main
@@ -8,8 +9,10 @@ from attendant_export.bundle.manifest import read_manifest
 from attendant_export.runs import checkpoint
 from attendant_export.runs.history import History
 from attendant_export.train.translation import TranslationTask
+from attendant_manifest import MANIFEST_VERSION
 
 from tests.support.bundles import data_card, write_pairs
+from tests.support.completions import completed_by_bash, script_of
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
 
@@ -461,3 +464,20 @@ def test_a_run_goes_on_with_the_text_that_it_has_started_with_only(data_dir, tmp
     assert "with other filters, languages or controls: train.tsv." in message
     assert f"--init-from {folders['run']}" in message
     assert checkpoint.read_json(folders["run"] / "last/state.json")["step"] == 1
+
+
+def test_the_versions_of_what_trains_and_verifies_are_printed(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    versions = dict(line.split(" ") for line in capsys.readouterr().out.splitlines())
+    assert next(iter(versions)) == "attendant-export"
+    assert versions["torch"] == version("torch")
+    assert versions["manifest"] == str(MANIFEST_VERSION)
+
+
+def test_bash_completes_commands_their_flags_and_folders(capsys, tmp_path):
+    script = script_of(main, "bash", capsys, tmp_path / "completion")
+    assert completed_by_bash(script, "attendant-export", "imp") == ["import"]
+    assert completed_by_bash(script, "attendant-export", "sign", "--k") == ["--key"]
+    (tmp_path / "runs").mkdir()
+    assert completed_by_bash(script, "attendant-export", "export", "--run-dir", "r") == ["runs"]

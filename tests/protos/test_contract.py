@@ -64,6 +64,7 @@ def test_python_has_one_module_for_status_that_of_googleapis_common_protos():
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == [
         "generated/attendant",
         "generated/attendant_vendored",
+        "python/attendant_command_line",
         "python/attendant_glossaries",
         "python/attendant_manifest",
     ]
@@ -89,5 +90,8 @@ def test_files_of_other_projects_have_their_licences_and_generated_code():
             generated = PROTOS / "generated" / "attendant_vendored" / folder.name
             assert (generated / f"{path.stem}_pb2.py").exists()
     project = tomllib.loads((PROTOS / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["project"]["license-files"] == ["vendored/attendant_vendored/*/LICENSE"]
+    assert project["project"]["license-files"] == [
+        "LICENSE",
+        "vendored/attendant_vendored/*/LICENSE",
+    ]
     assert project["project"]["license"] == "Apache-2.0 AND BSD-3-Clause"

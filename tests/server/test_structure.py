@@ -43,6 +43,13 @@ def test_the_server_runs_on_the_event_loop_of_uvloop(monkeypatch: pytest.MonkeyP
     assert serve() == 7
 
 
+def test_a_server_without_onnx_runtime_names_the_extras_that_have_it(monkeypatch, capsys):
+    monkeypatch.setattr("attendant_server.__main__.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["attendant-server"])
+    assert serve() == 1
+    assert "'attendant-server[cpu]', or 'attendant-server[gpu]'" in capsys.readouterr().err
+
+
 def test_the_readme_has_the_table_of_settings():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{settings_table()}\n<!-- /settings -->\n" in readme

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from typing import get_args
 
+from attendant_command_line import add_print_completion, add_version
+
 from attendant_client import (
     __version__,
     attention_command,
@@ -24,6 +26,9 @@ from attendant_client.search_flags import add_search_flags, add_translation_flag
 
 HEALTH_TIMEOUT_SECONDS = 3.0
 BATCH_SIZE = 32
+FORMATS = {"protocol": "attendant.v1"}
+PACKAGES = ("attendant-protos", "grpcio", "protobuf", "numpy")
+"""What `--version` tells the versions of."""
 
 ENVIRONMENT = f"""\
 environment variables:
@@ -47,7 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=ENVIRONMENT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"attendant {__version__}")
+    add_version(parser, __version__, formats=FORMATS, packages=PACKAGES)
+    add_print_completion(parser, "attendant-client")
     target = os.environ.get("ATTENDANT_TARGET") or DEFAULT_TARGET
     _add_connection_flags(parser, target=target, timeout=None)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
