@@ -50,7 +50,7 @@ def convolutions(draw: st.DrawFn, is_decoder: bool) -> Convolution:
 def _layers(draw: st.DrawFn, reads: str | None) -> LayerGroup:
     """Layers of a decoder, or with None those of an encoder."""
     mixer = draw(st.none() | some.feed_forwards() | experts)
-    group = LayerGroup(
+    return LayerGroup(
         num_layers=draw(st.integers(1, 2)),
         num_repeats=draw(st.integers(0, 2)) if reads is None else 0,
         convolution=draw(convolutions(is_decoder=reads is not None)),
@@ -60,7 +60,6 @@ def _layers(draw: st.DrawFn, reads: str | None) -> LayerGroup:
         feed_forward=None if isinstance(mixer, MixtureOfExperts) else mixer,
         mixture_of_experts=mixer if isinstance(mixer, MixtureOfExperts) else None,
     )
-    return group
 
 
 @st.composite

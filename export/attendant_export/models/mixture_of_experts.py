@@ -76,7 +76,8 @@ class MixtureOfExperts(nn.Module):
         last_in, first_out = best[:, -2:-1], best[:, -1:]
         # The value to exceed leaves out the expert's own.
         limit = torch.where(values >= last_in, first_out, last_in)
-        return torch.special.ndtr((clean - limit) / (deviations + _EPSILON)).sum(0)
+        chance: Tensor = torch.special.ndtr((clean - limit) / (deviations + _EPSILON))
+        return chance.sum(0)
 
 
 def _variation(values: Tensor) -> Tensor:

@@ -163,8 +163,8 @@ def check_decoder_recurrences(architecture: Architecture) -> None:
 
 def reads_source(group: LayerGroup) -> bool:
     """Whether the layers of a group read the source."""
-    parts = ("cross_attention", "alignment_attention", "unfolding")
-    return any(map(group.HasField, parts))
+    attends = group.HasField("cross_attention") or group.HasField("alignment_attention")
+    return attends or group.HasField("unfolding")
 
 
 def starts_from_source(architecture: Architecture) -> bool:

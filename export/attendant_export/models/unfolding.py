@@ -67,7 +67,7 @@ def check_unfolding(architecture: Architecture) -> None:
     groups = architecture.decoder.groups
     for group in groups:
         for name in ("cross_attention", "alignment_attention"):
-            if group.HasField("unfolding") and group.HasField(name):  # type: ignore[arg-type]
+            if group.HasField("unfolding") and group.HasField(name):
                 raise ValueError(f"LayerGroup.unfolding: is set beside {name}")
     factors = {group.unfolding.length_factor for group in groups if group.HasField("unfolding")}
     if len(factors) > 1:
