@@ -13,6 +13,7 @@ from attendant_export.models.convolutional_shapes import (
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import bert, language_model
+from attendant_manifest.rules import PRECISIONS
 from hypothesis import given
 
 from tests.export.test_architectures import SEEDS, SOURCES, TARGETS, model_of
@@ -25,7 +26,7 @@ from tests.export.test_recurrent_networks import (
 )
 from tests.support import architectures as some
 from tests.support.convolutional_networks import convolutional_translators
-from tests.support.graphs import tiny_convolutional, with_convolutions
+from tests.support.graphs import tiny_convolutional, tiny_experts, with_convolutions
 
 
 @some.fewer_random_parts
@@ -143,6 +144,14 @@ def test_a_decoder_without_kernels_has_no_state_and_is_refused():
         EncoderDecoder(architecture)
 
 
+def test_a_decoder_whose_kernels_need_too_much_state_is_refused():
+    architecture = with_convolutions(BASE, SLICENET)
+    for step in architecture.decoder.groups[0].convolution.steps:
+        step.kernel_size, step.dilation = 33, 128
+    with pytest.raises(ValueError, match="keep 131,520 values of earlier tokens, but at most 65,5"):
+        EncoderDecoder(architecture)
+
+
 @pytest.mark.parametrize("name", ["convolution", "mixture_of_experts"])
 def test_encoders_alone_and_language_models_have_neither(name):
     changed = with_convolutions(BASE, SLICENET)
@@ -156,3 +165,10 @@ def test_encoders_alone_and_language_models_have_neither(name):
         getattr(stack.groups[0], name).CopyFrom(part)
         with pytest.raises(ValueError, match=rf"LayerGroup.{name}: is not for a"):
             kind(architecture)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_experts_that_no_token_of_a_step_selects_change_nothing(precision):
+    parity = parity_of(tiny_experts().architecture, 1, precision)
+    bound = {"fp32": 1e-4, "int8": 0.3, "fp16": 0.02}[precision]
+    assert parity.max_log_probability_difference < bound

@@ -94,10 +94,17 @@ def tiny_experts() -> EncoderDecoder:
     return unsettle(EncoderDecoder(architecture))
 
 
-def with_convolutions(architecture: Architecture, kind: str) -> Architecture:
-    """The same network with convolutional layers of a kind, as ``train-translation`` makes it."""
+def with_convolutions(
+    architecture: Architecture, kind: str, num_encoder_layers: int = 0
+) -> Architecture:
+    """The same network with convolutional layers of a kind, as ``train-translation`` makes it.
+
+    By default, the encoder has as many layers as before.
+    """
     changed = Architecture()
     changed.CopyFrom(architecture)
+    group = changed.encoder.groups[0]
+    group.num_layers = num_encoder_layers or group.num_layers
     make_encoder_convolutional(changed, kind)
     part = AlignmentAttention(function=ALIGNMENT_FUNCTION_SCALED_DOT)
     make_decoder_convolutional(changed, kind, part)

@@ -14,17 +14,19 @@ from attendant_export.graphs.layers import Layers
 def mix_experts(g: Layers, part: MixtureOfExperts, name: str, x: str) -> str:
     """(rows, d_model) to (rows, d_model)."""
     factors = _factors(g, part, name, x)  # (experts, rows)
-    output = g.op("Expand", g.scalar(0), g.op("Shape", x))
+    # ONNX Runtime adds to rows in fp32 only.
+    output = g.op("Expand", g.constant(np.array(0, np.float32)), g.op("Shape", x))
     for number in range(part.num_experts):
         own = g.op("Gather", factors, g.integer(number))  # (rows)
         rows = g.flat(g.op("NonZero", own))  # those that selected the expert
-        g.change_rows()
+        g.change_rows(may_be_none=True)
         found = feed_forward(g, part.expert, f"{name}.experts.{number}", g.op("Gather", x, rows))
-        factor = g.op("Unsqueeze", g.rounded(g.op("Gather", own, rows)), g.integers(1))
+        factor = g.op("Unsqueeze", g.op("Gather", own, rows), g.integers(1))
+        products = g.op("Mul", g.fp32(found), factor)
         places = g.op("Unsqueeze", rows, g.integers(1))
-        output = g.op("ScatterND", output, places, g.op("Mul", found, factor), reduction="add")
+        output = g.op("ScatterND", output, places, products, reduction="add")
     g.change_rows()
-    return output
+    return g.rounded(output)
 
 
 def _factors(g: Layers, part: MixtureOfExperts, name: str, x: str) -> str:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from attendant.v1 import architecture_pb2
 from attendant.v1.architecture_pb2 import Architecture, Stack
+from attendant_manifest.step_rules import MAX_DIMENSION
 from torch import Tensor, nn
 
 from attendant_export.models.feed_forward import Activation
@@ -131,6 +132,13 @@ def convolutions(stack: Stack) -> Iterator[tuple[int, architecture_pb2.Convoluti
 
 def check_decoder_convolutions(architecture: Architecture) -> None:
     """Raise ValueError for convolutions that a decoder cannot have."""
+    parts = convolutions(architecture.decoder)
+    number = sum(sum(state_widths(part, architecture.d_model)) for _, part in parts)
+    if number > MAX_DIMENSION:
+        raise ValueError(
+            f"Architecture.decoder: its convolutions keep {number:,} values of earlier tokens, "
+            f"but at most {MAX_DIMENSION:,} are supported"
+        )
     groups = architecture.decoder.groups
     for group in groups:
         if not group.HasField("convolution"):
