@@ -85,9 +85,10 @@ def test_a_bytenet_has_neither_aligner_nor_attention_graph(tmp_path):
 def test_a_target_may_be_longer_than_the_outputs_of_the_encoder():
     model, long = tiny_convolutional(), torch.tensor([[1, *range(3, 23)]])
     with torch.inference_mode():
-        memory = model.start(SOURCE[:1]).memory[0][0]
+        memory = model.start(SOURCE[:1]).memory[0]
         found = model(SOURCE[:1], long)
-    assert memory.shape[2] == 2 * SOURCE.shape[1] < long.shape[1]
+    assert memory is not None
+    assert memory[0].shape[2] == 2 * SOURCE.shape[1] < long.shape[1]
     assert found.isfinite().all()
 
 
