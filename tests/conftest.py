@@ -87,6 +87,37 @@ def gru_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def bytenet_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of dilated convolutions, whose decoder reads the encoder's outputs by position."""
+    from tests.support.bundles import TINY_BYTENET, make_translation_bundle
+
+    folder = tmp_path_factory.mktemp("bundles")
+    return make_translation_bundle(
+        folder,
+        "tiny-bytenet",
+        precisions=("fp32",),
+        architecture=TINY_BYTENET,
+        learning_rate=2e-2,
+        num_compared=NUM_COMPARED,
+    )
+
+
+@pytest.fixture(scope="session")
+def slicenet_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of separable convolutions with attention and mixtures of experts."""
+    from tests.support.bundles import TINY_SLICENET, make_translation_bundle
+
+    folder = tmp_path_factory.mktemp("bundles")
+    return make_translation_bundle(
+        folder,
+        "tiny-slicenet",
+        precisions=("fp32",),
+        architecture=TINY_SLICENET,
+        num_compared=NUM_COMPARED,
+    )
+
+
+@pytest.fixture(scope="session")
 def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny embedding bundle of random weights in all precisions."""
     from tests.support.bundles import make_embedding_bundle

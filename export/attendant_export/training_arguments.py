@@ -9,7 +9,7 @@ from attendant_export.data.augmentation import ALL, CHANGES
 from attendant_export.data.tokenizer import BPE, KINDS
 from attendant_export.graphs.attention import HEAD_DIM_MULTIPLE
 from attendant_export.ranges import positive, share, share_below_one, whole
-from attendant_export.recurrent_arguments import add_stacks
+from attendant_export.stack_arguments import add_stacks
 from attendant_export.train.device import PRECISIONS
 from attendant_export.train.distillation import DISTILLATION_WEIGHT, NUM_HARD_NEGATIVES
 from attendant_export.train.schedule import RANGES

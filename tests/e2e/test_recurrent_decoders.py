@@ -37,7 +37,11 @@ NEED_ALIGNER = {
 """Requests, by the field for which a model needs an aligner."""
 
 
-@pytest.fixture(scope="module", params=["ssru_bundle", "mixed_bundle", "lstm_bundle", "gru_bundle"])
+WITHOUT_ATTENTION = "tiny-gru", "tiny-bytenet"
+BUNDLES = "mixed_bundle", "lstm_bundle", "gru_bundle", "bytenet_bundle", "slicenet_bundle"
+
+
+@pytest.fixture(scope="module", params=BUNDLES)
 def bundle(request):
     return request.getfixturevalue(request.param)
 
@@ -153,14 +157,14 @@ def test_a_trained_model_tells_the_translation_of_a_text_from_those_of_other_tex
     ]
     ranks = [sum(other.score > each[i].score for other in each) for i, each in enumerate(scores)]
     # Ranks at random add up to 45. A short training is short for a decoder without attention.
-    assert sum(ranks) <= (20 if bundle.parent.name == "tiny-gru" else 2), ranks
+    assert sum(ranks) <= (20 if bundle.parent.name in WITHOUT_ATTENTION else 2), ranks
 
 
 @pytest.mark.parametrize("field", NEED_ALIGNER)
 def test_what_needs_an_aligner_is_answered_or_refused_by_its_name(running, bundle, field):
     request = TranslateRequest(texts=[sentence_pairs()[0][0]])
     request.MergeFrom(NEED_ALIGNER[field])
-    if bundle.parent.name != "tiny-gru":  # which has no attention
+    if bundle.parent.name not in WITHOUT_ATTENTION:
         [best] = running.translation.Translate(request).translations[0].hypotheses
         assert bool(best.alignments) == request.return_alignments
         assert [term.target for term in best.glossary_terms] == (
@@ -169,24 +173,24 @@ def test_what_needs_an_aligner_is_answered_or_refused_by_its_name(running, bundl
         return
     failure = failure_of(running.translation.Translate, request)
     assert failure.code() == grpc.StatusCode.FAILED_PRECONDITION
-    assert failure.details() == f"{field}: tiny-gru/1 has no aligner"
+    assert failure.details() == f"{field}: {bundle.parent.name}/1 has no aligner"
 
 
 def test_attention_is_that_of_the_layers_that_have_it(running, bundle):
     kind = bundle.parent.name
     request = GetAttentionRequest(text=sentence_pairs()[0][0], model=f"{kind}/1")
-    if kind == "tiny-gru":
+    if kind in WITHOUT_ATTENTION:
         failure = failure_of(running.models.GetAttention, request)
         assert failure.code() == grpc.StatusCode.FAILED_PRECONDITION
         return
     found = running.models.GetAttention(request)
     assert found.HasField("cross")
-    assert found.HasField("encoder") == (kind != "tiny-lstm")
+    assert found.HasField("encoder") == (kind == "tiny-mixed")
 
 
 def test_the_description_of_the_model_has_the_heads_of_its_attention(running, bundle):
     request = GetModelRequest(model=bundle.parent.name)
-    is_plain = "lstm" in bundle.parent.name or "gru" in bundle.parent.name
+    is_plain = bundle.parent.name != "tiny-mixed"
     sizes = running.models.GetModel(request).translation_sizes
     assert sizes.num_heads == (0 if is_plain else 2)
     assert sizes.num_decoder_layers == 2

@@ -10,6 +10,8 @@ from attendant_manifest.rules import PRECISIONS
 from tests.support.graphs import (
     load_graphs,
     tiny_bert,
+    tiny_convolutional,
+    tiny_experts,
     tiny_recurrent,
     tiny_ssru,
     tiny_transformer,
@@ -21,7 +23,7 @@ EACH_ROW_ALONE = {
     *("Transpose", "Unsqueeze", "Gather", "GatherElements", "ScatterND", "LessOrEqual"),
     *("Attention", "GroupQueryAttention", "Gemm", "MatMulIntegerToFloat"),
     *("QuantizeLinear", "DequantizeLinear", "Mod", "Neg", "Pad", "Sigmoid"),
-    *("Tanh", "Exp", "And"),
+    *("Tanh", "Exp", "And", "Equal", "GreaterOrEqual"),
 }
 OVER_AN_AXIS = {"LayerNormalization", "LogSoftmax", "Softmax", "TopK"}
 OVER_AXES = {"ReduceMax", "ReduceSum"}
@@ -29,12 +31,17 @@ OF_PLACES = {"NonZero", "CumSum"}
 """Operators that work across rows, but on positions and not on values."""
 
 
-@pytest.fixture(scope="module", params=["translation", "ssru", "recurrent", "embedding"])
+@pytest.fixture(
+    scope="module",
+    params=["translation", "ssru", "recurrent", "convolutional", "experts", "embedding"],
+)
 def write(request):
     models = {
         "translation": lambda: tiny_transformer(True),
         "ssru": tiny_ssru,
         "recurrent": tiny_recurrent,
+        "convolutional": tiny_convolutional,
+        "experts": tiny_experts,
     }
     if request.param in models:
         model = models[request.param]()
@@ -119,11 +126,23 @@ def check_product_of_each_text(graph, product):
     assert not {tensor.name for tensor in graph.initializer} & {*product.input}, product
 
 
+def check_choice_of_rows(graph, non_zero):
+    """The rows that select an expert are taken out, and added to the same rows again."""
+    (rows,) = users(graph, non_zero)
+    *taken, places = users(graph, rows)
+    assert {node.op_type for node in taken} == {"Gather"}, taken
+    (added,) = users(graph, places)
+    assert (places.op_type, added.op_type) == ("Unsqueeze", "ScatterND")
+    assert (added.input[1], attributes(added)["reduction"]) == (places.output[0], b"add")
+
+
 def test_no_node_reduces_over_the_rows(graphs):
     for graph in graphs:
         for node in graph.node:
             if node.op_type in OVER_AN_AXIS:
                 assert attributes(node).get("axis", -1) == -1, node
+            elif node.op_type == "NonZero" and not derives_from_lengths(graph, node.input[0]):
+                check_choice_of_rows(graph, node)
             elif node.op_type in OF_PLACES:
                 assert derives_from_lengths(graph, node.input[0]), node
             elif node.op_type in OVER_AXES:
@@ -170,6 +189,8 @@ def test_every_integer_product_has_a_scale_for_each_row(graphs):
             if reduction.op_type == "Max":  # after a ReLU
                 assert constant(graph, reduction.input[1]) == 0
                 reduction = made_by(graph, reduction.input[0])
+            if reduction.op_type == "Slice":  # where there may be no rows
+                reduction = made_by(graph, reduction.input[0])
             assert reduction.op_type == "ReduceMax"
             assert constant(graph, reduction.input[1]).tolist() == [-1]
             np.testing.assert_array_equal(constant(graph, product.input[2]), 1)
@@ -187,8 +208,9 @@ def test_int8_has_no_other_products_with_weights(write, tmp_path):
         op_types = {node.op_type for node in graph.node}
         assert "MatMulIntegerToFloat" in op_types
         weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-        # Products with a vector, which give one score, are fp32.
+        # Products with a vector, which give one score, are fp32, and so are choices of experts.
         products = [node for node in graph.node if node.op_type == "Gemm"]
+        products = [node for node in products if not node.input[1].endswith(".gate.weight")]
         assert all(weights[node.input[1]][0] == 1 for node in products)
         products = [node for node in graph.node if node.op_type == "MatMul"]
         assert not any(weights.keys() & {*node.input} for node in products)

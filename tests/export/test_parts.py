@@ -11,6 +11,7 @@ from attendant_export.graphs import embeddings as graph_embeddings
 from attendant_export.graphs import head as graph_head
 from attendant_export.graphs import stack as graph_stack
 from attendant_export.graphs import text_vectors as graph_text_vectors
+from attendant_export.graphs.feed_forward import feed_forward
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
 from attendant_export.graphs.parameters import graph_parameters
@@ -94,7 +95,7 @@ def test_feed_forward(d_model, part, seed):
 
     def build(g: Layers) -> None:
         inputs = g.input("x", np.float32, "rows", d_model)
-        found = graph_stack.feed_forward(g, part, "f", inputs)
+        found = feed_forward(g, part, "f", inputs)
         g.output("found", found, np.float32, "rows", d_model)
 
     found = run_graph(build, named(module, "f"), x=x.numpy())["found"]

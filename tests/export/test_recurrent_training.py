@@ -80,8 +80,11 @@ def test_a_transformer_may_be_the_encoder_of_a_recurrent_decoder(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--alignment dot", "--alignment: is for a recurrent decoder"),
-        ("--encoder gru --predictive-window", "--predictive-window: is for a recurrent decoder"),
+        ("--alignment dot", "--alignment: is for a --decoder of lstm, gru"),
+        (
+            "--encoder gru --predictive-window",
+            "--predictive-window: is for a --decoder of lstm, gru",
+        ),
         ("--decoder gru --alignment none --alignment-window 2", "needs another --alignment"),
         ("--decoder gru --predictive-window", "--predictive-window: needs --alignment-window"),
         ("--encoder lstm --decoder gru --post-norm", "--post-norm: is for an encoder or a decoder"),

@@ -1,4 +1,4 @@
-"""Replaced states that begin with outputs of the encoder, in the caches of recurrent decoders."""
+"""Replaced states in the caches of recurrent and convolutional decoders, from their first token."""
 
 import re
 
@@ -17,7 +17,7 @@ from tests.server.test_step_roles import refusal, swap
 from tests.support.models import translation_model
 
 
-@pytest.fixture(params=["lstm_bundle", "gru_bundle"])
+@pytest.fixture(params=["lstm_bundle", "gru_bundle", "bytenet_bundle", "slicenet_bundle"])
 def folder(request):
     return request.getfixturevalue(request.param)
 

@@ -19,6 +19,7 @@ from attendant_export.data.tokenizer import (
     train_bert_tokenizer,
 )
 from attendant_export.data.translation_data import PairSource, TranslationData
+from attendant_export.models.convolutional_shapes import BYTENET, SLICENET, add_experts
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
@@ -28,7 +29,7 @@ from attendant_export.runs.records import DataSource
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.translation import train_translation
 
-from tests.support.graphs import with_recurrences, with_ssru
+from tests.support.graphs import with_convolutions, with_recurrences, with_ssru
 
 PRECISIONS = ("fp32", "int8", "fp16")
 MAX_TOKENS = 64
@@ -49,6 +50,9 @@ TINY_SSRU = with_ssru(TINY_TRANSFORMER)
 TINY_MIXED = with_ssru(TINY_TRANSFORMER, num_attention_layers=1)
 TINY_LSTM = with_recurrences(TINY_TRANSFORMER, "lstm", "additive", num_encoder_layers=1)
 TINY_GRU = with_recurrences(TINY_TRANSFORMER, "gru", num_encoder_layers=1)
+TINY_BYTENET = with_convolutions(TINY_TRANSFORMER, BYTENET, num_encoder_layers=1)
+TINY_SLICENET = with_convolutions(TINY_TRANSFORMER, SLICENET, num_encoder_layers=1)
+add_experts(TINY_SLICENET, 3, 2, 32)
 
 
 def sentence_pairs() -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from attendant.v1.architecture_pb2 import (
+    ALIGNMENT_FUNCTION_SCALED_DOT,
     POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
     AlignmentAttention,
     Architecture,
@@ -24,6 +25,13 @@ from attendant.v1.bundle_pb2 import (
 )
 from attendant_export.graphs.step_interface import TYPES
 from attendant_export.graphs.writer import write_translation_graphs
+from attendant_export.models.convolutional_shapes import (
+    BYTENET,
+    SLICENET,
+    add_experts,
+    make_decoder_convolutional,
+    make_encoder_convolutional,
+)
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.relative_positions import RelativePositions
@@ -70,6 +78,37 @@ def tiny_recurrent() -> EncoderDecoder:
     window.half_width, window.is_predictive = 2, True
     torch.manual_seed(7)
     return unsettle(EncoderDecoder(architecture))
+
+
+def tiny_convolutional() -> EncoderDecoder:
+    """A ByteNet, whose encoder has outputs after the tokens of a source."""
+    torch.manual_seed(7)
+    return unsettle(EncoderDecoder(with_convolutions(transformer(50, 32, 2, 64, 2, 2), BYTENET)))
+
+
+def tiny_experts() -> EncoderDecoder:
+    """A SliceNet with mixtures of experts."""
+    architecture = with_convolutions(transformer(50, 32, 2, 64, 2, 2), SLICENET)
+    add_experts(architecture, 3, 2, 16)
+    torch.manual_seed(7)
+    return unsettle(EncoderDecoder(architecture))
+
+
+def with_convolutions(
+    architecture: Architecture, kind: str, num_encoder_layers: int = 0
+) -> Architecture:
+    """The same network with convolutional layers of a kind, as ``train-translation`` makes it.
+
+    By default, the encoder has as many layers as before.
+    """
+    changed = Architecture()
+    changed.CopyFrom(architecture)
+    group = changed.encoder.groups[0]
+    group.num_layers = num_encoder_layers or group.num_layers
+    make_encoder_convolutional(changed, kind)
+    part = AlignmentAttention(function=ALIGNMENT_FUNCTION_SCALED_DOT)
+    make_decoder_convolutional(changed, kind, part)
+    return changed
 
 
 def with_ssru(architecture: Architecture, num_attention_layers: int = 0) -> Architecture:

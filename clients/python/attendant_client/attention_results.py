@@ -15,9 +15,10 @@ class Attention:
     `encoder`, `decoder` and `cross` have the shape (layers, heads, queries, keys); those of a query
     add up to 1. The queries and keys of `encoder` are `source_tokens`. Query i of `decoder` and of
     `cross` reads `decoder_tokens[i]` and predicts `target_tokens[i]`. The keys of `decoder` are
-    `decoder_tokens`, those of `cross` are `source_tokens`. `encoder` is None for a recurrent
-    encoder, `decoder` for a recurrent decoder, and `cross` for a decoder that does not attend to
-    its source. The last two are None for an embedding model, which has no target.
+    `decoder_tokens`, those of `cross` are `source_tokens`. `encoder` is None for a
+    recurrent or convolutional encoder, `decoder` for such a decoder, and `cross` for a decoder that
+    does not attend to its source. The last two are None for an embedding model, which has no
+    target.
 
     If layers differ in their heads, or some lack a kind of attention, `num_heads` has the heads of
     each layer for each of the three names; other heads have weights of 0.

@@ -7,6 +7,12 @@ from contextlib import contextmanager
 from attendant.v1.architecture_pb2 import AlignmentAttention, Architecture
 
 from attendant_export.graphs.attention import check_decoder_heads
+from attendant_export.models.convolutional_shapes import (
+    CONVOLUTIONS,
+    add_experts,
+    make_decoder_convolutional,
+    make_encoder_convolutional,
+)
 from attendant_export.models.shapes import (
     ALIGNMENT_FUNCTIONS,
     CELLS,
@@ -14,12 +20,12 @@ from attendant_export.models.shapes import (
     make_encoder_recurrent,
     transformer,
 )
-from attendant_export.recurrent_arguments import (
+from attendant_export.stack_arguments import (
     ATTENTION,
-    DEFAULT_ALIGNMENT,
+    DEFAULT_ALIGNMENTS,
+    DEFAULT_SELECTED_EXPERTS,
     NO_ALIGNMENT,
     NUM_LAYERS,
-    NUM_RECURRENT_LAYERS,
     check_stacks,
 )
 from attendant_export.train.start import start_architecture
@@ -35,6 +41,8 @@ SIZES = (
     "alignment",
     "alignment_window",
     "predictive_window",
+    "num_experts",
+    "selected_experts",
     "post_norm",
     "separate_vocabularies",
 )
@@ -72,24 +80,31 @@ def translation_network(args: argparse.Namespace) -> Architecture:
             norm_first=not args.post_norm,
             shares_embeddings=not args.separate_vocabularies,
         )
-        if args.encoder != ATTENTION:
+        if args.encoder in CELLS:
             make_encoder_recurrent(architecture, CELLS[args.encoder])
-        if args.decoder != ATTENTION:
+        if args.encoder in CONVOLUTIONS:
+            make_encoder_convolutional(architecture, args.encoder)
+        if args.decoder in CELLS:
             make_decoder_recurrent(architecture, CELLS[args.decoder], _alignment(args))
+        if args.decoder in CONVOLUTIONS:
+            alignment = _alignment(args) or AlignmentAttention()
+            make_decoder_convolutional(architecture, args.decoder, alignment)
+        if args.num_experts:
+            selected = args.selected_experts or min(DEFAULT_SELECTED_EXPERTS, args.num_experts - 1)
+            add_experts(architecture, args.num_experts, selected, args.d_feed_forward)
         check_decoder_heads(architecture)
     return architecture
 
 
 def _num_layers(args: argparse.Namespace, stack: str) -> int:
-    is_recurrent = getattr(args, stack) != ATTENTION
-    default = NUM_RECURRENT_LAYERS if is_recurrent else NUM_LAYERS[stack]
-    return getattr(args, f"num_{stack}_layers") or default
+    return getattr(args, f"num_{stack}_layers") or NUM_LAYERS[stack][getattr(args, stack)]
 
 
 def _alignment(args: argparse.Namespace) -> AlignmentAttention | None:
-    if args.alignment == NO_ALIGNMENT:
+    function = args.alignment or DEFAULT_ALIGNMENTS.get(args.decoder, NO_ALIGNMENT)
+    if function == NO_ALIGNMENT:
         return None
-    part = AlignmentAttention(function=ALIGNMENT_FUNCTIONS[args.alignment or DEFAULT_ALIGNMENT])
+    part = AlignmentAttention(function=ALIGNMENT_FUNCTIONS[function])
     if args.alignment_window:
         part.window.half_width = args.alignment_window
         part.window.is_predictive = args.predictive_window

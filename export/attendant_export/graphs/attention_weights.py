@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from attendant.v1.architecture_pb2 import Architecture, Attention
+from attendant.v1.architecture_pb2 import Architecture, Attention, Stack
 from attendant_manifest.attention import CROSS, DECODER, ENCODER
 from attendant_manifest.sizes import num_source_heads
 
@@ -27,6 +27,7 @@ from attendant_export.graphs.step_interface import source_shapes
 from attendant_export.graphs.text_positions import TextPositions
 from attendant_export.graphs.translation import decode_targets
 from attendant_export.models.attention import projection_widths
+from attendant_export.models.convolution import convolutions
 from attendant_export.models.embeddings import embedding_width
 from attendant_export.models.recurrent import has_recurrences
 from attendant_export.models.stack import each_layer, running_order
@@ -56,8 +57,9 @@ def build_translation_attention(g: Layers, architecture: Architecture) -> None:
     num_heads = [num_source_heads(group) for group in each_layer(architecture.decoder)]
 
     def attend_source(layer: int, part: SourcePart, query: str) -> str:
-        weights, heads = attention.weights(layer, part, query), num_heads[layer]
-        g.output(f"{CROSS}_{layer}", weights, np.float32, 1, heads, "target", "source")
+        if heads := num_heads[layer]:
+            weights = attention.weights(layer, part, query)
+            g.output(f"{CROSS}_{layer}", weights, np.float32, 1, heads, "target", "source")
         return attention.attend(layer, part, query)
 
     def observe(layer: int, part: Attention, projected: Sequence[str], bias: str) -> None:
@@ -99,6 +101,13 @@ def _encode(
 
     types = g.flat(token_types(g, batch)) if embeddings.reads_token_types else ""
     x = embeddings.run(g, g.flat(token_ids), add_positions, types)
-    recur = Packing(g, batch, lengths).recur if has_recurrences(stack) else None
-    *_, x = run_stack(g, stack, "encoder", x, attend, recur=recur)
+    packing = Packing(g, batch, lengths) if _needs_places(stack) else None
+    recur = None if packing is None else packing.recur
+    kernels = None if packing is None else packing.kernels(architecture)
+    *_, x = run_stack(g, stack, "encoder", x, attend, recur=recur, tokens_of=kernels)
     return x
+
+
+def _needs_places(stack: Stack) -> bool:
+    """Whether layers work on the places of tokens in their texts."""
+    return has_recurrences(stack) or any(convolutions(stack))

@@ -9,6 +9,7 @@ from attendant_export.graphs.attention import inner_width
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.parameters import KEYS_VALUES
 from attendant_export.graphs.step_interface import memory_name, source_names
+from attendant_export.graphs.unfolding import UnfoldedTexts
 from attendant_export.models.recurrent import ends_bidirectional, starts_from_source
 from attendant_export.models.stack import each_layer
 
@@ -19,16 +20,19 @@ def source_values(
     x: str,
     batch: str,
     pad: Callable[[str], str] = lambda rows: rows,
+    texts: UnfoldedTexts | None = None,
 ) -> dict[str, str]:
     """The values (batch, heads, source, width) of `source_shapes`, by name.
 
     ``x`` (rows, d_model) is the encoder's output and ``batch`` holds the shape (batch, source) of
-    the texts. ``pad`` adds their padding to rows that lack it.
+    the texts. ``pad`` adds their padding to rows that lack it. ``texts`` are needed if the encoder
+    has outputs after the tokens of the source, and ``batch`` is then that of these texts.
     """
     return dict(
         [
             *_keys_values_of_heads(g, architecture, x, batch, pad),
             *_aligned_memory(g, architecture, x, batch, pad),
+            *_unfolded_memory(g, architecture, lambda: g.by_text(pad(x), batch), texts),
         ]
     )
 
@@ -74,6 +78,25 @@ def _aligned_memory(
         keys, values = source_names(layer)
         yield keys, as_head(g.linear(x, f"decoder.{layer}.alignment_attention.key"))
         yield values, as_head(x)
+
+
+def _unfolded_memory(
+    g: Layers,
+    architecture: Architecture,
+    by_text: Callable[[], str],
+    texts: UnfoldedTexts | None,
+) -> Iterator[tuple[str, str]]:
+    """What each layer with an unfolding keeps: the encoder's output at all positions.
+
+    ``by_text`` adds the nodes for (batch, positions, d_model).
+    """
+    for layer, group in enumerate(each_layer(architecture.decoder)):
+        if group.HasField("unfolding"):
+            x = by_text()
+            yield (
+                memory_name(layer),
+                g.op("Unsqueeze", x, g.integers(1)) if texts is None else texts.outputs(x),
+            )
 
 
 def first_vectors(

@@ -68,8 +68,11 @@ class Layers(GraphBuilder):
         inputs = [weight, self.parameter(bias)] if bias in self.parameters else [weight]
         return self.op("Gemm", x, *inputs, transB=1)
 
-    def change_rows(self) -> None:
-        """Declare that later products have other numbers of rows, such as those of another text."""
+    def change_rows(self, may_be_none: bool = False) -> None:
+        """Declare that later products have other numbers of rows, such as those of another text.
+
+        With ``may_be_none``, they may have no rows at all.
+        """
 
     def activation(self, x: str, kind: Activation) -> str:
         """Apply an activation to ``x``."""

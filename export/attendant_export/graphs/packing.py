@@ -1,13 +1,15 @@
 """Texts of different lengths without their padding, so that no computation is spent on padding."""
 
 import numpy as np
-from attendant.v1.architecture_pb2 import Attention, LayerGroup
+from attendant.v1.architecture_pb2 import Architecture, Attention, LayerGroup
 
 from attendant_export.graphs import recurrent
 from attendant_export.graphs.attention import OnKeysValues, attend_sequence
+from attendant_export.graphs.convolution import Kernels, TextKernels
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.text_positions import TextPositions
 from attendant_export.models.attention import projection_widths
+from attendant_export.models.convolution import convolutions
 
 
 class Packing:
@@ -81,6 +83,16 @@ class Packing:
             vectors[1] = g.op("Gather", vectors[1], places)
         packed = [self.pack(x) for x in vectors]
         return g.op("Concat", *packed, axis=1) if part.is_bidirectional else packed[0]
+
+    def kernels(self, architecture: Architecture) -> Kernels | None:
+        """The kernels of the encoder's convolutions, of packed rows, if it has any."""
+        if not any(convolutions(architecture.encoder)):
+            return None
+        g = self._g
+        length = g.op("Gather", self._batch, g.integer(1))
+        lengths = g.op("Gather", self._lengths, g.op("Div", self._indices, length))
+        positions = g.op("Mod", self._indices, length)
+        return TextKernels(g, architecture.d_model, positions, lengths).tokens
 
     def _reversed(self) -> str:
         """The numbers of padded rows with the real tokens of each text in reverse: (padded).

@@ -2,8 +2,8 @@
 
 Graphs store only the used rows of position tables, only the vector of token type 0 unless types
 are an input, one joint layer for the cross-attention keys and values of all decoder layers, one for
-both gates of an SSRU, and one for the inputs of both directions of a GRU or an LSTM. Graphs of
-steps also have tables of rotations.
+both gates of an SSRU, and one for the inputs of both directions of a GRU or an LSTM. They lack what
+adds noise to the choice of experts in training. Graphs of steps also have tables of rotations.
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,6 +40,7 @@ from attendant_export.models.unsupported import unsupported
 KEYS_VALUES = "decoder.cross_attention.keys_values"
 SHORTLIST_TABLES = "shortlist.translations", "shortlist.frequent"
 KINDS = ("weight", "bias")
+_GATE, _NOISE = (f".mixture_of_experts.{part}.weight" for part in ("gate", "noise"))
 
 
 def graph_parameters(
@@ -65,7 +66,8 @@ def model_parameters(
     """The parameters of the model by name, restored from those of fp32 or fp16 graphs.
 
     Position rows that graphs do not store are 0. Embeddings of token types are missing if the table
-    of positions includes them. Raises ValueError if a table of positions is missing.
+    of positions includes them. The noise of experts is that of a new model. Raises ValueError if a
+    table of positions is missing.
     """
     for side in _sides(architecture):
         if side.positions and side.positions not in parameters:
@@ -79,6 +81,8 @@ def model_parameters(
     _part_cross_attention(restored, architecture)
     _part_gates(restored, architecture)
     _part_directions(restored, architecture)
+    for name in [name for name in restored if name.endswith(_GATE)]:
+        restored[name.removesuffix(_GATE) + _NOISE] = np.zeros_like(restored[name])
     for side in _sides(architecture):
         positions = side.part.positions
         if positions.kind in SINUSOIDS:

@@ -119,7 +119,7 @@ class Int8Layers(Layers):
         self._stored = stored or {}
         self._quantized: dict[str, _Rows] = {}
         self._rectified: set[str] = set()
-        self._zero_points = ""
+        self._zero_points, self._may_be_none = "", False
 
     def body(self, name: str) -> Self:
         """A builder of the body of a loop of this graph, which has other rows."""
@@ -127,9 +127,12 @@ class Int8Layers(Layers):
         body._quantized, body._zero_points = {}, ""
         return body
 
-    def change_rows(self) -> None:
-        """Declare that later products have other numbers of rows, such as those of another text."""
-        self._zero_points = ""
+    def change_rows(self, may_be_none: bool = False) -> None:
+        """Declare that later products have other numbers of rows, such as those of another text.
+
+        With ``may_be_none``, they may have no rows at all.
+        """
+        self._zero_points, self._may_be_none = "", may_be_none
 
     def linear(self, x: str, name: str) -> str:
         """`nn.Linear`, with or without a bias: (rows, inputs) to (rows, outputs)."""
@@ -272,4 +275,8 @@ class Int8Layers(Layers):
 
     def _largest(self, x: str) -> str:
         """The largest value of each row of ``x``: (rows, 1)."""
-        return self.op("ReduceMax", x, self.integers(-1))
+        largest = self.op("ReduceMax", x, self.integers(-1))
+        if not self._may_be_none:
+            return largest
+        # ONNX Runtime keeps all columns if there are no rows.
+        return self.op("Slice", largest, self.integers(0), self.integers(1), self.integers(1))

@@ -1,15 +1,16 @@
-"""The attention of a decoder's layers to the source: multi-head, or by an alignment function."""
+"""How a decoder's layers read the source: by heads, by an alignment function, or by position."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from attendant.v1.architecture_pb2 import AlignmentAttention, Architecture
+from attendant.v1.architecture_pb2 import AlignmentAttention, Architecture, Unfolding
 
 from attendant_export.graphs.alignment_attention import AlignedSources, normalized
 from attendant_export.graphs.attention import attend_memory, memory_weights
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.stack import SourcePart
 from attendant_export.graphs.step_interface import source_shapes
+from attendant_export.graphs.unfolding import outputs_at
 
 
 class SourceAttention:
@@ -28,6 +29,7 @@ class SourceAttention:
         The others are those of `AlignedSources`.
         """
         self._g, self._sources, self._lengths = g, sources, lengths
+        self._positions = positions
         self._aligned = AlignedSources(g, lengths, positions, has_whole_targets)
 
     def attend(self, layer: int, part: SourcePart, query: str) -> str:
@@ -35,10 +37,14 @@ class SourceAttention:
         keys, values = self._sources[layer][0], self._sources[layer][-1]
         if isinstance(part, AlignmentAttention):
             return self._aligned.attend(part, _name(layer), query, keys, values)
+        if isinstance(part, Unfolding):
+            width = int(self._g.parameters[f"decoder.{layer}.unfolding.output.weight"].shape[0])
+            return outputs_at(self._g, part, keys, self._positions(), self._lengths, width)
         return attend_memory(self._g, part, query, keys, values, self._lengths)
 
     def weights(self, layer: int, part: SourcePart, query: str) -> str:
         """The weights (batch, heads, rows per text, source), which add up to 1, in fp32."""
+        assert not isinstance(part, Unfolding)
         keys = self._sources[layer][0]
         if not isinstance(part, AlignmentAttention):
             return memory_weights(self._g, part, query, keys, self._lengths)

@@ -1,23 +1,27 @@
-"""Stacks of layers as graph nodes. The counterpart of `models.stack`, `norm` and `feed_forward`."""
+"""Stacks of layers as graph nodes. The counterpart of `models.stack`."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 from attendant.v1.architecture_pb2 import (
-    NORM_KIND_RMS,
     NORM_POSITION_NONE,
     NORM_POSITION_POST,
     NORM_POSITION_SANDWICH,
     AlignmentAttention,
     Attention,
-    FeedForward,
     LayerGroup,
     Stack,
+    Unfolding,
 )
 
 from attendant_export.graphs import ssru
 from attendant_export.graphs.attention import norm_queries_and_keys
+from attendant_export.graphs.convolution import Kernels, convolve
+from attendant_export.graphs.feed_forward import feed_forward
 from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.mixture_of_experts import mix_experts
+from attendant_export.graphs.norm import norm
 from attendant_export.models.stack import each_layer, running_order
 
 Sublayer = Callable[[str], str]
@@ -26,11 +30,11 @@ Attend = Callable[[int, Attention, str], str]
 """Adds the self-attention of a layer, given its number and its projected input (rows, fused).
 Returns (rows, inner)."""
 
-SourcePart: TypeAlias = Attention | AlignmentAttention
+SourcePart: TypeAlias = Attention | AlignmentAttention | Unfolding
 AttendSource = Callable[[int, SourcePart, str], str]
 """Adds the attention of a layer to the source, given its number and its projected queries (rows,
-inner), or the states (rows, d_model) of an alignment function. Returns weighted values of the same
-shape."""
+inner), or the states (rows, d_model) of an alignment function or an unfolding. Returns weighted
+values, or the encoder's outputs, of the same shape."""
 
 Recur = Callable[[int, LayerGroup, str], str]
 """Adds the recurrence of a layer, given its number and the products of its gates (rows, gates).
@@ -45,18 +49,24 @@ def run_stack(
     attend: Attend,
     attend_source: AttendSource | None = None,
     recur: Recur | None = None,
+    tokens_of: Kernels | None = None,
 ) -> Iterator[str]:
     """The output (rows, d_model) of each layer in turn, without the final norm.
 
-    ``name`` is the name of the stack in the model. Only a decoder has ``attend_source``, and only
-    stacks with recurrences need ``recur``.
+    ``name`` is the name of the stack in the model. Only a decoder has ``attend_source``, only
+    stacks with recurrences need ``recur``, and only those with convolutions ``tokens_of``.
     """
     groups = each_layer(part)
     for number in running_order(part):
         group = groups[number]
         layer = _Layer(g, part, group, f"{name}.{number}", number)
+        if attend_source is not None and group.HasField("unfolding"):
+            x = layer.unfolding(x, attend_source)
         if group.HasField("self_attention"):
             x = layer.self_attention(x, attend)
+        elif group.HasField("convolution"):
+            assert tokens_of is not None, "a rule of models"
+            x = layer.convolution(x, tokens_of)
         else:
             assert recur is not None, "a rule of models"
             x = layer.recurrence(x, recur)
@@ -66,28 +76,14 @@ def run_stack(
             x = layer.alignment_attention(x, attend_source)
         if group.HasField("feed_forward"):
             x = layer.feed_forward(x)
+        if group.HasField("mixture_of_experts"):
+            x = layer.mixture_of_experts(x)
         yield x
 
 
 def final_norm(g: Layers, part: Stack, name: str, x: str) -> str:
     """``x`` after the final norm of the stack ``name``, if it has one."""
-    return _norm(g, part, f"{name}_norm", x) if part.has_final_norm else x
-
-
-def _norm(g: Layers, part: Stack, name: str, x: str) -> str:
-    run = g.rms_norm if part.norm_kind == NORM_KIND_RMS else g.layer_norm
-    return run(x, name, part.norm_epsilon)
-
-
-def feed_forward(g: Layers, part: FeedForward, name: str, x: str) -> str:
-    """The counterpart of `models.feed_forward.FeedForward`: (rows, d_model) to (rows, d_model)."""
-    inner = g.linear(x, f"{name}.0")
-    if part.is_gated:
-        gate, values = g.split(inner, 2, axis=1)
-        inner = g.op("Mul", g.activation(gate, part.activation), values)
-    else:
-        inner = g.activation_between(inner, part.activation)
-    return g.linear(inner, f"{name}.2")
+    return norm(g, part, f"{name}_norm", x) if part.has_final_norm else x
 
 
 class _Layer:
@@ -118,6 +114,24 @@ class _Layer:
         has_norm = not self._group.lacks_mixer_norm
         return self._residual(x, f"{mixer}_residual", sublayer, has_norm)
 
+    def convolution(self, x: str, tokens_of: Kernels) -> str:
+        def sublayer(y: str) -> str:
+            part, number = self._group.convolution, self._number
+            name = f"{self._name}.convolution"
+            kernel = partial(tokens_of, number, part)
+            return convolve(self._g, part, self._part, name, y, kernel)
+
+        has_norm = not self._group.lacks_mixer_norm
+        return self._residual(x, "convolution_residual", sublayer, has_norm)
+
+    def unfolding(self, x: str, attend: AttendSource) -> str:
+        def sublayer(y: str) -> str:
+            read = attend(self._number, self._group.unfolding, y)
+            both = self._g.op("Concat", read, y, axis=1)
+            return self._g.linear(both, f"{self._name}.unfolding.output")
+
+        return self._residual(x, "unfolding_residual", sublayer)
+
     def cross_attention(self, x: str, attend: AttendSource) -> str:
         def sublayer(y: str) -> str:
             query = self._g.linear(y, f"{self._name}.cross_attention.query")
@@ -142,13 +156,20 @@ class _Layer:
 
         return self._residual(x, "feed_forward_residual", sublayer)
 
+    def mixture_of_experts(self, x: str) -> str:
+        def sublayer(y: str) -> str:
+            name = f"{self._name}.mixture_of_experts"
+            return mix_experts(self._g, self._group.mixture_of_experts, name, y)
+
+        return self._residual(x, "mixture_of_experts_residual", sublayer)
+
     def _residual(self, x: str, name: str, sublayer: Sublayer, has_norm: bool = True) -> str:
-        g, part, norm = self._g, self._part, f"{self._name}.{name}.norm"
+        g, part, norm_name = self._g, self._part, f"{self._name}.{name}.norm"
         if part.norm_position == NORM_POSITION_NONE:
             return sublayer(x)
         if part.norm_position == NORM_POSITION_POST:
-            return _norm(g, part, norm, g.op("Add", x, sublayer(x)))
-        y = sublayer(_norm(g, part, norm, x) if has_norm else x)
+            return norm(g, part, norm_name, g.op("Add", x, sublayer(x)))
+        y = sublayer(norm(g, part, norm_name, x) if has_norm else x)
         if part.norm_position == NORM_POSITION_SANDWICH:
-            y = _norm(g, part, f"{self._name}.{name}.output_norm", y)
+            y = norm(g, part, f"{self._name}.{name}.output_norm", y)
         return g.op("Add", x, y)

@@ -33,6 +33,8 @@ from attendant_export.models.stack import each_layer
 KINDS = ("key", "value")
 SHORTLIST = "shortlist"
 """Name of an output of the encoder and of an input of steps."""
+KERNELS = "kernels"
+"""Name of the state of all convolutions."""
 TYPES = {DATA_TYPE_FLOAT16: np.float16, DATA_TYPE_FLOAT32: np.float32}
 """NumPy types of states."""
 
@@ -54,12 +56,16 @@ def source_shapes(architecture: Architecture) -> Iterator[dict[str, tuple[int, i
     """What each decoder layer keeps of a source, by name: number of heads and their width.
 
     These are the keys and the values of its attention. If an alignment function needs no keys of
-    its own, they are one. Empty for a layer that does not attend to the source.
+    its own, they are one. An unfolding has the outputs of `UnfoldedTexts`. Empty for a layer that
+    does not read the source.
     """
     for layer, group in enumerate(each_layer(architecture.decoder)):
         names: tuple[str, ...] = source_names(layer)
         if group.HasField("cross_attention"):
             shape = group.cross_attention.num_heads, group.cross_attention.head_dim
+        elif group.HasField("unfolding"):
+            names = (memory_name(layer),)
+            shape = group.unfolding.length_factor, architecture.d_model
         elif group.HasField("alignment_attention"):
             shape = 1, architecture.d_model
             if group.alignment_attention.function != ALIGNMENT_FUNCTION_ADDITIVE:
@@ -180,19 +186,27 @@ class StepInterface:
 
     def replaced(self, layer: int, group: LayerGroup, width: int) -> list[str]:
         """The vectors of a layer, each (rows, width), fp32, which each run replaces."""
+        begins = group.recurrent.starts_from_source
         return [
-            self._declare(
-                StateTensor(
-                    input=name,
-                    data_type=DATA_TYPE_FLOAT32,
-                    shape=[width],
-                    owner=STATE_OWNER_ROW,
-                    update=STATE_UPDATE_REPLACED,
-                    encoder_output=name if group.recurrent.starts_from_source else "",
-                )
-            )
+            self._replaced(name, width, name if begins else "")
             for name in vector_names(layer, group)
         ]
+
+    def kernels(self, width: int) -> str:
+        """The state of all convolutions (rows, width), fp32, which each run replaces."""
+        return self._replaced(KERNELS, width)
+
+    def _replaced(self, name: str, width: int, encoder_output: str = "") -> str:
+        return self._declare(
+            StateTensor(
+                input=name,
+                data_type=DATA_TYPE_FLOAT32,
+                shape=[width],
+                owner=STATE_OWNER_ROW,
+                update=STATE_UPDATE_REPLACED,
+                encoder_output=encoder_output,
+            )
+        )
 
     def sources(self, architecture: Architecture) -> list[list[str]]:
         """What each layer keeps of sources, each (sentences, heads, source, width)."""
@@ -234,6 +248,10 @@ class StepInterface:
         """Declare the vectors of a layer after the last token of the run."""
         for name, value in zip(vector_names(layer, group), values, strict=True):
             self._give(name, f"next_{name}", value)
+
+    def give_kernels(self, value: str) -> None:
+        """Declare the state of all convolutions after the last token of the run."""
+        self._give(KERNELS, f"next_{KERNELS}", value)
 
     def give_source(self, layer: int, presents: Sequence[str]) -> None:
         """Declare outputs for the unchanged cross-attention keys and values of a layer."""

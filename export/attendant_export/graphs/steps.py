@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture, Attention, LayerGroup
@@ -13,6 +14,7 @@ from attendant_export.graphs.attention import (
     inner_width,
     relative_bias_of_past,
 )
+from attendant_export.graphs.convolution import StepKernels, state_width
 from attendant_export.graphs.embeddings import target_embeddings
 from attendant_export.graphs.layers import WIDTH_UNIT, Layers
 from attendant_export.graphs.repetition import give_penalized_candidates
@@ -83,8 +85,8 @@ def _build_step(
     num_candidates = interface.num_candidates()
     bias = interface.token_bias()
     states = _row_states(interface, architecture)
-    x, presents = _decode(g, architecture, *rows, states, attend_at)
-    _give_states(interface, architecture, presents, is_last=True)
+    x, states = _decode(g, architecture, *rows, states, attend_at)
+    _give_states(interface, architecture, states, is_last=True)
     if penalizes_repetition:
         scores = target_scores(g, architecture, x)
         vocab_size = architecture.target_embeddings.vocab_size
@@ -234,26 +236,39 @@ class _Choice:
         return best, g.op("Gather", self._listed, columns)
 
 
-def _row_states(interface: StepInterface, architecture: Architecture) -> list[RowState]:
-    """The state of each layer's token mixer."""
-    return [
-        interface.past(layer, group.self_attention)
+class _RowStates(NamedTuple):
+    """What a row keeps from token to token."""
+
+    of_layers: dict[int, RowState]
+    """The state of each layer's token mixer, except for convolutions."""
+    kernels: str
+    """The state of all convolutions; "" without any."""
+
+
+def _row_states(interface: StepInterface, architecture: Architecture) -> _RowStates:
+    layers = {
+        layer: interface.past(layer, group.self_attention)
         if group.HasField("self_attention")
         else interface.replaced(layer, group, architecture.d_model)
         for layer, group in enumerate(each_layer(architecture.decoder))
-    ]
+        if not group.HasField("convolution")
+    }
+    width = state_width(architecture)
+    return _RowStates(layers, interface.kernels(width) if width else "")
 
 
 def _give_states(
-    interface: StepInterface, architecture: Architecture, presents: list[RowState], is_last: bool
+    interface: StepInterface, architecture: Architecture, states: _RowStates, is_last: bool
 ) -> None:
     """Declare the states after a token of the run, which may be the last one."""
     groups = each_layer(architecture.decoder)
-    for layer, (group, present) in enumerate(zip(groups, presents, strict=True)):
+    for layer, present in states.of_layers.items():
         if isinstance(present, tuple):
             interface.give_past(layer, present)
         elif is_last:
-            interface.give_replaced(layer, group, present)
+            interface.give_replaced(layer, groups[layer], present)
+    if states.kernels and is_last:
+        interface.give_kernels(states.kernels)
 
 
 def _last_position(g: Layers, architecture: Architecture) -> str:
@@ -268,34 +283,34 @@ def _decode(
     tokens: str,
     lengths: str,
     total_length: str,
-    states: list[RowState],
+    states: _RowStates,
     attend_at: AttendAt | None,
     positions: str = "",
-) -> tuple[str, list[RowState]]:
+) -> tuple[str, _RowStates]:
     """Hidden states (rows, d_model) after the last layer, and the next states of token mixers.
 
     ``positions`` are those of the tokens; they default to ``lengths``.
     """
-    presents: list[RowState] = []
+    presents: dict[int, RowState] = {}
     stack = architecture.decoder
     bias = relative_bias_of_past(g, stack, "decoder_relative_positions", lengths, total_length)
 
     def attend(layer: int, part: Attention, query_key_value: str) -> str:
-        fused, past = (query_key_value, "", ""), states[layer]
+        fused, past = (query_key_value, "", ""), states.of_layers[layer]
         assert isinstance(past, tuple)
         weighted, present = attend_past(g, part, fused, past, lengths, total_length, bias)
-        presents.append(present)
+        presents[layer] = present
         return weighted
 
     def recur(layer: int, group: LayerGroup, gates: str) -> str:
-        before = states[layer]
+        before = states.of_layers[layer]
         assert isinstance(before, list)
         if group.HasField("ssru"):
             after = [ssru.next_state(g, gates, before[0])]
         else:
             name = f"decoder.{layer}.recurrent"
             after = recurrent.next_states(g, group.recurrent, name, gates, before)
-        presents.append(after)
+        presents[layer] = after
         return after[0]
 
     def add_positions(x: str, table: str) -> str:
@@ -303,5 +318,8 @@ def _decode(
 
     x = target_embeddings(architecture).run(g, tokens, add_positions)
     attend_source = None if attend_at is None else attend_at(lengths)
-    *_, x = run_stack(g, stack, "decoder", x, attend, attend_source, recur)
-    return final_norm(g, stack, "decoder", x), presents
+    kernels = StepKernels(g, architecture, states.kernels) if states.kernels else None
+    tokens_of = None if kernels is None else kernels.tokens
+    *_, x = run_stack(g, stack, "decoder", x, attend, attend_source, recur, tokens_of)
+    after = _RowStates(presents, "" if kernels is None else kernels.after())
+    return final_norm(g, stack, "decoder", x), after

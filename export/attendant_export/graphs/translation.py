@@ -15,6 +15,7 @@ from attendant_manifest.sizes import num_source_heads
 from attendant_export.data.shortlists import Shortlists
 from attendant_export.graphs import head, recurrent, ssru
 from attendant_export.graphs.attention import attend_sequence, relative_bias
+from attendant_export.graphs.convolution import kernels_of_targets
 from attendant_export.graphs.embeddings import (
     add_first_positions,
     source_embeddings,
@@ -36,8 +37,10 @@ from attendant_export.graphs.step_interface import (
     source_shapes,
 )
 from attendant_export.graphs.text_positions import TextPositions
+from attendant_export.graphs.unfolding import UnfoldedTexts
 from attendant_export.models.attention import projection_widths
 from attendant_export.models.stack import each_layer
+from attendant_export.models.unfolding import length_factor
 
 Observe: TypeAlias = Callable[[int, Attention, Sequence[str], str], None]
 """Receives the number of a decoder layer, its self-attention, the projected queries, keys and
@@ -55,15 +58,17 @@ def build_encoder(
     """
     source = g.input("source", np.int64, "batch", "source")
     lengths = g.input("source_lengths", np.int64, "batch")
-    batch = g.op("Shape", source)
-    packing = Packing(g, batch, lengths)
+    texts = UnfoldedTexts(g, source, lengths, length_factor(architecture))
+    packing = Packing(g, texts.batch, texts.lengths)
     embeddings, stack = source_embeddings(architecture), architecture.encoder
-    x = embeddings.run(g, packing.pack(g.flat(source)), packing.add_positions)
-    bias = relative_bias(g, stack, "encoder_relative_positions", batch)
+    x = embeddings.run(g, packing.pack(g.flat(texts.tokens)), packing.add_positions)
+    x = texts.embedded(x, packing)
+    bias = relative_bias(g, stack, "encoder_relative_positions", texts.batch)
     attend = partial(packing.attend, bias=bias)
-    *_, x = run_stack(g, stack, "encoder", x, attend, recur=packing.recur)
+    kernels = packing.kernels(architecture)
+    *_, x = run_stack(g, stack, "encoder", x, attend, recur=packing.recur, tokens_of=kernels)
     x = final_norm(g, stack, "encoder", x)
-    values = source_values(g, architecture, x, batch, packing.pad)
+    values = source_values(g, architecture, x, texts.batch, packing.pad, texts)
     for shapes in source_shapes(architecture):
         for name, (heads, width) in shapes.items():
             g.output(name, values[name], g.dtype, "batch", heads, "source", width)
@@ -138,6 +143,8 @@ def build_aligner(g: Layers, architecture: Architecture) -> None:
     sums = []
 
     def attend_source(layer: int, part: SourcePart, query: str) -> str:
+        if layer not in of_layers:
+            return attention.attend(layer, part, query)
         weights = attention.weights(layer, part, query)
         factors = g.op("Reshape", of_layers[layer], g.integers(1, num_heads[layer], 1, 1))
         products = g.op("Mul", weights, factors)
@@ -206,7 +213,8 @@ def decode_targets(
         return recurrent.states_of_sequences(g, part, name, of_texts, first)[0]
 
     x = target_embeddings(architecture).run(g, g.flat(target_in), add_positions)
-    *_, x = run_stack(g, stack, "decoder", x, attend, attend_source, recur)
+    kernels = kernels_of_targets(g, architecture, batch)
+    *_, x = run_stack(g, stack, "decoder", x, attend, attend_source, recur, kernels)
     return x
 
 

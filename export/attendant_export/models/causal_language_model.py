@@ -16,6 +16,10 @@ from attendant_export.models.stack import Stack
 from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 _NEEDED = ("target_embeddings", "decoder", "head")
+_NOT_SUPPORTED = (
+    *("cross_attention", "alignment_attention", "unfolding"),
+    *("ssru", "recurrent", "convolution", "mixture_of_experts"),
+)
 
 
 class CausalLanguageModel(Decoder):
@@ -74,6 +78,6 @@ def _check(architecture: Architecture) -> None:
         raise unsupported(embeddings, "d_embedding", "is not supported in a language model")
     check_decoder(architecture.decoder)
     for group in architecture.decoder.groups:
-        for name in ("cross_attention", "alignment_attention", "ssru", "recurrent"):
+        for name in _NOT_SUPPORTED:
             if group.HasField(name):  # type: ignore[arg-type]
                 raise ValueError(f"LayerGroup.{name}: is not for a language model")

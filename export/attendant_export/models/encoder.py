@@ -166,5 +166,7 @@ def _check(architecture: Architecture) -> None:
     check_classification(architecture)
     check_sparse_vectors(architecture)
     check_encoder(architecture.encoder)
-    if any(group.HasField("recurrent") for group in architecture.encoder.groups):
-        raise ValueError("LayerGroup.recurrent: is not for an encoder without a decoder")
+    for group in architecture.encoder.groups:
+        for name in ("recurrent", "convolution", "mixture_of_experts"):
+            if group.HasField(name):  # type: ignore[arg-type]
+                raise ValueError(f"LayerGroup.{name}: is not for an encoder without a decoder")

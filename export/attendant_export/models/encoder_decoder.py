@@ -6,6 +6,7 @@ Depends on tensors only, not on tokenizers, files or training.
 from attendant.v1.architecture_pb2 import Architecture
 from torch import Tensor, nn
 
+from attendant_export.models.convolution import check_decoder_convolutions
 from attendant_export.models.decoder import (
     Decoder,
     DecoderPast,
@@ -24,6 +25,7 @@ from attendant_export.models.recurrent import (
 from attendant_export.models.relative_positions import relative_positions
 from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.models.stack import Stack, check_encoder
+from attendant_export.models.unfolding import check_unfolding, length_factor, unfolded
 from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 
@@ -68,11 +70,13 @@ class EncoderDecoder(Decoder):
         relative = self.encoder_relative_positions
         bias = None if relative is None else relative.bias(source.shape[1])
         x = self._source(source)
+        if (factor := length_factor(self.architecture)) > 1:
+            x, is_real = unfolded(x, is_real, factor)
         for layer in self.encoder.layers:
             x = layer.mix_texts(x, is_real, bias)
         x = self.encoder_norm(x)
-        attentions = [layer.attention_to_source for layer in self.decoder.layers]
-        memory = [None if each is None else each.project_memory(x) for each in attentions]
+        parts = [layer.source_part for layer in self.decoder.layers]
+        memory = [None if each is None else each.project_memory(x) for each in parts]
         past = None
         if starts_from_source(self.architecture):
             final = final_state(self.architecture.encoder, x, is_real)
@@ -104,8 +108,11 @@ def _check(architecture: Architecture) -> None:
     check_encoder(architecture.encoder)
     check_decoder(architecture.decoder)
     check_decoder_recurrences(architecture)
+    check_decoder_convolutions(architecture)
+    check_unfolding(architecture)
     for group in architecture.decoder.groups:
-        if not reads_source(group) and not group.HasField("recurrent"):
+        has_own = group.HasField("recurrent") or group.HasField("convolution")
+        if not reads_source(group) and not has_own:
             raise ValueError("LayerGroup.cross_attention: missing, and a decoder needs it")
         for part in (group.self_attention, group.cross_attention):
             if part.HasField("rotary_positions"):

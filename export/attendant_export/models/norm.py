@@ -47,6 +47,11 @@ class Residual(nn.Module):
         return self.norm(x + y) if self.is_post_norm else x + y
 
 
+def norm_of_sublayer(part: architecture_pb2.Stack, width: int) -> nn.Module:
+    """A norm inside a sublayer of ``width`` channels; none if sublayers have no norms."""
+    return nn.Identity() if part.norm_position == NORM_POSITION_NONE else _norm(part, width)
+
+
 def final_norm(part: architecture_pb2.Stack, d_model: int) -> nn.Module:
     """The norm after the last layer, if there is one."""
     return _norm(part, d_model) if part.has_final_norm else nn.Identity()

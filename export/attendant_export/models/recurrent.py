@@ -162,8 +162,9 @@ def check_decoder_recurrences(architecture: Architecture) -> None:
 
 
 def reads_source(group: LayerGroup) -> bool:
-    """Whether the layers of a group attend to the source."""
-    return group.HasField("cross_attention") or group.HasField("alignment_attention")
+    """Whether the layers of a group read the source."""
+    attends = group.HasField("cross_attention") or group.HasField("alignment_attention")
+    return attends or group.HasField("unfolding")
 
 
 def starts_from_source(architecture: Architecture) -> bool:

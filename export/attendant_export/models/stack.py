@@ -8,14 +8,22 @@ from torch import Tensor, nn
 
 from attendant_export.models.alignment_attention import AlignmentAttention
 from attendant_export.models.attention import KeyValue, MultiHeadAttention
+from attendant_export.models.convolution import Convolution
 from attendant_export.models.feed_forward import FeedForward
+from attendant_export.models.mixture_of_experts import MixtureOfExperts
 from attendant_export.models.norm import Residual
 from attendant_export.models.recurrent import Recurrent
 from attendant_export.models.ssru import Ssru
+from attendant_export.models.unfolding import Unfolding
 from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 MixerState: TypeAlias = KeyValue | Tensor
-"""The state of a token mixer after some tokens: keys and values, or the vectors of a recurrence."""
+"""The state of a token mixer after some tokens: keys and values, the vectors of a recurrence, or
+the last inputs of convolutions."""
+SourcePart: TypeAlias = MultiHeadAttention | AlignmentAttention | Unfolding
+MIXERS = ("self_attention", "ssru", "recurrent", "convolution")
+_ALONE = ("recurrent", "convolution")
+"""Token mixers of layers that may lack other parts."""
 
 
 def each_layer(part: architecture_pb2.Stack) -> list[LayerGroup]:
@@ -36,7 +44,7 @@ def running_order(part: architecture_pb2.Stack) -> list[int]:
 def check_encoder(part: architecture_pb2.Stack) -> None:
     """Raise ValueError for a part of layers that is for decoders only."""
     for group in part.groups:
-        for name in ("ssru", "cross_attention", "alignment_attention"):
+        for name in ("ssru", "cross_attention", "alignment_attention", "unfolding"):
             if group.HasField(name):
                 raise ValueError(f"LayerGroup.{name}: is not for an encoder")
         if group.recurrent.starts_from_source:
@@ -51,12 +59,18 @@ class Layer(nn.Module):
     ) -> None:
         super().__init__()
         self._mixer, has_norm = group.WhichOneof("token_mixer"), not group.lacks_mixer_norm
+        if group.HasField("unfolding"):
+            self.unfolding = Unfolding(group.unfolding, d_model)
+            self.unfolding_residual = Residual(part, d_model, dropout)
         if self._mixer == "self_attention":
             self.self_attention = MultiHeadAttention(group.self_attention, d_model)
             self.self_attention_residual = Residual(part, d_model, dropout, has_norm)
         elif self._mixer == "ssru":
             self.ssru = Ssru(d_model)
             self.ssru_residual = Residual(part, d_model, dropout, has_norm)
+        elif self._mixer == "convolution":
+            self.convolution = Convolution(group.convolution, part, d_model)
+            self.convolution_residual = Residual(part, d_model, dropout, has_norm)
         else:
             self.recurrent = Recurrent(group.recurrent, d_model)
             self.recurrent_residual = Residual(part, d_model, dropout, has_norm)
@@ -66,10 +80,13 @@ class Layer(nn.Module):
         if group.HasField("alignment_attention"):
             self.alignment_attention = AlignmentAttention(group.alignment_attention, d_model)
             self.alignment_attention_residual = Residual(part, d_model, dropout)
-        self._has_feed_forward = group.HasField("feed_forward")
-        if self._has_feed_forward:
+        self._channel_mixer = group.WhichOneof("channel_mixer")
+        if self._channel_mixer == "feed_forward":
             self.feed_forward = FeedForward(group.feed_forward, d_model)
             self.feed_forward_residual = Residual(part, d_model, dropout)
+        elif self._channel_mixer == "mixture_of_experts":
+            self.mixture_of_experts = MixtureOfExperts(group.mixture_of_experts, d_model)
+            self.mixture_of_experts_residual = Residual(part, d_model, dropout)
 
     @property
     def attention_to_itself(self) -> MultiHeadAttention | None:
@@ -81,6 +98,12 @@ class Layer(nn.Module):
         """The attention of a layer of a decoder to the source, if it has one."""
         parts = self._modules.get("cross_attention"), self._modules.get("alignment_attention")
         return cast("MultiHeadAttention | AlignmentAttention | None", parts[0] or parts[1])
+
+    @property
+    def source_part(self) -> SourcePart | None:
+        """What reads the source in a layer of a decoder, if anything does."""
+        unfolding = cast("Unfolding | None", self._modules.get("unfolding"))
+        return unfolding or self.attention_to_source
 
     def first_state(self, final: Tensor) -> MixerState | None:
         """The state before the first token, by `Recurrent.first_state`; None: an empty one."""
@@ -102,6 +125,10 @@ class Layer(nn.Module):
         `MultiHeadAttention`. A layer that attends to the source needs ``memory``, its keys and
         values. ``first_position`` is the number of tokens before ``x``.
         """
+        if memory is not None and "unfolding" in self._modules:
+            residual = self.unfolding_residual
+            read = (residual.before(x), memory, memory_mask, first_position)
+            x, memory = residual.after(x, self.unfolding.attend(*read)), None
         x, present = self._mix(x, mask, past, bias)
         if memory is not None:
             x = self._attend(x, memory, memory_mask, first_position)
@@ -112,10 +139,14 @@ class Layer(nn.Module):
 
         ``is_real`` (batch, length) is False for padding. The others are those of `forward`.
         """
-        if self._mixer != "recurrent":
+        if self._mixer == "recurrent":
+            residual = self.recurrent_residual
+            x = residual.after(x, self.recurrent.mix_texts(residual.before(x), is_real))
+        elif self._mixer == "convolution":
+            residual = self.convolution_residual
+            x = residual.after(x, self.convolution.mix_texts(residual.before(x), is_real))
+        else:
             return self(x, is_real[:, None, None, :], bias=bias)[0]  # type: ignore[no-any-return]
-        residual = self.recurrent_residual
-        x = residual.after(x, self.recurrent.mix_texts(residual.before(x), is_real))
         return self._mix_channels(x)
 
     def _mix(
@@ -129,6 +160,9 @@ class Layer(nn.Module):
         elif self._mixer == "recurrent":
             residual = self.recurrent_residual
             mixed, present = self.recurrent(residual.before(x), past)
+        elif self._mixer == "convolution":
+            residual = self.convolution_residual
+            mixed, present = self.convolution(residual.before(x), past)
         else:
             residual = self.self_attention_residual
             mixed, present = self.self_attention(residual.before(x), mask, past, bias)
@@ -146,8 +180,11 @@ class Layer(nn.Module):
         return residual.after(x, self.cross_attention.attend(residual.before(x), memory, mask))
 
     def _mix_channels(self, x: Tensor) -> Tensor:
-        if not self._has_feed_forward:
+        if self._channel_mixer is None:
             return x
+        if self._channel_mixer == "mixture_of_experts":
+            residual = self.mixture_of_experts_residual
+            return residual.after(x, self.mixture_of_experts(residual.before(x)))
         residual = self.feed_forward_residual
         return residual.after(x, self.feed_forward(residual.before(x)))
 
@@ -173,9 +210,9 @@ def _check(part: architecture_pb2.Stack) -> None:
         if group.lacks_mixer_norm and part.norm_position != NORM_POSITION_PRE:
             raise unsupported(group, "lacks_mixer_norm", "is for pre-norm only")
         mixer = group.WhichOneof("token_mixer")
-        if mixer not in ("self_attention", "ssru", "recurrent"):
+        if mixer not in MIXERS:
             raise ValueError(f"LayerGroup.token_mixer: {mixer} is not supported")
-        if not group.HasField("feed_forward") and mixer != "recurrent":
+        if group.WhichOneof("channel_mixer") is None and mixer not in _ALONE:
             raise ValueError(f"LayerGroup.channel_mixer: None is not supported beside {mixer}")
         if group.HasField("cross_attention") and group.HasField("alignment_attention"):
             raise ValueError("LayerGroup.alignment_attention: is set beside cross_attention")

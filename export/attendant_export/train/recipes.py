@@ -17,6 +17,7 @@ from attendant_export.data.pair_filters import COPIES, DUPLICATES, LANGUAGES, RA
 from attendant_export.data.skip_grams import SkipGramOptions
 from attendant_export.data.tokenizer import KINDS
 from attendant_export.data.translation_data import TranslationData
+from attendant_export.models.convolutional_shapes import BYTENET, SLICENET, XCEPTION, kind_of
 from attendant_export.models.shapes import ALIGNMENT_FUNCTIONS, CELLS
 from attendant_export.train.classifier import ClassifierData
 from attendant_export.train.contrastive import ContrastiveOptions
@@ -25,6 +26,8 @@ from attendant_export.train.masked import MlmOptions
 from attendant_export.train.optimizers import ADAGRAD, ADAMW, OptimizerChoice
 from attendant_export.train.schedule import TrainingOptions
 from attendant_export.train.word_vectors import Pairs, WordVectorData
+
+_CONVOLUTIONS = {"": "Transformer", BYTENET: "ByteNet", SLICENET: "SliceNet", XCEPTION: "Xception"}
 
 
 def describe_hardware(device: torch.device, num_processes: int = 1) -> str:
@@ -69,7 +72,7 @@ def translation_recipe(
 def _describe_network(architecture: Architecture) -> str:
     """The kinds of both stacks and the alignment, such as "Transformer with pre-norm"."""
     kinds = [_describe_stack(stack) for stack in (architecture.encoder, architecture.decoder)]
-    if kinds[0] == kinds[1]:
+    if kinds[0] == kinds[1] and not architecture.decoder.groups[-1].HasField("alignment_attention"):
         return kinds[0]
     last = architecture.decoder.groups[-1]
     attention = ""
@@ -91,7 +94,11 @@ def _describe_stack(stack: Stack) -> str:
         cell = next(name for name, value in CELLS.items() if value == first.recurrent.cell).upper()
         return f"bidirectional {cell}" if first.recurrent.is_bidirectional else cell
     norm = "pre" if stack.norm_position == NORM_POSITION_PRE else "post"
-    return f"Transformer with {norm}-norm"
+    kind = _CONVOLUTIONS[kind_of(stack)]
+    experts = stack.groups[-1].mixture_of_experts
+    if experts.num_experts:
+        kind = f"{kind} of {experts.num_experts} experts, {experts.num_selected} for each token,"
+    return f"{kind} with {norm}-norm"
 
 
 def _describe_vocabulary(

@@ -15,6 +15,7 @@ from attendant_export.data.translation_pairs import PairBatch
 from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.embeddings import longest_text, position_limit
 from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.mixture_of_experts import balance_loss
 from attendant_export.runs.config import TRANSLATION, RunConfig, write_config
 from attendant_export.runs.config_checks import has_started
 from attendant_export.runs.inputs import Inputs, check_inputs, write_inputs
@@ -42,13 +43,18 @@ CACHE = "data"
 def label_smoothed_loss(model: EncoderDecoder, batch: PairBatch, label_smoothing: float) -> Tensor:
     """Mean cross-entropy per real target token with label smoothing (section 5.4).
 
-    For a share of a batch: the sum over the share, divided by the real tokens of the whole batch.
+    While training, experts add the losses that balance them. For a share of a batch: the sum over
+    the share, divided by the real tokens of the whole batch; other losses by the share's part of
+    these tokens.
     """
     hidden = model(batch.source, batch.target_in)  # (batch, target, d_model)
     # Drop padding before the projection to the vocabulary, the largest product of the model.
     real = batch.target_out != model.tokens.target_pad_id
     hidden, targets = hidden[real], batch.target_out[real]  # (tokens, d_model), (tokens)
-    return summed_cross_entropy(model.logits, hidden, targets, label_smoothing) / batch.num_targets
+    summed = summed_cross_entropy(model.logits, hidden, targets, label_smoothing)
+    if (balance := balance_loss(model)) is not None:
+        summed = summed + len(targets) * balance
+    return summed / batch.num_targets
 
 
 class TranslationTask:

@@ -16,7 +16,7 @@ def attention_outputs(architecture: Architecture) -> dict[str, list[str]]:
     groups = _groups(architecture.encoder)
     kinds = {
         ENCODER: [
-            "" if group.HasField("recurrent") else f"{ENCODER}_{i}"
+            "" if group.HasField("recurrent") or group.HasField("convolution") else f"{ENCODER}_{i}"
             for i, group in enumerate(groups)
         ]
     }

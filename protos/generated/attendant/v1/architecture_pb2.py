@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from attendant.v1 import embedding_pb2 as attendant_dot_v1_dot_embedding__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61ttendant/v1/architecture.proto\x12\x0c\x61ttendant.v1\x1a\x1c\x61ttendant/v1/embedding.proto\"\xea\x03\n\x0c\x41rchitecture\x12\x0f\n\x07\x64_model\x18\x01 \x01(\r\x12\x33\n\x11source_embeddings\x18\x02 \x01(\x0b\x32\x18.attendant.v1.Embeddings\x12\x33\n\x11target_embeddings\x18\x03 \x01(\x0b\x32\x18.attendant.v1.Embeddings\x12\x19\n\x11shares_embeddings\x18\x04 \x01(\x08\x12$\n\x07\x65ncoder\x18\x05 \x01(\x0b\x32\x13.attendant.v1.Stack\x12$\n\x07\x64\x65\x63oder\x18\x06 \x01(\x0b\x32\x13.attendant.v1.Stack\x12 \n\x04head\x18\x07 \x01(\x0b\x32\x12.attendant.v1.Head\x12/\n\x0ctext_vectors\x18\x08 \x01(\x0b\x32\x19.attendant.v1.TextVectors\x12=\n\x13\x63lassification_head\x18\t \x01(\x0b\x32 .attendant.v1.ClassificationHead\x12\x31\n\rtoken_vectors\x18\n \x01(\x0b\x32\x1a.attendant.v1.TokenVectors\x12\x33\n\x0esparse_vectors\x18\x0b \x01(\x0b\x32\x1b.attendant.v1.SparseVectors\"\x9b\x01\n\nEmbeddings\x12\x12\n\nvocab_size\x18\x01 \x01(\r\x12\r\n\x05scale\x18\x02 \x01(\x01\x12*\n\tpositions\x18\x03 \x01(\x0b\x32\x17.attendant.v1.Positions\x12\x17\n\x0fnum_token_types\x18\x04 \x01(\r\x12\x10\n\x08has_norm\x18\x05 \x01(\x08\x12\x13\n\x0b\x64_embedding\x18\x06 \x01(\r\"\\\n\tPositions\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.attendant.v1.PositionKind\x12\x15\n\rnum_positions\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\"\xfa\x01\n\x05Stack\x12(\n\x06groups\x18\x01 \x03(\x0b\x32\x18.attendant.v1.LayerGroup\x12\x31\n\rnorm_position\x18\x02 \x01(\x0e\x32\x1a.attendant.v1.NormPosition\x12\x14\n\x0cnorm_epsilon\x18\x03 \x01(\x01\x12\x16\n\x0ehas_final_norm\x18\x04 \x01(\x08\x12;\n\x12relative_positions\x18\x05 \x01(\x0b\x32\x1f.attendant.v1.RelativePositions\x12)\n\tnorm_kind\x18\x06 \x01(\x0e\x32\x16.attendant.v1.NormKind\"Y\n\x11RelativePositions\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\r\x12\x14\n\x0cmax_distance\x18\x02 \x01(\r\x12\x19\n\x11is_unidirectional\x18\x03 \x01(\x08\"\x98\x03\n\nLayerGroup\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x31\n\x0eself_attention\x18\x02 \x01(\x0b\x32\x17.attendant.v1.AttentionH\x00\x12\"\n\x04ssru\x18\x05 \x01(\x0b\x32\x12.attendant.v1.SsruH\x00\x12,\n\trecurrent\x18\x08 \x01(\x0b\x32\x17.attendant.v1.RecurrentH\x00\x12\x13\n\x0bnum_repeats\x18\x06 \x01(\r\x12\x18\n\x10lacks_mixer_norm\x18\x07 \x01(\x08\x12\x30\n\x0f\x63ross_attention\x18\x03 \x01(\x0b\x32\x17.attendant.v1.Attention\x12=\n\x13\x61lignment_attention\x18\t \x01(\x0b\x32 .attendant.v1.AlignmentAttention\x12\x31\n\x0c\x66\x65\x65\x64_forward\x18\x04 \x01(\x0b\x32\x19.attendant.v1.FeedForwardH\x01\x42\r\n\x0btoken_mixerB\x0f\n\rchannel_mixer\"\xfa\x01\n\tAttention\x12\x11\n\tnum_heads\x18\x01 \x01(\r\x12\x10\n\x08head_dim\x18\x02 \x01(\r\x12\x10\n\x08has_bias\x18\x03 \x01(\x08\x12\r\n\x05scale\x18\x04 \x01(\x01\x12\x11\n\tis_causal\x18\x05 \x01(\x08\x12\x37\n\x10rotary_positions\x18\x06 \x01(\x0b\x32\x1d.attendant.v1.RotaryPositions\x12\x0e\n\x06window\x18\x07 \x01(\r\x12\x1b\n\x13num_key_value_heads\x18\x08 \x01(\r\x12.\n\x0equery_key_norm\x18\t \x01(\x0b\x32\x16.attendant.v1.HeadNorm\"\x1b\n\x08HeadNorm\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\" \n\x0fRotaryPositions\x12\r\n\x05theta\x18\x01 \x01(\x01\"\x06\n\x04Ssru\"l\n\tRecurrent\x12)\n\x04\x63\x65ll\x18\x01 \x01(\x0e\x32\x1b.attendant.v1.RecurrentCell\x12\x18\n\x10is_bidirectional\x18\x02 \x01(\x08\x12\x1a\n\x12starts_from_source\x18\x03 \x01(\x08\"v\n\x12\x41lignmentAttention\x12\x31\n\x08\x66unction\x18\x01 \x01(\x0e\x32\x1f.attendant.v1.AlignmentFunction\x12-\n\x06window\x18\x02 \x01(\x0b\x32\x1d.attendant.v1.AlignmentWindow\"<\n\x0f\x41lignmentWindow\x12\x12\n\nhalf_width\x18\x01 \x01(\r\x12\x15\n\ris_predictive\x18\x02 \x01(\x08\"w\n\x0b\x46\x65\x65\x64\x46orward\x12\x16\n\x0e\x64_feed_forward\x18\x01 \x01(\r\x12,\n\nactivation\x18\x02 \x01(\x0e\x32\x18.attendant.v1.Activation\x12\x10\n\x08has_bias\x18\x03 \x01(\x08\x12\x10\n\x08is_gated\x18\x04 \x01(\x08\"\xbb\x01\n\x0bTextVectors\x12\x32\n\x13\x61\x64\x64itional_poolings\x18\x01 \x03(\x0e\x32\x15.attendant.v1.Pooling\x12)\n\x0c\x64\x65nse_layers\x18\x02 \x03(\x0b\x32\x13.attendant.v1.Dense\x12\x17\n\x0f\x65xcludes_prompt\x18\x03 \x01(\x08\x12\x1e\n\x11\x65xcluded_token_id\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\x14\n\x12_excluded_token_id\"X\n\x0cTokenVectors\x12)\n\x0c\x64\x65nse_layers\x18\x01 \x03(\x0b\x32\x13.attendant.v1.Dense\x12\x1d\n\x15has_unattended_tokens\x18\x02 \x01(\x08\"7\n\rSparseVectors\x12\x0e\n\x06is_sum\x18\x01 \x01(\x08\x12\x16\n\x0enum_logarithms\x18\x02 \x01(\r\"Y\n\x05\x44\x65nse\x12\x10\n\x08\x64_output\x18\x01 \x01(\r\x12\x10\n\x08has_bias\x18\x02 \x01(\x08\x12,\n\nactivation\x18\x03 \x01(\x0e\x32\x18.attendant.v1.Activation\"\x8a\x01\n\x12\x43lassificationHead\x12\x12\n\nnum_labels\x18\x01 \x01(\r\x12&\n\x07pooling\x18\x02 \x01(\x0e\x32\x15.attendant.v1.Pooling\x12&\n\ttransform\x18\x03 \x01(\x0b\x32\x13.attendant.v1.Dense\x12\x10\n\x08has_norm\x18\x04 \x01(\x08\"\x83\x01\n\x04Head\x12\x0f\n\x07is_tied\x18\x01 \x01(\x08\x12\x10\n\x08has_bias\x18\x02 \x01(\x08\x12\r\n\x05scale\x18\x03 \x01(\x01\x12+\n\ttransform\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Activation\x12\x1c\n\x14transform_lacks_bias\x18\x05 \x01(\x08*\xc3\x01\n\x0cPositionKind\x12\x1d\n\x19POSITION_KIND_UNSPECIFIED\x10\x00\x12#\n\x1fPOSITION_KIND_SINUSOIDAL_HALVED\x10\x01\x12(\n$POSITION_KIND_SINUSOIDAL_INTERLEAVED\x10\x02\x12\x19\n\x15POSITION_KIND_LEARNED\x10\x03\x12*\n&POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR\x10\x04*Z\n\x08NormKind\x12\x19\n\x15NORM_KIND_UNSPECIFIED\x10\x00\x12\x11\n\rNORM_KIND_RMS\x10\x01\x12 \n\x1cNORM_KIND_LAYER_WITHOUT_BIAS\x10\x02*\x90\x01\n\x0cNormPosition\x12\x1d\n\x19NORM_POSITION_UNSPECIFIED\x10\x00\x12\x15\n\x11NORM_POSITION_PRE\x10\x01\x12\x16\n\x12NORM_POSITION_POST\x10\x02\x12\x1a\n\x16NORM_POSITION_SANDWICH\x10\x03\x12\x16\n\x12NORM_POSITION_NONE\x10\x04*`\n\rRecurrentCell\x12\x1e\n\x1aRECURRENT_CELL_UNSPECIFIED\x10\x00\x12\x16\n\x12RECURRENT_CELL_GRU\x10\x01\x12\x17\n\x13RECURRENT_CELL_LSTM\x10\x02*\xb7\x01\n\x11\x41lignmentFunction\x12\"\n\x1e\x41LIGNMENT_FUNCTION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41LIGNMENT_FUNCTION_DOT\x10\x01\x12!\n\x1d\x41LIGNMENT_FUNCTION_SCALED_DOT\x10\x02\x12\x1e\n\x1a\x41LIGNMENT_FUNCTION_GENERAL\x10\x03\x12\x1f\n\x1b\x41LIGNMENT_FUNCTION_ADDITIVE\x10\x04*\x96\x01\n\nActivation\x12\x1a\n\x16\x41\x43TIVATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43TIVATION_RELU\x10\x01\x12\x13\n\x0f\x41\x43TIVATION_GELU\x10\x02\x12\x18\n\x14\x41\x43TIVATION_GELU_TANH\x10\x03\x12\x13\n\x0f\x41\x43TIVATION_SILU\x10\x04\x12\x13\n\x0f\x41\x43TIVATION_TANH\x10\x05\x42*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61ttendant/v1/architecture.proto\x12\x0c\x61ttendant.v1\x1a\x1c\x61ttendant/v1/embedding.proto\"\xea\x03\n\x0c\x41rchitecture\x12\x0f\n\x07\x64_model\x18\x01 \x01(\r\x12\x33\n\x11source_embeddings\x18\x02 \x01(\x0b\x32\x18.attendant.v1.Embeddings\x12\x33\n\x11target_embeddings\x18\x03 \x01(\x0b\x32\x18.attendant.v1.Embeddings\x12\x19\n\x11shares_embeddings\x18\x04 \x01(\x08\x12$\n\x07\x65ncoder\x18\x05 \x01(\x0b\x32\x13.attendant.v1.Stack\x12$\n\x07\x64\x65\x63oder\x18\x06 \x01(\x0b\x32\x13.attendant.v1.Stack\x12 \n\x04head\x18\x07 \x01(\x0b\x32\x12.attendant.v1.Head\x12/\n\x0ctext_vectors\x18\x08 \x01(\x0b\x32\x19.attendant.v1.TextVectors\x12=\n\x13\x63lassification_head\x18\t \x01(\x0b\x32 .attendant.v1.ClassificationHead\x12\x31\n\rtoken_vectors\x18\n \x01(\x0b\x32\x1a.attendant.v1.TokenVectors\x12\x33\n\x0esparse_vectors\x18\x0b \x01(\x0b\x32\x1b.attendant.v1.SparseVectors\"\x9b\x01\n\nEmbeddings\x12\x12\n\nvocab_size\x18\x01 \x01(\r\x12\r\n\x05scale\x18\x02 \x01(\x01\x12*\n\tpositions\x18\x03 \x01(\x0b\x32\x17.attendant.v1.Positions\x12\x17\n\x0fnum_token_types\x18\x04 \x01(\r\x12\x10\n\x08has_norm\x18\x05 \x01(\x08\x12\x13\n\x0b\x64_embedding\x18\x06 \x01(\r\"\\\n\tPositions\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.attendant.v1.PositionKind\x12\x15\n\rnum_positions\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\"\xfa\x01\n\x05Stack\x12(\n\x06groups\x18\x01 \x03(\x0b\x32\x18.attendant.v1.LayerGroup\x12\x31\n\rnorm_position\x18\x02 \x01(\x0e\x32\x1a.attendant.v1.NormPosition\x12\x14\n\x0cnorm_epsilon\x18\x03 \x01(\x01\x12\x16\n\x0ehas_final_norm\x18\x04 \x01(\x08\x12;\n\x12relative_positions\x18\x05 \x01(\x0b\x32\x1f.attendant.v1.RelativePositions\x12)\n\tnorm_kind\x18\x06 \x01(\x0e\x32\x16.attendant.v1.NormKind\"Y\n\x11RelativePositions\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\r\x12\x14\n\x0cmax_distance\x18\x02 \x01(\r\x12\x19\n\x11is_unidirectional\x18\x03 \x01(\x08\"\xb4\x04\n\nLayerGroup\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x31\n\x0eself_attention\x18\x02 \x01(\x0b\x32\x17.attendant.v1.AttentionH\x00\x12\"\n\x04ssru\x18\x05 \x01(\x0b\x32\x12.attendant.v1.SsruH\x00\x12,\n\trecurrent\x18\x08 \x01(\x0b\x32\x17.attendant.v1.RecurrentH\x00\x12\x30\n\x0b\x63onvolution\x18\n \x01(\x0b\x32\x19.attendant.v1.ConvolutionH\x00\x12\x13\n\x0bnum_repeats\x18\x06 \x01(\r\x12\x18\n\x10lacks_mixer_norm\x18\x07 \x01(\x08\x12\x30\n\x0f\x63ross_attention\x18\x03 \x01(\x0b\x32\x17.attendant.v1.Attention\x12=\n\x13\x61lignment_attention\x18\t \x01(\x0b\x32 .attendant.v1.AlignmentAttention\x12*\n\tunfolding\x18\x0b \x01(\x0b\x32\x17.attendant.v1.Unfolding\x12\x31\n\x0c\x66\x65\x65\x64_forward\x18\x04 \x01(\x0b\x32\x19.attendant.v1.FeedForwardH\x01\x12<\n\x12mixture_of_experts\x18\x0c \x01(\x0b\x32\x1e.attendant.v1.MixtureOfExpertsH\x01\x42\r\n\x0btoken_mixerB\x0f\n\rchannel_mixer\"\xfa\x01\n\tAttention\x12\x11\n\tnum_heads\x18\x01 \x01(\r\x12\x10\n\x08head_dim\x18\x02 \x01(\r\x12\x10\n\x08has_bias\x18\x03 \x01(\x08\x12\r\n\x05scale\x18\x04 \x01(\x01\x12\x11\n\tis_causal\x18\x05 \x01(\x08\x12\x37\n\x10rotary_positions\x18\x06 \x01(\x0b\x32\x1d.attendant.v1.RotaryPositions\x12\x0e\n\x06window\x18\x07 \x01(\r\x12\x1b\n\x13num_key_value_heads\x18\x08 \x01(\r\x12.\n\x0equery_key_norm\x18\t \x01(\x0b\x32\x16.attendant.v1.HeadNorm\"\x1b\n\x08HeadNorm\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\" \n\x0fRotaryPositions\x12\r\n\x05theta\x18\x01 \x01(\x01\"\x06\n\x04Ssru\"l\n\tRecurrent\x12)\n\x04\x63\x65ll\x18\x01 \x01(\x0e\x32\x1b.attendant.v1.RecurrentCell\x12\x18\n\x10is_bidirectional\x18\x02 \x01(\x08\x12\x1a\n\x12starts_from_source\x18\x03 \x01(\x08\"|\n\x0b\x43onvolution\x12,\n\x05steps\x18\x01 \x03(\x0b\x32\x1d.attendant.v1.ConvolutionStep\x12,\n\nactivation\x18\x02 \x01(\x0e\x32\x18.attendant.v1.Activation\x12\x11\n\tis_causal\x18\x03 \x01(\x08\"`\n\x0f\x43onvolutionStep\x12\x13\n\x0bkernel_size\x18\x01 \x01(\r\x12\x10\n\x08\x64ilation\x18\x02 \x01(\r\x12\x14\n\x0cis_separable\x18\x03 \x01(\x08\x12\x10\n\x08\x64_output\x18\x04 \x01(\r\"\"\n\tUnfolding\x12\x15\n\rlength_factor\x18\x01 \x01(\r\"h\n\x10MixtureOfExperts\x12\x13\n\x0bnum_experts\x18\x01 \x01(\r\x12\x14\n\x0cnum_selected\x18\x02 \x01(\r\x12)\n\x06\x65xpert\x18\x03 \x01(\x0b\x32\x19.attendant.v1.FeedForward\"v\n\x12\x41lignmentAttention\x12\x31\n\x08\x66unction\x18\x01 \x01(\x0e\x32\x1f.attendant.v1.AlignmentFunction\x12-\n\x06window\x18\x02 \x01(\x0b\x32\x1d.attendant.v1.AlignmentWindow\"<\n\x0f\x41lignmentWindow\x12\x12\n\nhalf_width\x18\x01 \x01(\r\x12\x15\n\ris_predictive\x18\x02 \x01(\x08\"w\n\x0b\x46\x65\x65\x64\x46orward\x12\x16\n\x0e\x64_feed_forward\x18\x01 \x01(\r\x12,\n\nactivation\x18\x02 \x01(\x0e\x32\x18.attendant.v1.Activation\x12\x10\n\x08has_bias\x18\x03 \x01(\x08\x12\x10\n\x08is_gated\x18\x04 \x01(\x08\"\xbb\x01\n\x0bTextVectors\x12\x32\n\x13\x61\x64\x64itional_poolings\x18\x01 \x03(\x0e\x32\x15.attendant.v1.Pooling\x12)\n\x0c\x64\x65nse_layers\x18\x02 \x03(\x0b\x32\x13.attendant.v1.Dense\x12\x17\n\x0f\x65xcludes_prompt\x18\x03 \x01(\x08\x12\x1e\n\x11\x65xcluded_token_id\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\x14\n\x12_excluded_token_id\"X\n\x0cTokenVectors\x12)\n\x0c\x64\x65nse_layers\x18\x01 \x03(\x0b\x32\x13.attendant.v1.Dense\x12\x1d\n\x15has_unattended_tokens\x18\x02 \x01(\x08\"7\n\rSparseVectors\x12\x0e\n\x06is_sum\x18\x01 \x01(\x08\x12\x16\n\x0enum_logarithms\x18\x02 \x01(\r\"Y\n\x05\x44\x65nse\x12\x10\n\x08\x64_output\x18\x01 \x01(\r\x12\x10\n\x08has_bias\x18\x02 \x01(\x08\x12,\n\nactivation\x18\x03 \x01(\x0e\x32\x18.attendant.v1.Activation\"\x8a\x01\n\x12\x43lassificationHead\x12\x12\n\nnum_labels\x18\x01 \x01(\r\x12&\n\x07pooling\x18\x02 \x01(\x0e\x32\x15.attendant.v1.Pooling\x12&\n\ttransform\x18\x03 \x01(\x0b\x32\x13.attendant.v1.Dense\x12\x10\n\x08has_norm\x18\x04 \x01(\x08\"\x83\x01\n\x04Head\x12\x0f\n\x07is_tied\x18\x01 \x01(\x08\x12\x10\n\x08has_bias\x18\x02 \x01(\x08\x12\r\n\x05scale\x18\x03 \x01(\x01\x12+\n\ttransform\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Activation\x12\x1c\n\x14transform_lacks_bias\x18\x05 \x01(\x08*\xc3\x01\n\x0cPositionKind\x12\x1d\n\x19POSITION_KIND_UNSPECIFIED\x10\x00\x12#\n\x1fPOSITION_KIND_SINUSOIDAL_HALVED\x10\x01\x12(\n$POSITION_KIND_SINUSOIDAL_INTERLEAVED\x10\x02\x12\x19\n\x15POSITION_KIND_LEARNED\x10\x03\x12*\n&POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR\x10\x04*Z\n\x08NormKind\x12\x19\n\x15NORM_KIND_UNSPECIFIED\x10\x00\x12\x11\n\rNORM_KIND_RMS\x10\x01\x12 \n\x1cNORM_KIND_LAYER_WITHOUT_BIAS\x10\x02*\x90\x01\n\x0cNormPosition\x12\x1d\n\x19NORM_POSITION_UNSPECIFIED\x10\x00\x12\x15\n\x11NORM_POSITION_PRE\x10\x01\x12\x16\n\x12NORM_POSITION_POST\x10\x02\x12\x1a\n\x16NORM_POSITION_SANDWICH\x10\x03\x12\x16\n\x12NORM_POSITION_NONE\x10\x04*`\n\rRecurrentCell\x12\x1e\n\x1aRECURRENT_CELL_UNSPECIFIED\x10\x00\x12\x16\n\x12RECURRENT_CELL_GRU\x10\x01\x12\x17\n\x13RECURRENT_CELL_LSTM\x10\x02*\xb7\x01\n\x11\x41lignmentFunction\x12\"\n\x1e\x41LIGNMENT_FUNCTION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41LIGNMENT_FUNCTION_DOT\x10\x01\x12!\n\x1d\x41LIGNMENT_FUNCTION_SCALED_DOT\x10\x02\x12\x1e\n\x1a\x41LIGNMENT_FUNCTION_GENERAL\x10\x03\x12\x1f\n\x1b\x41LIGNMENT_FUNCTION_ADDITIVE\x10\x04*\x96\x01\n\nActivation\x12\x1a\n\x16\x41\x43TIVATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43TIVATION_RELU\x10\x01\x12\x13\n\x0f\x41\x43TIVATION_GELU\x10\x02\x12\x18\n\x14\x41\x43TIVATION_GELU_TANH\x10\x03\x12\x13\n\x0f\x41\x43TIVATION_SILU\x10\x04\x12\x13\n\x0f\x41\x43TIVATION_TANH\x10\x05\x42*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,18 +33,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attendant.v1.architecture_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\014attendant.v1P\001Z\030attendant/v1;attendantv1'
-  _globals['_POSITIONKIND']._serialized_start=3020
-  _globals['_POSITIONKIND']._serialized_end=3215
-  _globals['_NORMKIND']._serialized_start=3217
-  _globals['_NORMKIND']._serialized_end=3307
-  _globals['_NORMPOSITION']._serialized_start=3310
-  _globals['_NORMPOSITION']._serialized_end=3454
-  _globals['_RECURRENTCELL']._serialized_start=3456
-  _globals['_RECURRENTCELL']._serialized_end=3552
-  _globals['_ALIGNMENTFUNCTION']._serialized_start=3555
-  _globals['_ALIGNMENTFUNCTION']._serialized_end=3738
-  _globals['_ACTIVATION']._serialized_start=3741
-  _globals['_ACTIVATION']._serialized_end=3891
+  _globals['_POSITIONKIND']._serialized_start=3542
+  _globals['_POSITIONKIND']._serialized_end=3737
+  _globals['_NORMKIND']._serialized_start=3739
+  _globals['_NORMKIND']._serialized_end=3829
+  _globals['_NORMPOSITION']._serialized_start=3832
+  _globals['_NORMPOSITION']._serialized_end=3976
+  _globals['_RECURRENTCELL']._serialized_start=3978
+  _globals['_RECURRENTCELL']._serialized_end=4074
+  _globals['_ALIGNMENTFUNCTION']._serialized_start=4077
+  _globals['_ALIGNMENTFUNCTION']._serialized_end=4260
+  _globals['_ACTIVATION']._serialized_start=4263
+  _globals['_ACTIVATION']._serialized_end=4413
   _globals['_ARCHITECTURE']._serialized_start=80
   _globals['_ARCHITECTURE']._serialized_end=570
   _globals['_EMBEDDINGS']._serialized_start=573
@@ -56,33 +56,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELATIVEPOSITIONS']._serialized_start=1077
   _globals['_RELATIVEPOSITIONS']._serialized_end=1166
   _globals['_LAYERGROUP']._serialized_start=1169
-  _globals['_LAYERGROUP']._serialized_end=1577
-  _globals['_ATTENTION']._serialized_start=1580
-  _globals['_ATTENTION']._serialized_end=1830
-  _globals['_HEADNORM']._serialized_start=1832
-  _globals['_HEADNORM']._serialized_end=1859
-  _globals['_ROTARYPOSITIONS']._serialized_start=1861
-  _globals['_ROTARYPOSITIONS']._serialized_end=1893
-  _globals['_SSRU']._serialized_start=1895
-  _globals['_SSRU']._serialized_end=1901
-  _globals['_RECURRENT']._serialized_start=1903
-  _globals['_RECURRENT']._serialized_end=2011
-  _globals['_ALIGNMENTATTENTION']._serialized_start=2013
-  _globals['_ALIGNMENTATTENTION']._serialized_end=2131
-  _globals['_ALIGNMENTWINDOW']._serialized_start=2133
-  _globals['_ALIGNMENTWINDOW']._serialized_end=2193
-  _globals['_FEEDFORWARD']._serialized_start=2195
-  _globals['_FEEDFORWARD']._serialized_end=2314
-  _globals['_TEXTVECTORS']._serialized_start=2317
-  _globals['_TEXTVECTORS']._serialized_end=2504
-  _globals['_TOKENVECTORS']._serialized_start=2506
-  _globals['_TOKENVECTORS']._serialized_end=2594
-  _globals['_SPARSEVECTORS']._serialized_start=2596
-  _globals['_SPARSEVECTORS']._serialized_end=2651
-  _globals['_DENSE']._serialized_start=2653
-  _globals['_DENSE']._serialized_end=2742
-  _globals['_CLASSIFICATIONHEAD']._serialized_start=2745
-  _globals['_CLASSIFICATIONHEAD']._serialized_end=2883
-  _globals['_HEAD']._serialized_start=2886
-  _globals['_HEAD']._serialized_end=3017
+  _globals['_LAYERGROUP']._serialized_end=1733
+  _globals['_ATTENTION']._serialized_start=1736
+  _globals['_ATTENTION']._serialized_end=1986
+  _globals['_HEADNORM']._serialized_start=1988
+  _globals['_HEADNORM']._serialized_end=2015
+  _globals['_ROTARYPOSITIONS']._serialized_start=2017
+  _globals['_ROTARYPOSITIONS']._serialized_end=2049
+  _globals['_SSRU']._serialized_start=2051
+  _globals['_SSRU']._serialized_end=2057
+  _globals['_RECURRENT']._serialized_start=2059
+  _globals['_RECURRENT']._serialized_end=2167
+  _globals['_CONVOLUTION']._serialized_start=2169
+  _globals['_CONVOLUTION']._serialized_end=2293
+  _globals['_CONVOLUTIONSTEP']._serialized_start=2295
+  _globals['_CONVOLUTIONSTEP']._serialized_end=2391
+  _globals['_UNFOLDING']._serialized_start=2393
+  _globals['_UNFOLDING']._serialized_end=2427
+  _globals['_MIXTUREOFEXPERTS']._serialized_start=2429
+  _globals['_MIXTUREOFEXPERTS']._serialized_end=2533
+  _globals['_ALIGNMENTATTENTION']._serialized_start=2535
+  _globals['_ALIGNMENTATTENTION']._serialized_end=2653
+  _globals['_ALIGNMENTWINDOW']._serialized_start=2655
+  _globals['_ALIGNMENTWINDOW']._serialized_end=2715
+  _globals['_FEEDFORWARD']._serialized_start=2717
+  _globals['_FEEDFORWARD']._serialized_end=2836
+  _globals['_TEXTVECTORS']._serialized_start=2839
+  _globals['_TEXTVECTORS']._serialized_end=3026
+  _globals['_TOKENVECTORS']._serialized_start=3028
+  _globals['_TOKENVECTORS']._serialized_end=3116
+  _globals['_SPARSEVECTORS']._serialized_start=3118
+  _globals['_SPARSEVECTORS']._serialized_end=3173
+  _globals['_DENSE']._serialized_start=3175
+  _globals['_DENSE']._serialized_end=3264
+  _globals['_CLASSIFICATIONHEAD']._serialized_start=3267
+  _globals['_CLASSIFICATIONHEAD']._serialized_end=3405
+  _globals['_HEAD']._serialized_start=3408
+  _globals['_HEAD']._serialized_end=3539
 # @@protoc_insertion_point(module_scope)

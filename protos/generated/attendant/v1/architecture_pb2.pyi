@@ -475,8 +475,8 @@ Global___RelativePositions: typing_extensions.TypeAlias = RelativePositions
 
 @typing.final
 class LayerGroup(google.protobuf.message.Message):
-    """LayerGroup is a run of identical layers. Each layer has a token mixer, in a decoder an attention to the source, and a
-    channel mixer. Layers with a recurrent token mixer may lack the others.
+    """LayerGroup is a run of identical layers. Each layer has a token mixer, in a decoder a part that reads the source, and
+    a channel mixer. Layers with a recurrent or convolutional token mixer may lack the others.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -485,11 +485,14 @@ class LayerGroup(google.protobuf.message.Message):
     SELF_ATTENTION_FIELD_NUMBER: builtins.int
     SSRU_FIELD_NUMBER: builtins.int
     RECURRENT_FIELD_NUMBER: builtins.int
+    CONVOLUTION_FIELD_NUMBER: builtins.int
     NUM_REPEATS_FIELD_NUMBER: builtins.int
     LACKS_MIXER_NORM_FIELD_NUMBER: builtins.int
     CROSS_ATTENTION_FIELD_NUMBER: builtins.int
     ALIGNMENT_ATTENTION_FIELD_NUMBER: builtins.int
+    UNFOLDING_FIELD_NUMBER: builtins.int
     FEED_FORWARD_FIELD_NUMBER: builtins.int
+    MIXTURE_OF_EXPERTS_FIELD_NUMBER: builtins.int
     num_layers: builtins.int
     """Number of layers with weights of their own."""
     num_repeats: builtins.int
@@ -509,6 +512,10 @@ class LayerGroup(google.protobuf.message.Message):
         """A GRU or an LSTM. For models with an encoder and a decoder only."""
 
     @property
+    def convolution(self) -> Global___Convolution:
+        """Convolutions. For models with an encoder and a decoder only. A decoder has no recurrences beside them."""
+
+    @property
     def cross_attention(self) -> Global___Attention:
         """Multi-head attention of the decoder to the encoder's output. Absent in an encoder, if there is no encoder, and with
         alignment_attention.
@@ -521,8 +528,18 @@ class LayerGroup(google.protobuf.message.Message):
         """
 
     @property
+    def unfolding(self) -> Global___Unfolding:
+        """Reading of the encoder's output by position, before the token mixer. Absent in an encoder, and with an attention to
+        the source.
+        """
+
+    @property
     def feed_forward(self) -> Global___FeedForward:
         """A feed-forward network."""
+
+    @property
+    def mixture_of_experts(self) -> Global___MixtureOfExperts:
+        """Several feed-forward networks, of which each token takes a few. For models with an encoder and a decoder only."""
 
     def __init__(
         self,
@@ -531,18 +548,21 @@ class LayerGroup(google.protobuf.message.Message):
         self_attention: Global___Attention | None = ...,
         ssru: Global___Ssru | None = ...,
         recurrent: Global___Recurrent | None = ...,
+        convolution: Global___Convolution | None = ...,
         num_repeats: builtins.int = ...,
         lacks_mixer_norm: builtins.bool = ...,
         cross_attention: Global___Attention | None = ...,
         alignment_attention: Global___AlignmentAttention | None = ...,
+        unfolding: Global___Unfolding | None = ...,
         feed_forward: Global___FeedForward | None = ...,
+        mixture_of_experts: Global___MixtureOfExperts | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["alignment_attention", b"alignment_attention", "channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "recurrent", b"recurrent", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["alignment_attention", b"alignment_attention", "channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "lacks_mixer_norm", b"lacks_mixer_norm", "num_layers", b"num_layers", "num_repeats", b"num_repeats", "recurrent", b"recurrent", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["alignment_attention", b"alignment_attention", "channel_mixer", b"channel_mixer", "convolution", b"convolution", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "mixture_of_experts", b"mixture_of_experts", "recurrent", b"recurrent", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer", "unfolding", b"unfolding"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["alignment_attention", b"alignment_attention", "channel_mixer", b"channel_mixer", "convolution", b"convolution", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "lacks_mixer_norm", b"lacks_mixer_norm", "mixture_of_experts", b"mixture_of_experts", "num_layers", b"num_layers", "num_repeats", b"num_repeats", "recurrent", b"recurrent", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer", "unfolding", b"unfolding"]) -> None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["channel_mixer", b"channel_mixer"]) -> typing.Literal["feed_forward"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["channel_mixer", b"channel_mixer"]) -> typing.Literal["feed_forward", "mixture_of_experts"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["token_mixer", b"token_mixer"]) -> typing.Literal["self_attention", "ssru", "recurrent"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["token_mixer", b"token_mixer"]) -> typing.Literal["self_attention", "ssru", "recurrent", "convolution"] | None: ...
 
 Global___LayerGroup: typing_extensions.TypeAlias = LayerGroup
 
@@ -703,6 +723,131 @@ class Recurrent(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["cell", b"cell", "is_bidirectional", b"is_bidirectional", "starts_from_source", b"starts_from_source"]) -> None: ...
 
 Global___Recurrent: typing_extensions.TypeAlias = Recurrent
+
+@typing.final
+class Convolution(google.protobuf.message.Message):
+    """Convolution is a chain of convolutions over the tokens of a sequence, all inside one residual connection. Each step
+    maps x to W activation(norm(x)) + b, where W reads the tokens of the step's kernel; tokens outside of the sequence
+    are 0 after the activation. The first norm is that of the residual connection; without norms there are none. With
+    steps of the kernels 1, k and 1 it is a residual block of ByteNet ("Neural Machine Translation in Linear Time",
+    Kalchbrenner et al. 2016, section 3.6), with separable steps a module of SliceNet ("Depthwise Separable Convolutions
+    for Neural Machine Translation", Kaiser et al. 2017) or of Xception (Chollet, 2016).
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: builtins.int
+    ACTIVATION_FIELD_NUMBER: builtins.int
+    IS_CAUSAL_FIELD_NUMBER: builtins.int
+    activation: Global___Activation.ValueType
+    """The activation before each convolution."""
+    is_causal: builtins.bool
+    """Whether each token reads only itself and earlier tokens ("masked"). Otherwise, the token itself is in the middle
+    of a kernel, left of it if the size is even. Always in a decoder, where at least one kernel is larger than 1.
+    """
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ConvolutionStep]:
+        """The convolutions, in order. 1 to 8."""
+
+    def __init__(
+        self,
+        *,
+        steps: collections.abc.Iterable[Global___ConvolutionStep] | None = ...,
+        activation: Global___Activation.ValueType = ...,
+        is_causal: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["activation", b"activation", "is_causal", b"is_causal", "steps", b"steps"]) -> None: ...
+
+Global___Convolution: typing_extensions.TypeAlias = Convolution
+
+@typing.final
+class ConvolutionStep(google.protobuf.message.Message):
+    """ConvolutionStep is one convolution."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    DILATION_FIELD_NUMBER: builtins.int
+    IS_SEPARABLE_FIELD_NUMBER: builtins.int
+    D_OUTPUT_FIELD_NUMBER: builtins.int
+    kernel_size: builtins.int
+    """Number of tokens that the kernel reads. At least 1 and at most 64."""
+    dilation: builtins.int
+    """Distance between neighbouring tokens of a kernel. 0 means 1. At most 256."""
+    is_separable: builtins.bool
+    """Whether the convolution is depthwise separable: a weight for each token of the kernel and each channel, then a
+    linear layer with a bias.
+    """
+    d_output: builtins.int
+    """Width of the output. 0 means d_model, which the last step has."""
+    def __init__(
+        self,
+        *,
+        kernel_size: builtins.int = ...,
+        dilation: builtins.int = ...,
+        is_separable: builtins.bool = ...,
+        d_output: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["d_output", b"d_output", "dilation", b"dilation", "is_separable", b"is_separable", "kernel_size", b"kernel_size"]) -> None: ...
+
+Global___ConvolutionStep: typing_extensions.TypeAlias = ConvolutionStep
+
+@typing.final
+class Unfolding(google.protobuf.message.Message):
+    """Unfolding gives token t of the target the encoder's output e_t at the same position, t from 0 on ("dynamic
+    unfolding" and "stacking" of ByteNet, sections 3.1 and 3.2). The output is W [e_t; x_t]; e_t is 0 after the last one.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LENGTH_FACTOR_FIELD_NUMBER: builtins.int
+    length_factor: builtins.int
+    """The encoder has this many outputs for each token of a source: those of its tokens, and then those of positions
+    whose embedding is 0, so that longer targets find outputs, too. At least 1 and at most 8. More than 1 if encoder
+    and decoder have convolutions only and the encoder has no positions.
+    """
+    def __init__(
+        self,
+        *,
+        length_factor: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["length_factor", b"length_factor"]) -> None: ...
+
+Global___Unfolding: typing_extensions.TypeAlias = Unfolding
+
+@typing.final
+class MixtureOfExperts(google.protobuf.message.Message):
+    """MixtureOfExperts is a mixture of feed-forward networks ("Outrageously Large Neural Networks: The Sparsely-Gated
+    Mixture-of-Experts Layer", Shazeer et al. 2017), as MultiModel combines it with convolutions and attention ("One Model
+    To Learn Them All", Kaiser et al. 2017). Each token takes the experts with the num_selected largest values of G x;
+    their outputs are added with the softmax of these values. No expert refuses a token, so a token's output does not
+    depend on other tokens.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_EXPERTS_FIELD_NUMBER: builtins.int
+    NUM_SELECTED_FIELD_NUMBER: builtins.int
+    EXPERT_FIELD_NUMBER: builtins.int
+    num_experts: builtins.int
+    """Number of experts. At least 2 and at most 256."""
+    num_selected: builtins.int
+    """Number of experts of each token. At least 1, and less than num_experts."""
+    @property
+    def expert(self) -> Global___FeedForward:
+        """Each of the experts."""
+
+    def __init__(
+        self,
+        *,
+        num_experts: builtins.int = ...,
+        num_selected: builtins.int = ...,
+        expert: Global___FeedForward | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["expert", b"expert"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["expert", b"expert", "num_experts", b"num_experts", "num_selected", b"num_selected"]) -> None: ...
+
+Global___MixtureOfExperts: typing_extensions.TypeAlias = MixtureOfExperts
 
 @typing.final
 class AlignmentAttention(google.protobuf.message.Message):

@@ -102,13 +102,15 @@ class GetAttentionResponse(google.protobuf.message.Message):
 
     @property
     def encoder(self) -> Global___AttentionWeights:
-        """Self-attention of the encoder. Queries and keys are source_tokens. Absent for an encoder that is recurrent instead."""
+        """Self-attention of the encoder. Queries and keys are source_tokens. Absent for an encoder that is recurrent or
+        convolutional instead.
+        """
 
     @property
     def decoder(self) -> Global___AttentionWeights:
         """Self-attention of the decoder. Query i reads decoder_tokens[i] and predicts target_tokens[i]; keys are
         decoder_tokens. The weights of keys after the query are 0. Absent for an embedding model, and for a decoder that is
-        recurrent instead.
+        recurrent or convolutional instead.
         """
 
     @property
