@@ -14,8 +14,12 @@ from attendant_server.drain import CallTracker
 from attendant_server.http.calls import CallRunner, Receive, Route, Send
 from attendant_server.http.connection import ConnectionLimits
 from attendant_server.http.json_routes import JsonRoute
+from attendant_server.http.libretranslate.routes import libretranslate_routes
 from attendant_server.http.openai.routes import openai_routes
+from attendant_server.http.openapi import document_route
+from attendant_server.http.probes import health_route
 from attendant_server.http.server import HttpServer
+from attendant_server.http.tei.routes import tei_routes
 from attendant_server.records import CallObserver, Method
 from attendant_server.security.security import Security
 from attendant_server.settings import Settings
@@ -57,7 +61,9 @@ class HttpDoor:
             settings.max_request_bytes,
             settings.keepalive_timeout_seconds,
         )
-        self._json_routes = list(_json_routes(application, is_serving, settings))
+        routes = list(_json_routes(application, is_serving, settings))
+        has_keys = security.authenticator is not None
+        self._json_routes = [*routes, document_route(routes, has_keys)]
         certificate = security.certificate
         self.server = HttpServer(
             Router(list(self._routes()), redirect_slashes=False, default=_not_found),
@@ -103,6 +109,11 @@ def _json_routes(
 ) -> Iterator[JsonRoute]:
     if "openai" in settings.http_protocols:
         yield from openai_routes(application)
+    if "libretranslate" in settings.http_protocols:
+        yield from libretranslate_routes(application, settings)
+    if "tei" in settings.http_protocols:
+        yield from tei_routes(application, settings)
+    yield health_route(is_serving)
 
 
 async def _not_found(scope: Any, receive: Receive, send: Send) -> None:
