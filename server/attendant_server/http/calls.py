@@ -44,6 +44,8 @@ EVENTS = b"text/event-stream; charset=utf-8"
 PART_BYTES = 65536
 """Bytes of an answer that are given to the transport together."""
 SCHEME = "Bearer "
+END_SECONDS = 1.0
+"""Time that clients have to take the last answers of a server that has stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +174,13 @@ class CallRunner:
             call.record.ended = time.monotonic()
             self._observer.on_call_ended(call.record)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End the calls in progress with Unavailable."""
         for task, call in self._calls.items():
             call.is_stopped = True
             task.cancel()
+        if self._calls:
+            await asyncio.wait(list(self._calls), timeout=END_SECONDS)
 
     def _begun(self, route: Route, scope: Any) -> Call:
         headers = {

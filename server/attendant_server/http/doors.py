@@ -94,7 +94,7 @@ class HttpDoor:
 
     async def close(self) -> None:
         """End the calls in progress with Unavailable, and all connections."""
-        self._runner.stop()
+        await self._runner.stop()
         await self.server.close()
 
     def _routes(self) -> Iterator[BaseRoute]:

@@ -83,7 +83,7 @@ def _types(route: JsonRoute) -> Iterator[Any]:
 def _operation(route: JsonRoute, schemas: dict[int, Any], has_keys: bool) -> dict[str, Any]:
     content = {JSON: {"schema": schemas[id(route.response)]}}
     if route.event is not None:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _event_schema(schemas[id(route.event)])}
     operation: dict[str, Any] = {
         "operationId": f"{route.method.service.removeprefix('http.')}.{route.method.name}",
         "tags": [route.method.service.removeprefix("http.")],
@@ -114,6 +114,12 @@ def _operation(route: JsonRoute, schemas: dict[int, Any], has_keys: bool) -> dic
     if has_keys:
         operation["security"] = [{KEY: []}] if _needs_key(route) else []
     return operation
+
+
+def _event_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of one server-sent event."""
+    text = {"type": "string", "contentMediaType": JSON, "contentSchema": schema}
+    return {"type": "object", "properties": {"data": text}, "required": ["data"]}
 
 
 def _needs_key(route: JsonRoute) -> bool:
