@@ -15,6 +15,8 @@ from attendant_server.http.statuses import Failure, Malformed, Statuses, WrongCo
 from attendant_server.records import Method
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+DONE = "[DONE]"
+"""The last event of a stream."""
 MAX_FORM_FIELDS = 1024
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([\w.-]{1,64})`", re.ASCII)

@@ -10,7 +10,7 @@ import msgspec
 from attendant_server import __version__
 from attendant_server.foreign_methods import HTTP
 from attendant_server.http.calls import Call
-from attendant_server.http.json_routes import FORM, JSON, JsonRoute
+from attendant_server.http.json_routes import DONE, FORM, JSON, JsonRoute
 from attendant_server.http.statuses import STATUSES, STATUSES_OF_CLASSES
 from attendant_server.records import Method
 
@@ -83,7 +83,8 @@ def _types(route: JsonRoute) -> Iterator[Any]:
 def _operation(route: JsonRoute, schemas: dict[int, Any], has_keys: bool) -> dict[str, Any]:
     content = {JSON: {"schema": schemas[id(route.response)]}}
     if route.event is not None:
-        content["text/event-stream"] = {"schema": _event_schema(schemas[id(route.event)])}
+        kinds = [schemas[id(each)] for each in (route.event, route.dialect.error_type)]
+        content["text/event-stream"] = {"schema": _event_schema(kinds)}
     operation: dict[str, Any] = {
         "operationId": f"{route.method.service.removeprefix('http.')}.{route.method.name}",
         "tags": [route.method.service.removeprefix("http.")],
@@ -116,9 +117,10 @@ def _operation(route: JsonRoute, schemas: dict[int, Any], has_keys: bool) -> dic
     return operation
 
 
-def _event_schema(schema: dict[str, Any]) -> dict[str, Any]:
+def _event_schema(kinds: Sequence[Any]) -> dict[str, Any]:
     """The schema of one server-sent event."""
-    text = {"type": "string", "contentMediaType": JSON, "contentSchema": schema}
+    content = {"contentMediaType": JSON, "contentSchema": {"anyOf": kinds}}
+    text = {"type": "string", "anyOf": [{"const": DONE}, content]}
     return {"type": "object", "properties": {"data": text}, "required": ["data"]}
 
 
