@@ -1,6 +1,7 @@
 """Credentials, permissions, quotas and TLS of the port of HTTP."""
 
 import ssl
+from typing import Any
 
 import pytest
 from attendant_server.security import security, watching
@@ -116,7 +117,8 @@ def test_new_connections_get_the_newest_certificate(start, tmp_path, monkeypatch
     def serial():
         with HttpClient(server.server.http_port, context) as client:
             assert client.post(*EMBED).status == 200
-            return client.connection.sock.getpeercert()["serialNumber"]
+            connection: Any = client.connection
+            return connection.sock.getpeercert()["serialNumber"]
 
     first = serial()
     (tmp_path / "new").mkdir()

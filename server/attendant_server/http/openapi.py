@@ -94,9 +94,9 @@ def _operation(route: JsonRoute, schemas: dict[int, Any], has_keys: bool) -> dic
     if route.description:
         operation["description"] = route.description
     if route.request is not None:
-        kinds = (JSON, FORM) if route.takes_forms else (JSON,)
+        types = (JSON, FORM) if route.takes_forms else (JSON,)
         schema = {"schema": schemas[id(route.request)]}
-        operation["requestBody"] = {"required": True, "content": dict.fromkeys(kinds, schema)}
+        operation["requestBody"] = {"required": True, "content": dict.fromkeys(types, schema)}
     if route.parameters:
         operation["parameters"] = [
             {
