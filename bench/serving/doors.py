@@ -5,7 +5,8 @@
 Sends the same texts by each protocol in turn, as `bench.serving.protocols` does: one text in a call
 from one caller, then 32 texts in a call from four callers. Requests are bytes made before, and
 answers are not parsed, so that the client costs about the same for all. Bytes are those of a
-request and its answer: of HTTP with all headers, of gRPC the messages alone.
+request and its answer: of HTTP with all headers, of gRPC the messages alone. Each caller has a
+connection of its own, also with gRPC.
 """
 
 from __future__ import annotations  # some classes of grpc are generic in its stubs only
@@ -14,6 +15,8 @@ import argparse
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from itertools import cycle
 from typing import Any
 
 import grpc
@@ -90,11 +93,11 @@ def post(path: str, content: Any) -> bytes:
 
 
 def calls_of(
-    channel: grpc.aio.Channel, http: HttpConnections
+    channels: Sequence[grpc.aio.Channel], http: HttpConnections
 ) -> dict[str, dict[str, tuple[Callable[[Sequence[str]], bytes], Call]]]:
     """The function that makes the request of a call, and the call, by method and protocol."""
-    translate: Any = channel.unary_unary("/attendant.v1.TranslationService/Translate")
-    embed: Any = channel.unary_unary("/attendant.v1.EmbeddingService/Embed")
+    translate = own_call(channels, "/attendant.v1.TranslationService/Translate")
+    embed = own_call(channels, "/attendant.v1.EmbeddingService/Embed")
 
     def openai(form: str) -> Callable[[Sequence[str]], bytes]:
         return lambda texts: post("/v1/embeddings", {"input": texts, "encoding_format": form})
@@ -124,6 +127,12 @@ def calls_of(
     }
 
 
+def own_call(channels: Sequence[grpc.aio.Channel], method: str) -> Call:
+    """Calls a method over one connection after the other, since each is a caller of its own."""
+    calls: Any = cycle([channel.unary_unary(method) for channel in channels])
+    return lambda request: next(calls)(request)
+
+
 async def num_bytes(call: Call, request: bytes) -> int:
     """Bytes of a request and its answer."""
     answer: Any = await call(request)
@@ -142,8 +151,12 @@ async def run(arguments: argparse.Namespace) -> None:
         await http.open(max(CALLERS.values()))
         for size in (SINGLE, BATCH):
             batches = [texts[i : i + size] for i in range(0, NUM_TEXTS, size)]
-            async with open_channel(server) as channel:
-                for method, protocols in calls_of(channel, http).items():
+            async with AsyncExitStack() as stack:
+                channels = [
+                    await stack.enter_async_context(open_channel(server))
+                    for _ in range(CALLERS[size])
+                ]
+                for method, protocols in calls_of(channels, http).items():
                     load = f"{method}, {size} in a call"
                     found = results[load] = {name: Measured() for name in protocols}
                     sizes[load] = {
