@@ -11,8 +11,9 @@ from attendant_server.application.application import Application
 from attendant_server.application.arrivals import Arrivals
 from attendant_server.application.held_memory import HeldMemory
 from attendant_server.drain import CallTracker
-from attendant_server.http.calls import CallRunner, Receive, Route, Send
+from attendant_server.http.calls import CallRunner
 from attendant_server.http.connection import ConnectionLimits
+from attendant_server.http.exchanges import Receive, Route, Send
 from attendant_server.http.json_routes import JsonRoute
 from attendant_server.http.libretranslate.routes import libretranslate_routes
 from attendant_server.http.openai.routes import openai_routes

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from attendant_server.errors import InvalidRequest
-from attendant_server.http.calls import Call, Response, Stream
+from attendant_server.http.exchanges import Call, Response, Stream
 from attendant_server.http.statuses import Failure, Malformed, Statuses, WrongContentType
 from attendant_server.records import Method
 

@@ -9,7 +9,7 @@ import msgspec
 
 from attendant_server import __version__
 from attendant_server.foreign_methods import HTTP
-from attendant_server.http.calls import Call
+from attendant_server.http.exchanges import Call
 from attendant_server.http.json_routes import DONE, FORM, JSON, JsonRoute
 from attendant_server.http.statuses import STATUSES, STATUSES_OF_CLASSES
 from attendant_server.records import Method
