@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from attendant_server.settings import Settings
 
 PROTOCOLS = ("attendant", "kserve", "tei")
+HTTP_PROTOCOLS = ("openai", "libretranslate", "tei")
 SYMMETRIC_ALGORITHMS = ("HS256", "HS384", "HS512")
 ASYMMETRIC_ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -43,6 +44,8 @@ def contradictions(settings: "Settings") -> Iterator[str]:
     yield from _limit_problems(settings)
     if not settings.protocols or set(settings.protocols) - set(PROTOCOLS):
         yield f"protocols: must be among {', '.join(PROTOCOLS)}, at least one"
+    if set(settings.http_protocols) - set(HTTP_PROTOCOLS):
+        yield f"http_protocols: must be among {', '.join(HTTP_PROTOCOLS)}"
     for pivot in settings.pivots:
         if not _PIVOT.fullmatch(pivot):
             yield f'pivots: must be pairs of models such as de-en+en-fr, got "{pivot}"'
@@ -73,7 +76,8 @@ def _host_problems(settings: "Settings") -> Iterator[str]:
     is_unix = settings.host.startswith(UNIX)
     if is_unix and not settings.host.removeprefix(UNIX).strip("/"):
         yield f"host: must be {UNIX} with the path of a socket, got {settings.host}"
-    hosts = {"metrics_host": settings.metrics_host} | ({} if is_unix else {"host": settings.host})
+    others = {"metrics_host": settings.metrics_host, "http_host": settings.http_host}
+    hosts = others | ({} if is_unix else {"host": settings.host})
     for name, host in hosts.items():
         if problem := host_problem(host):
             yield f"{name}: {problem}"

@@ -1,11 +1,6 @@
-"""Maps errors to gRPC statuses, by one table, for every call of every service.
-
-Only messages of AttendantErrors reach the caller. For any other error the caller gets an id.
-"""
+"""Turns errors into gRPC statuses, for every call of every service."""
 
 import asyncio
-import logging
-import traceback
 from typing import Any, NamedTuple
 
 import grpc
@@ -13,33 +8,12 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from attendant_server import errors, records
+from attendant_server import errors, failures, records
+from attendant_server.call_headers import REQUEST_ID
+from attendant_server.failures import log_bug, retry_after
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
-from attendant_server.grpc.interceptors.record import REQUEST_ID
 from attendant_server.records import Method
-
-STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
-    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.LanguageUnknown: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.CallTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
-    errors.NoModelForLanguages: grpc.StatusCode.NOT_FOUND,
-    errors.ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.ModelWithoutHead: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.GlossaryNotFound: grpc.StatusCode.NOT_FOUND,
-    errors.GlossaryUnreadable: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.NotInstalled: grpc.StatusCode.UNIMPLEMENTED,
-    errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
-    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
-    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.WaitTooLong: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.ModelFailed: grpc.StatusCode.INTERNAL,
-    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-}
 
 DOMAIN = "attendant"
 """The domain of the reasons of google.rpc.ErrorInfo."""
@@ -47,8 +21,6 @@ TOO_LARGE = "CALL_TOO_LARGE"
 """The reason for calls that may succeed with fewer texts."""
 LANGUAGE_UNKNOWN = "LANGUAGE_UNKNOWN"
 """The reason for languages that the named model lacks, or that no model has."""
-
-logger = logging.getLogger(__name__)
 
 
 class End(NamedTuple):
@@ -77,18 +49,7 @@ class StatusInterceptor(AroundInterceptor):
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # panics of Rust libraries derive from BaseException
-            record = records.current()
-            record.reason, request_id = type(error).__name__, record.request_id
-            logger.error(
-                "event=call_failed method=%s/%s request_id=%s error=%s traceback=%s",
-                method.service,
-                method.name,
-                request_id,
-                type(error).__name__,
-                # Without the message, which may repeat the caller's text.
-                "".join(traceback.format_tb(error.__traceback__)),
-            )
-            end = End(grpc.StatusCode.INTERNAL, f"internal error, logged as {request_id}")
+            end = End(grpc.StatusCode.INTERNAL, log_bug(error))
         # The library keeps the exception of an abort until garbage is collected. While an error is
         # handled, the error would be its context, with all that the call has read and made so far.
         return await _abort(context, end)
@@ -96,7 +57,7 @@ class StatusInterceptor(AroundInterceptor):
 
 def code_of(error: errors.AttendantError) -> grpc.StatusCode:
     """The status code of an error."""
-    return next(STATUS_CODES[c] for c in type(error).__mro__ if c in STATUS_CODES)
+    return grpc.StatusCode[failures.code_of(error)]
 
 
 def _end_of(error: errors.AttendantError) -> End:
@@ -112,10 +73,8 @@ def _end_of(error: errors.AttendantError) -> End:
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if (info := _info(error)) is not None:
         status.details.add().Pack(info)
-    if isinstance(error, errors.QueueFull | errors.QuotaExceeded) and (
-        error.retry_after_seconds is not None
-    ):
-        milliseconds = round(error.retry_after_seconds * 1000)
+    if (seconds := retry_after(error)) is not None:
+        milliseconds = round(seconds * 1000)
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(milliseconds)
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
