@@ -26,7 +26,7 @@ from attendant_server.call_headers import (
     model_name,
     request_id,
 )
-from attendant_server.callers import Identity
+from attendant_server.callers import CONTROL_METHODS, Identity
 from attendant_server.drain import CallTracker
 from attendant_server.errors import AttendantError, Unavailable
 from attendant_server.failures import log_bug
@@ -84,6 +84,9 @@ class Route(Protocol):
 
     def key(self, call: "Call", body: bytes) -> str:
         """The credential in a body; "" for none. Raises InvalidRequest."""
+
+    def begin(self, call: "Call") -> None:
+        """Check the headers before the body is received. Raises AttendantError."""
 
     async def answer(self, call: "Call", body: bytes) -> Response | Stream:
         """The answer to an admitted call. Raises AttendantError."""
@@ -197,9 +200,10 @@ class CallRunner:
     async def _answer(self, route: Route, call: Call, receive: Receive, send: Send) -> None:
         held: HeldCall | None = None
         try:
+            route.begin(call)
             body = await self._body(route, call, receive)
             answer: Response | Stream | None
-            if not route.method.serves_models:
+            if not route.method.serves_models or route.method.operation in CONTROL_METHODS:
                 answer = await route.answer(call, body)
             else:
                 held = self._held(call, len(body))

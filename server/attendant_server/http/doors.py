@@ -1,24 +1,33 @@
 """Wires the HTTP server: the routes of its protocols, and the parts that all calls share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Router
 from starlette.routing import Route as StarletteRoute
 
 from attendant_server.application.application import Application
 from attendant_server.application.arrivals import Arrivals
 from attendant_server.application.held_memory import HeldMemory
+from attendant_server.callers import CONTROL_METHODS
 from attendant_server.drain import CallTracker
+from attendant_server.grpc.own_methods import OwnMethod, own_methods
 from attendant_server.http.calls import CallRunner, Receive, Route, Send
+from attendant_server.http.connect.routes import PATH, ConnectEndpoint
 from attendant_server.http.connection import ConnectionLimits
 from attendant_server.http.json_routes import JsonRoute
 from attendant_server.http.openai.routes import openai_routes
-from attendant_server.http.server import HttpServer
+from attendant_server.http.server import App, HttpServer
 from attendant_server.records import CallObserver, Method
 from attendant_server.security.security import Security
 from attendant_server.settings import Settings
+
+EXPOSED_HEADERS = ("retry-after", "x-request-id")
+"""Headers of answers that pages of other origins may read."""
+MAX_AGE_SECONDS = 7200
+"""Time for which browsers remember what pages may do; no browser remembers it for longer."""
 
 
 class Endpoint:
@@ -58,9 +67,17 @@ class HttpDoor:
             settings.keepalive_timeout_seconds,
         )
         self._json_routes = list(_json_routes(application, is_serving, settings))
+        has_callers = security.authenticator is not None or security.needs_certificates
+        self._own_methods = list(_own_methods(application, has_callers, settings))
+        self._connect = ConnectEndpoint(
+            self._runner, self._own_methods, application, settings.max_response_bytes, _not_found
+        )
         certificate = security.certificate
         self.server = HttpServer(
-            Router(list(self._routes()), redirect_slashes=False, default=_not_found),
+            _shared(
+                Router(list(self._routes()), redirect_slashes=False, default=_not_found),
+                settings.http_allowed_origins,
+            ),
             ConnectionLimits(
                 head_seconds=settings.handshake_seconds,
                 idle_seconds=settings.max_connection_idle_seconds,
@@ -76,7 +93,8 @@ class HttpDoor:
     @property
     def methods(self) -> list[Method]:
         """The methods of all routes."""
-        return [route.method for route in self._json_routes]
+        own = [own.method for own in self._own_methods]
+        return [route.method for route in self._json_routes] + own
 
     def start(self) -> tuple[int, str]:
         """Listen and serve; returns the port and the address. Raises OSError."""
@@ -96,6 +114,8 @@ class HttpDoor:
         for route in self._json_routes:
             endpoint: Any = Endpoint(self._runner, route)
             yield StarletteRoute(route.path, endpoint, methods=[route.verb])
+        connect: Any = self._connect
+        yield StarletteRoute(PATH, connect, methods=["POST"])
 
 
 def _json_routes(
@@ -103,6 +123,35 @@ def _json_routes(
 ) -> Iterator[JsonRoute]:
     if "openai" in settings.http_protocols:
         yield from openai_routes(application)
+
+
+def _own_methods(
+    application: Application, has_callers: bool, settings: Settings
+) -> Iterator[OwnMethod]:
+    """The methods of attendant.v1 that HTTP has.
+
+    Only callers with a permission may control models: a page in the browser of the machine can
+    reach a server that listens for this machine alone.
+    """
+    if "connect" not in settings.http_protocols:
+        return
+    for own in own_methods(application, settings):
+        if has_callers or own.method.operation not in CONTROL_METHODS:
+            yield own
+
+
+def _shared(app: App, origins: Sequence[str]) -> App:
+    """The application, for pages of these origins as well."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],  # names the headers that a page asks for
+        expose_headers=EXPOSED_HEADERS,
+        max_age=MAX_AGE_SECONDS,
+    )
 
 
 async def _not_found(scope: Any, receive: Receive, send: Send) -> None:

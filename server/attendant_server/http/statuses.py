@@ -57,6 +57,8 @@ class Failure:
     field: str | None = None
     """The field of the request that is bad, if one is."""
     retry_after_seconds: float | None = None
+    error: AttendantError | None = None
+    """The error; None for a bug."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -75,7 +77,7 @@ def failure_of(error: AttendantError, own: Mapping[str, int] | None = None) -> F
     code, kind = code_of(error), type(error)
     status = STATUSES_OF_CLASSES.get(kind) or (own or {}).get(code) or STATUSES[code]
     field = error.field if isinstance(error, InvalidRequest) else None
-    return Failure(code, status, str(error), field, retry_after(error))
+    return Failure(code, status, str(error), field, retry_after(error), error)
 
 
 def bug(message: str) -> Failure:
