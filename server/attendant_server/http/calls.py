@@ -5,7 +5,7 @@ What the interceptors of gRPC do, in the same order and with the same parts of t
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ from attendant_server.errors import AttendantError, Unavailable
 from attendant_server.failures import log_bug
 from attendant_server.foreign_methods import HTTP
 from attendant_server.http.connection import CONNECTION, Connection
-from attendant_server.http.statuses import Failure, RequestTooLarge, bug, failure_of
+from attendant_server.http.statuses import Failure, RequestTooLarge, Statuses, bug, failure_of
 from attendant_server.records import CallObserver, CallRecord, Method
 from attendant_server.security.authentication import Authenticator, caller_of_certificate
 from attendant_server.security.security import Security
@@ -75,7 +75,7 @@ class Route(Protocol):
         """The method of its calls."""
 
     @property
-    def statuses(self) -> Mapping[str, int]:
+    def statuses(self) -> Statuses:
         """Statuses of codes that differ from those of other routes."""
 
     @property
@@ -303,7 +303,7 @@ class CallRunner:
         if call.is_stopped:
             error = Unavailable("the server is stopping")
             call.record.reason = error.reason
-            await self._fail(route, call, failure_of(error), send)
+            await self._fail(route, call, failure_of(error, route.statuses), send)
         else:
             call.record.code = "CANCELLED"
 

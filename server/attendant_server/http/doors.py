@@ -11,15 +11,17 @@ from starlette.routing import Route as StarletteRoute
 from attendant_server.application.application import Application
 from attendant_server.application.arrivals import Arrivals
 from attendant_server.application.held_memory import HeldMemory
-from attendant_server.callers import CONTROL_METHODS
 from attendant_server.drain import CallTracker
-from attendant_server.grpc.own_methods import OwnMethod, own_methods
 from attendant_server.http.calls import CallRunner, Receive, Route, Send
-from attendant_server.http.connect.routes import PATH, ConnectEndpoint
+from attendant_server.http.connect.routes import PATH, ConnectEndpoint, served_methods
 from attendant_server.http.connection import ConnectionLimits
 from attendant_server.http.json_routes import JsonRoute
+from attendant_server.http.libretranslate.routes import libretranslate_routes
 from attendant_server.http.openai.routes import openai_routes
+from attendant_server.http.openapi import document_route
+from attendant_server.http.probes import health_route
 from attendant_server.http.server import App, HttpServer
+from attendant_server.http.tei.routes import tei_routes
 from attendant_server.records import CallObserver, Method
 from attendant_server.security.security import Security
 from attendant_server.settings import Settings
@@ -66,11 +68,13 @@ class HttpDoor:
             settings.max_request_bytes,
             settings.keepalive_timeout_seconds,
         )
-        self._json_routes = list(_json_routes(application, is_serving, settings))
-        has_callers = security.authenticator is not None or security.needs_certificates
-        self._own_methods = list(_own_methods(application, has_callers, settings))
+        routes = list(_json_routes(application, is_serving, settings))
+        has_keys = security.authenticator is not None
+        self._json_routes = [*routes, document_route(routes, has_keys)]
+        has_callers = has_keys or security.needs_certificates
+        methods = list(served_methods(application, has_callers, settings))
         self._connect = ConnectEndpoint(
-            self._runner, self._own_methods, application, settings.max_response_bytes, _not_found
+            self._runner, methods, application, settings.max_response_bytes, _not_found
         )
         certificate = security.certificate
         self.server = HttpServer(
@@ -93,8 +97,7 @@ class HttpDoor:
     @property
     def methods(self) -> list[Method]:
         """The methods of all routes."""
-        own = [own.method for own in self._own_methods]
-        return [route.method for route in self._json_routes] + own
+        return [route.method for route in self._json_routes] + self._connect.methods
 
     def start(self) -> tuple[int, str]:
         """Listen and serve; returns the port and the address. Raises OSError."""
@@ -123,21 +126,11 @@ def _json_routes(
 ) -> Iterator[JsonRoute]:
     if "openai" in settings.http_protocols:
         yield from openai_routes(application)
-
-
-def _own_methods(
-    application: Application, has_callers: bool, settings: Settings
-) -> Iterator[OwnMethod]:
-    """The methods of attendant.v1 that HTTP has.
-
-    Only callers with a permission may control models: a page in the browser of the machine can
-    reach a server that listens for this machine alone.
-    """
-    if "connect" not in settings.http_protocols:
-        return
-    for own in own_methods(application, settings):
-        if has_callers or own.method.operation not in CONTROL_METHODS:
-            yield own
+    if "libretranslate" in settings.http_protocols:
+        yield from libretranslate_routes(application, settings)
+    if "tei" in settings.http_protocols:
+        yield from tei_routes(application, settings)
+    yield health_route(is_serving)
 
 
 def _shared(app: App, origins: Sequence[str]) -> App:

@@ -11,7 +11,7 @@ import msgspec
 
 from attendant_server.errors import InvalidRequest
 from attendant_server.http.calls import Call, Response, Stream
-from attendant_server.http.statuses import Failure, WrongContentType
+from attendant_server.http.statuses import Failure, Malformed, Statuses, WrongContentType
 from attendant_server.records import Method
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
@@ -30,7 +30,7 @@ class Dialect(NamedTuple):
     """The model of the answers of calls that have failed."""
     error: Callable[[Failure], Any]
     """The answer of a call that has failed."""
-    statuses: Mapping[str, int] = {}
+    statuses: Statuses = {}
     """Statuses of codes that differ from those of other protocols."""
 
 
@@ -67,7 +67,7 @@ class JsonRoute:
     """Descriptions of the parameters in the path."""
 
     @property
-    def statuses(self) -> Mapping[str, int]:
+    def statuses(self) -> Statuses:
         """Statuses of codes that differ from those of other protocols."""
         return self.dialect.statuses
 
@@ -113,7 +113,7 @@ class JsonRoute:
         except msgspec.MsgspecError as error:
             raise _bad(str(error)) from None
         except (RecursionError, ValueError):  # nested too deeply, no UTF-8, or too many fields
-            raise InvalidRequest("body", "is malformed") from None
+            raise Malformed("body", "is malformed") from None
         known = f"{JSON} or {FORM}" if self.takes_forms else JSON
         raise WrongContentType("content-type", f"must be {known}")
 
@@ -124,10 +124,10 @@ def _bad(message: str) -> InvalidRequest:
     name = (path.group(1) if path else "") or "body"
     problem = message[: path.start()] if path else message
     if unknown := _UNKNOWN_FIELD.match(problem):
-        return InvalidRequest(unknown.group(1), "is unknown here")
+        return Malformed(unknown.group(1), "is unknown here")
     if not _SHOWN.match(problem):
         problem = "has an unknown value or field"  # the message repeats it
-    return InvalidRequest(name, problem[:1].lower() + problem[1:].replace("`", ""))
+    return Malformed(name, problem[:1].lower() + problem[1:].replace("`", ""))
 
 
 def _form(body: bytes) -> dict[str, Any]:

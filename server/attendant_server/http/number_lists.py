@@ -7,6 +7,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+VALUES_WRITTEN_FOR_ONE = 256
+"""Numbers that are written in the time in which a token is written into an answer."""
+
 
 def number_list(numbers: NDArray[Any]) -> Any:
     """Numbers (..., d) as nested lists, already encoded.

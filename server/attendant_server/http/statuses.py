@@ -33,6 +33,10 @@ class RequestTooLarge(InvalidRequest):
     """The body of a request exceeds the largest request."""
 
 
+class Malformed(InvalidRequest):
+    """The body of a request is no JSON, or not that of the route."""
+
+
 class WrongContentType(InvalidRequest):
     """The body of a request is of another type than the route reads."""
 
@@ -41,6 +45,7 @@ STATUSES_OF_CLASSES: Mapping[type[AttendantError], int] = {
     RequestTooLarge: HTTPStatus.CONTENT_TOO_LARGE
     if hasattr(HTTPStatus, "CONTENT_TOO_LARGE")
     else HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Malformed: HTTPStatus.BAD_REQUEST,
     WrongContentType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 }
 """The statuses of errors that only HTTP has."""
@@ -72,10 +77,14 @@ class Failure:
         return headers
 
 
-def failure_of(error: AttendantError, own: Mapping[str, int] | None = None) -> Failure:
+Statuses = Mapping[str | type[AttendantError], int]
+"""Statuses by codes, or by classes of errors."""
+
+
+def failure_of(error: AttendantError, own: Statuses) -> Failure:
     """The failure of a call by an error; ``own`` are statuses of a protocol that differ."""
     code, kind = code_of(error), type(error)
-    status = STATUSES_OF_CLASSES.get(kind) or (own or {}).get(code) or STATUSES[code]
+    status = own.get(kind) or STATUSES_OF_CLASSES.get(kind) or own.get(code) or STATUSES[code]
     field = error.field if isinstance(error, InvalidRequest) else None
     return Failure(code, status, str(error), field, retry_after(error), error)
 

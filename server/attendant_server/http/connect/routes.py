@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from attendant_server.application.application import Application
-from attendant_server.errors import CallTooLarge, DeadlineExceeded, Unsupported
-from attendant_server.grpc.own_methods import OwnMethod
+from attendant_server.callers import CONTROL_METHODS
+from attendant_server.errors import AttendantError, CallTooLarge, DeadlineExceeded, Unsupported
+from attendant_server.grpc.own_methods import OwnMethod, own_methods
 from attendant_server.http.calls import Call, CallRunner, Receive, Response, Send, Stream
 from attendant_server.http.connect.codecs import JsonCodec, ProtobufCodec
 from attendant_server.http.connect.dialects import (
@@ -24,6 +25,7 @@ from attendant_server.http.connect.dialects import (
 )
 from attendant_server.http.statuses import Failure
 from attendant_server.records import Method
+from attendant_server.settings import Settings
 
 PATH = "/attendant.v1.{service}/{method}"
 UNARY, BIDI_STREAM = "unary", "bidi_stream"
@@ -47,8 +49,12 @@ class ConnectRoute:
     own: OwnMethod
     dialect: Dialect
     max_response_bytes: int
-    statuses: Mapping[str, int]
     has_key: bool = False
+
+    @property
+    def statuses(self) -> Mapping[str | type[AttendantError], int]:
+        """None: Connect has the statuses of every code from the table that all share."""
+        return {}
 
     @property
     def method(self) -> Method:
@@ -124,6 +130,21 @@ class _limited:
             raise DeadlineExceeded("the deadline of the call has passed") from timeout
 
 
+def served_methods(
+    application: Application, has_callers: bool, settings: Settings
+) -> Iterator[OwnMethod]:
+    """The methods of attendant.v1 that HTTP has; ``has_callers``: whether callers are known.
+
+    Only callers with a permission may control models: a page in a browser of the machine can reach
+    a server that listens for this machine alone.
+    """
+    if "connect" not in settings.http_protocols:
+        return
+    for own in own_methods(application, settings):
+        if has_callers or own.method.operation not in CONTROL_METHODS:
+            yield own
+
+
 class ConnectEndpoint:
     """An ASGI application that answers the calls of all methods at `PATH`."""
 
@@ -147,6 +168,8 @@ class ConnectEndpoint:
         ]
         self._unary = _by_type([ConnectUnary(json), ConnectUnary(protobuf), *grpc_web])
         self._streams = _by_type([ConnectStream(json), ConnectStream(protobuf), *grpc_web])
+        methods = list(methods)
+        self.methods = [own.method for own in methods]
         self._routes = {
             f"/{own.method.service}/{own.method.name}": self._routes_of(own) for own in methods
         }
@@ -162,7 +185,7 @@ class ConnectEndpoint:
     def _routes_of(self, own: OwnMethod) -> dict[str, ConnectRoute]:
         dialects = self._unary if own.method.type == UNARY else self._streams
         return {
-            content_type: ConnectRoute(own, dialect, self._max_response_bytes, {})
+            content_type: ConnectRoute(own, dialect, self._max_response_bytes)
             for content_type, dialect in dialects.items()
         }
 

@@ -13,7 +13,7 @@ from attendant_server.application.embedding import EmbeddingRequest
 from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed
 from attendant_server.http.calls import Call
-from attendant_server.http.number_lists import number_list
+from attendant_server.http.number_lists import VALUES_WRITTEN_FOR_ONE, number_list
 
 NO_TOKENS = (
     "must be a text or a list of texts: token ids are those of another tokenizer (with LangChain, "
@@ -45,10 +45,12 @@ class Embedding(msgspec.Struct, kw_only=True):
     """The numbers, or with ``encoding_format`` base64 their float32 in little-endian order."""
 
 
-class Usage(msgspec.Struct, kw_only=True):
-    """The tokens that the model read."""
+class Usage(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The tokens that the model read and wrote."""
 
     prompt_tokens: int
+    completion_tokens: int | None = None
+    """None for embeddings."""
     total_tokens: int
 
 
@@ -91,10 +93,6 @@ class EmbeddingsHandler:
             return _encoded(numbers, request.encoding_format, answer.model, answer.num_input_tokens)
 
         return await self._jobs.run_for(numbers.size // VALUES_WRITTEN_FOR_ONE, response)
-
-
-VALUES_WRITTEN_FOR_ONE = 256
-"""Numbers that are written in the time in which a token is written into an answer."""
 
 
 def _texts(given: Any) -> tuple[Sequence[str], dict[str, str]]:

@@ -6,6 +6,11 @@ from functools import partial
 from attendant_server.application.application import Application
 from attendant_server.foreign_methods import OPENAI
 from attendant_server.http.json_routes import JsonRoute
+from attendant_server.http.openai.completions import (
+    Completion,
+    CompletionRequest,
+    CompletionsHandler,
+)
 from attendant_server.http.openai.embeddings import (
     EmbeddingsHandler,
     EmbeddingsRequest,
@@ -46,4 +51,15 @@ def openai_routes(application: Application) -> Iterator[JsonRoute]:
         request=EmbeddingsRequest,
         response=EmbeddingsResponse,
         handle=EmbeddingsHandler(application),
+    )
+    yield Route(
+        path="/v1/completions",
+        verb="POST",
+        method=Method(OPENAI, "CreateCompletion", "unary"),
+        summary="Continue prompts",
+        description="With `stream`, server-sent events, the last of which is `[DONE]`.",
+        request=CompletionRequest,
+        response=Completion,
+        event=Completion,
+        handle=CompletionsHandler(application),
     )
