@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from attendant_server.application.application import Application
 from attendant_server.callers import CONTROL_METHODS
-from attendant_server.errors import AttendantError, CallTooLarge, DeadlineExceeded, Unsupported
+from attendant_server.errors import CallTooLarge, DeadlineExceeded, Unsupported
 from attendant_server.grpc.own_methods import OwnMethod, own_methods
 from attendant_server.http.calls import Call, CallRunner, Receive, Response, Send, Stream
 from attendant_server.http.connect.codecs import JsonCodec, ProtobufCodec
@@ -23,7 +23,7 @@ from attendant_server.http.connect.dialects import (
     GrpcWebText,
     UnknownDialect,
 )
-from attendant_server.http.statuses import Failure
+from attendant_server.http.statuses import Failure, Statuses
 from attendant_server.records import Method
 from attendant_server.settings import Settings
 
@@ -52,7 +52,7 @@ class ConnectRoute:
     has_key: bool = False
 
     @property
-    def statuses(self) -> Mapping[str | type[AttendantError], int]:
+    def statuses(self) -> Statuses:
         """None: Connect has the statuses of every code from the table that all share."""
         return {}
 
