@@ -57,7 +57,8 @@ NODE_GRPC := @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1 @connectrpc/connect@2
 FOREIGN_CLIENTS := 'tritonclient[grpc]==2.73.0' open-inference-grpc==2.0.0 numpy==2.4.6
 # The types of the Grafana that docker-compose.yml starts.
 GRAFANA_TYPES := @grafana/schema@13.2.3 typescript@5.9.3
-NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed
+TYPESCRIPT := clients/typescript
+NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed $(TYPESCRIPT)/node_modules/.installed
 # grpcio-tools 1.78.0 writes code for protobuf 6.31.1, which runs with protobuf 6 and 7. Newer ones refuse protobuf 6.
 PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 	googleapis-common-protos==1.76.0
@@ -93,7 +94,7 @@ VENDORED := $(wildcard protos/vendored/attendant_vendored/*/*.proto)
 VENDORED_SERVICES := $(addprefix protos/vendored/attendant_vendored/,inference/grpc_service.proto tei/tei.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto language_model.proto model.proto model_control.proto)
 
-.PHONY: help serve test test-tools test-all test-real soak licenses audit check protos clients graphs dashboards bundles bench
+.PHONY: help serve test test-tools test-typescript test-all test-real soak licenses audit check protos clients graphs dashboards bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,8 +117,11 @@ test: $(VENV)/.installed ## Run the tests
 	cat build/test-export.log; \
 	[ $$others = 0 ] && [ $$exported = 0 ]
 
-test-tools: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the tests that need Prometheus, podman or clients of other protocols; skips what is not installed
-	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign" -s
+test-tools: $(VENV)/.installed $(VENV_FOREIGN)/.installed $(TYPESCRIPT)/node_modules/.installed ## Run the tests that need Prometheus, podman, npm or clients of other protocols; skips what is not installed
+	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign or typescript" -s
+
+test-typescript: $(VENV)/.installed $(TYPESCRIPT)/node_modules/.installed ## Build, pack and test the TypeScript client
+	$(VENV)/bin/pytest -m typescript
 
 test-all: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the slow tests and those that need other tools as well
 	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough --timeout=7200
@@ -153,12 +157,17 @@ check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types,
 	$(VENV)/bin/pytest --quiet tests/client/test_generated_modules.py tests/deploy/test_dashboards.py tests/protos
 	@diff -r -x __pycache__ build/generated protos/generated \
 		|| { echo "protos/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
+	$(call generate_typescript,build/generated-typescript)
+	@diff -r build/generated-typescript $(TYPESCRIPT)/src/generated \
+		|| { echo "$(TYPESCRIPT)/src/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
+	npm run check --silent --prefix $(TYPESCRIPT)
 	$(call reference,build/api.md)
 	@cmp build/api.md docs/api.md \
 		|| { echo "docs/api.md is not what the .proto files give: run 'make protos'" >&2; exit 1; }
 
-protos: $(VENV_PROTOS)/.installed ## Generate the Python code and the reference of the contract again
+protos: $(VENV_PROTOS)/.installed $(TYPESCRIPT)/node_modules/.installed ## Generate the Python and TypeScript code and the reference of the contract again
 	$(call generate,protos/generated)
+	$(call generate_typescript,$(TYPESCRIPT)/src/generated)
 	$(call reference,docs/api.md)
 
 clients: $(VENV)/.installed ## Generate the synchronous Python client from the asyncio client again
@@ -285,6 +294,15 @@ PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
 touch $(1)/attendant/v1/py.typed $(1)/attendant_vendored/py.typed
 endef
 
+# $(call generate_typescript,folder): the contract, and the details of its errors.
+define generate_typescript
+rm -rf $(1)
+mkdir -p $(1)
+common=$$(echo $(VENV_PROTOS)/lib/python3*/site-packages); \
+	$(call protoc,-I$$common --plugin=$(TYPESCRIPT)/node_modules/.bin/protoc-gen-es --es_out=$(1) \
+		--es_opt=target=ts$(comma)import_extension=js,$(PROTOS) google/rpc/status.proto google/rpc/error_details.proto)
+endef
+
 # $(call reference,file)
 define reference
 @mkdir -p build
@@ -339,6 +357,10 @@ build/buf/.installed: Makefile
 
 build/node/.installed: Makefile
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/node $(NODE_GRPC)
+	touch $@
+
+$(TYPESCRIPT)/node_modules/.installed: $(TYPESCRIPT)/package.json
+	npm install --silent --no-audit --no-fund --ignore-scripts --no-package-lock --prefix $(TYPESCRIPT)
 	touch $@
 
 build/grafana/.installed: Makefile
