@@ -117,7 +117,7 @@ test: $(VENV)/.installed ## Run the tests
 	cat build/test-export.log; \
 	[ $$others = 0 ] && [ $$exported = 0 ]
 
-test-tools: $(VENV)/.installed $(VENV_FOREIGN)/.installed $(TYPESCRIPT)/node_modules/.installed ## Run the tests that need Prometheus, podman, npm or clients of other protocols; skips what is not installed
+test-tools: $(VENV)/.installed $(VENV_FOREIGN)/.installed $(if $(shell command -v npm),$(TYPESCRIPT)/node_modules/.installed) ## Run the tests that need Prometheus, podman, npm or clients of other protocols; skips what is not installed
 	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign or typescript" -s
 
 test-typescript: $(VENV)/.installed $(TYPESCRIPT)/node_modules/.installed ## Build, pack and test the TypeScript client

@@ -2,7 +2,8 @@
 
 export { Code } from "@connectrpc/connect";
 
-export { Client, type GenerationStream, type TranslationStream } from "./client.js";
+export { Client } from "./client.js";
+export type { GenerationStream, TranslationStream } from "./decoding_calls.js";
 export {
   AttendantError,
   CallCancelledError,

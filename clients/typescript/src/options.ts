@@ -93,8 +93,7 @@ export type ClassifyOptions = CallOptions &
   Fields<typeof ClassifyRequestSchema, "texts" | "textPairs"> & { readonly textPairs?: ForTexts };
 export type SimilarityOptions = CallOptions &
   Fields<typeof SimilarityRequestSchema, "queries" | "texts">;
-export type RerankOptions = CallOptions &
-  Fields<typeof RerankRequestSchema, "query" | "documents">;
+export type RerankOptions = CallOptions & Fields<typeof RerankRequestSchema, "query" | "documents">;
 export type TokenizeOptions = CallOptions & Fields<typeof TokenizeRequestSchema, "texts">;
 export type DetectLanguageOptions = CallOptions &
   Fields<typeof DetectLanguageRequestSchema, "texts">;

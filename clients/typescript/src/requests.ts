@@ -1,6 +1,11 @@
 /** Builds the requests of methods from their options. */
 
-import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMessage,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
 
 import { OffsetUnit } from "./generated/attendant/v1/text_pb.js";
 import { sendable } from "./text_calls.js";

@@ -18,7 +18,10 @@ export function tensorRows(tensor: Tensor | undefined, requestId: string): Rows 
   const numbers = tensorNumbers(tensor);
   const [numRows = 0, width = 0] = tensor.shape;
   if (tensor.shape.length !== 2 || numbers.length !== numRows * width) {
-    throw badAnswer(`${numbers.length} numbers for a shape of ${tensor.shape.join(", ")}`, requestId);
+    throw badAnswer(
+      `${numbers.length} numbers for a shape of ${tensor.shape.join(", ")}`,
+      requestId,
+    );
   }
   const rows = Array.from({ length: numRows }, (_, i) =>
     numbers.subarray(i * width, (i + 1) * width),
@@ -49,7 +52,9 @@ function float32(bytes: Uint8Array): Float32Array {
 
 function float16(bytes: Uint8Array): Float32Array {
   const view = new DataView(bytes.buffer);
-  return Float32Array.from({ length: bytes.length / 2 }, (_, i) => half(view.getUint16(2 * i, true)));
+  return Float32Array.from({ length: bytes.length / 2 }, (_, i) =>
+    half(view.getUint16(2 * i, true)),
+  );
 }
 
 /** The number of 16 bits of IEEE 754. */

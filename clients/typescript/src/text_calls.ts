@@ -93,10 +93,14 @@ export class CallSplitter {
 }
 
 /** The texts, empty where one cannot be sent, and the problems of these by their indices. */
-export function sendable(texts: readonly string[]): { sent: string[]; faults: Map<number, string> } {
+export function sendable(texts: readonly string[]): {
+  sent: string[];
+  faults: Map<number, string>;
+} {
   const faults = new Map<number, string>();
   const sent = texts.map((text, i) => {
-    if (typeof text !== "string") throw new TypeError(`a text must be a string, not ${typeof text}`);
+    if (typeof text !== "string")
+      throw new TypeError(`a text must be a string, not ${typeof text}`);
     const place = text.search(LONE_SURROGATE);
     if (place < 0) return text;
     faults.set(i, `has a lone surrogate at UTF-16 unit ${place}`);
@@ -157,7 +161,10 @@ function halves<R extends TextResult>(call: AnyCall<R>): AnyCall<R>[] {
 function cut<R extends TextResult>(call: AnyCall<R>, begin: number, end: number): AnyCall<R> {
   const request = clone(call.schema, call.request);
   for (const field of call.fields) {
-    (request as unknown as Record<string, unknown[]>)[field] = valuesOf(request, field).slice(begin, end);
+    (request as unknown as Record<string, unknown[]>)[field] = valuesOf(request, field).slice(
+      begin,
+      end,
+    );
   }
   // Each text has the samples that it has in the whole call.
   const { options } = request as { options?: { sampling?: { firstIndex: number } } };

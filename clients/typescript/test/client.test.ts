@@ -21,7 +21,12 @@ const TEXT = "The dog sees the king. The old cat.";
 const model = "tiny-en-de";
 
 test("a text has a translation", async () => {
-  const translation = await client.translate(TEXT, { model, beamSize: 4, numHypotheses: 2, requestId: "of-ts" });
+  const translation = await client.translate(TEXT, {
+    model,
+    beamSize: 4,
+    numHypotheses: 2,
+    requestId: "of-ts",
+  });
   assert.equal(translation.text, translation.hypotheses[0]!.text);
   assert.equal(translation.hypotheses.length, 2);
   assert.match(translation.text, /Hund/);
@@ -67,7 +72,10 @@ test("samples do not depend on how a call is split", async () => {
   const texts = Array<string>(9).fill("The old cat.");
   const first = await client.translate(texts, { model, sampling });
   const again = await client.translate(texts, { model, sampling });
-  assert.deepEqual(first.map(({ text }) => text), again.map(({ text }) => text));
+  assert.deepEqual(
+    first.map(({ text }) => text),
+    again.map(({ text }) => text),
+  );
   assert.ok(new Set(first.map(({ text }) => text)).size > 1);
   assert.equal(first[8]!.call.seed, 7);
 });
@@ -91,12 +99,17 @@ test("pairs have scores", async () => {
 test("a prompt is continued, as a whole and in pieces", async () => {
   const options = { model: "tiny-lm", maxOutputTokens: 8 };
   const generation = await client.generate("the old king", options);
-  assert.equal((await client.streamGenerate("the old king", options).finish()).text, generation.text);
+  assert.equal(
+    (await client.streamGenerate("the old king", options).finish()).text,
+    generation.text,
+  );
   assert.ok((await client.scoreTexts("the old king", { model: "tiny-lm" })).logProbability < 0);
 });
 
 test("texts have vectors", async () => {
-  const [first, failed, ...others] = await client.embed([TEXT, "", "a", "b", "c"], { model: "tiny-bert" });
+  const [first, failed, ...others] = await client.embed([TEXT, "", "a", "b", "c"], {
+    model: "tiny-bert",
+  });
   assert.ok(first!.vector instanceof Float32Array);
   const length = Math.hypot(...first!.vector);
   assert.ok(Math.abs(length - 1) < 1e-5);
@@ -130,7 +143,9 @@ test("masks, labels and terms have scores", async () => {
 });
 
 test("queries find similar texts", async () => {
-  const found = await client.similarity(["the old cat", "the dog"], ["the old cat", ""], { model: "tiny-bert" });
+  const found = await client.similarity(["the old cat", "the dog"], ["the old cat", ""], {
+    model: "tiny-bert",
+  });
   assert.deepEqual([...found[0]!.indices], [0]);
   assert.ok(found[0]!.scores[0]! > 0.999);
   assert.equal(found[0]!.textErrors[0]!.index, 1);
@@ -161,7 +176,8 @@ test("errors have classes, codes and details", async () => {
   });
   await assert.rejects(
     client.translate("a", { sourceLanguage: "xx", targetLanguage: "yy" }),
-    (error: NotFoundError) => error.reason === "LANGUAGE_UNKNOWN" && error.reasonDetails["source_language"] === "xx",
+    (error: NotFoundError) =>
+      error.reason === "LANGUAGE_UNKNOWN" && error.reasonDetails["source_language"] === "xx",
   );
   await assert.rejects(client.rerank("a", ["b"], { model: "tiny-bert" }), UnsupportedError);
   assert.throws(() => client.translate("a", { modle: "a" } as object), /no option modle/);
@@ -171,7 +187,10 @@ test("errors have classes, codes and details", async () => {
 test("calls end at their deadline and with their signal", async () => {
   const texts = Array<string>(4).fill(TEXT.repeat(20));
   await assert.rejects(client.translate(texts, { model, timeoutMs: 1 }), DeadlineExceededError);
-  await assert.rejects(client.translate("a", { model, signal: AbortSignal.abort() }), CallCancelledError);
+  await assert.rejects(
+    client.translate("a", { model, signal: AbortSignal.abort() }),
+    CallCancelledError,
+  );
   const controller = new AbortController();
   const stream = client.streamTranslate(TEXT, { model, signal: controller.signal });
   await assert.rejects(async () => {

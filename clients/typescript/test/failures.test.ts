@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { CallTooLargeError, Client, OverloadedError, ServerError, UnavailableError } from "../src/index.js";
+import {
+  CallTooLargeError,
+  Client,
+  OverloadedError,
+  ServerError,
+  UnavailableError,
+} from "../src/index.js";
 import { empty, failing, scripted } from "./server.js";
 
 const retry = { initialBackoffMs: 1, maxBackoffMs: 2 };
@@ -10,7 +16,12 @@ const RETRY_INFO = { type: "google.rpc.RetryInfo", value: "CgUQgK3iBA" };
 const TOO_LARGE = { type: "google.rpc.ErrorInfo", value: "Cg5DQUxMX1RPT19MQVJHRQ" };
 
 test("calls that no server takes are sent again", async (t) => {
-  const { url, requests } = await scripted(t, failing(503, "unavailable"), failing(503, "unavailable"), empty);
+  const { url, requests } = await scripted(
+    t,
+    failing(503, "unavailable"),
+    failing(503, "unavailable"),
+    empty,
+  );
   assert.deepEqual(await new Client(url, { retry }).models(), []);
   assert.equal(requests.length, 3);
   assert.equal(new Set(requests.map(({ headers }) => headers["x-request-id"])).size, 1);
@@ -23,7 +34,11 @@ test("attempts have an end", async (t) => {
 });
 
 test("a refusal is tried again after the wait that the server asks for, and not without one", async (t) => {
-  const { url, requests } = await scripted(t, failing(429, "resource_exhausted", [RETRY_INFO]), empty);
+  const { url, requests } = await scripted(
+    t,
+    failing(429, "resource_exhausted", [RETRY_INFO]),
+    empty,
+  );
   await new Client(url).models();
   assert.equal(requests.length, 2);
   const full = await scripted(t, failing(429, "resource_exhausted"));
@@ -50,7 +65,10 @@ test("other failures are not tried again", async (t) => {
 test("a call that is too large is sent in halves, until each text fails alone", async (t) => {
   const { url, requests } = await scripted(t, failing(400, "invalid_argument", [TOO_LARGE]));
   const found = await new Client(url).translate(["a", "b", "c"]);
-  assert.deepEqual(found.errors.map(({ index }) => index), [0, 1, 2]);
+  assert.deepEqual(
+    found.errors.map(({ index }) => index),
+    [0, 1, 2],
+  );
   assert.equal(requests.length, 5);
   await assert.rejects(new Client(url).models(), CallTooLargeError);
 });

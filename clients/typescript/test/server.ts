@@ -24,7 +24,9 @@ export async function scripted(test: TestContext, ...answers: Answer[]) {
   const requests: IncomingMessage[] = [];
   const server = createServer((request, response) => {
     requests.push(request);
-    request.resume().on("end", () => answers[Math.min(requests.length, answers.length) - 1]!(request, response));
+    request
+      .resume()
+      .on("end", () => answers[Math.min(requests.length, answers.length) - 1]!(request, response));
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   test.after(() => {
