@@ -43,7 +43,7 @@ VENV_FOREIGN := .venv-foreign
 TORCH := torch==2.13.0
 # Without its epoch, pip takes the SDK of an older Grafana.
 DEV_TOOLS := 'grafana-foundation-sdk==1769699379!11.6.0' hypothesis==6.170.15 import-linter==2.16 \
-	mypy==2.4.1 packaging==26.3 podman-compose==1.6.0 pytest==9.2.0 pytest-timeout==2.4.0 PyYAML==6.0.3 ruff==0.17.6 \
+	mypy==2.4.1 packaging==26.3 podman-compose==1.6.0 pytest==9.2.0 pytest-timeout==2.4.0 PyYAML==6.0.3 ruff==0.17.6 schemathesis==4.32.5 \
 	types-grpcio==1.85.0.20261028 types-grpcio-health-checking==1.0.0.20261021 \
 	types-grpcio-reflection==1.0.0.20260508 types-grpcio-status==1.0.0.20260408 \
 	types-protobuf==7.35.1.20260906 types-PyYAML==6.0.12.20261113 types-tqdm==4.70.0.20261106
@@ -54,7 +54,8 @@ BUF := @bufbuild/buf@1.75.0
 NODE_GRPC := @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1 @connectrpc/connect@2.3.0 \
 	@connectrpc/connect-node@2.3.0 @bufbuild/protobuf@2.17.0 @bufbuild/protoc-gen-es@2.17.0
 # Clients of other protocols, which need another protobuf than the tests.
-FOREIGN_CLIENTS := 'tritonclient[grpc]==2.73.0' open-inference-grpc==2.0.0 numpy==2.4.6
+FOREIGN_CLIENTS := 'tritonclient[grpc]==2.73.0' open-inference-grpc==2.0.0 numpy==2.4.6 \
+	openai==3.57.0 langchain-openai==1.7.4 haystack-ai==3.4.1 huggingface_hub==2.4.0 libretranslatepy==2.1.4
 # The types of the Grafana that docker-compose.yml starts.
 GRAFANA_TYPES := @grafana/schema@13.2.3 typescript@5.9.3
 TYPESCRIPT := clients/typescript

@@ -12,9 +12,10 @@ from attendant_server.application.application import Application
 from attendant_server.application.arrivals import Arrivals
 from attendant_server.application.held_memory import HeldMemory
 from attendant_server.drain import CallTracker
-from attendant_server.http.calls import CallRunner, Receive, Route, Send
+from attendant_server.http.calls import CallRunner
 from attendant_server.http.connect.routes import PATH, ConnectEndpoint, served_methods
 from attendant_server.http.connection import ConnectionLimits
+from attendant_server.http.exchanges import Receive, Route, Send
 from attendant_server.http.json_routes import JsonRoute
 from attendant_server.http.libretranslate.routes import libretranslate_routes
 from attendant_server.http.openai.routes import openai_routes
@@ -109,7 +110,7 @@ class HttpDoor:
 
     async def close(self) -> None:
         """End the calls in progress with Unavailable, and all connections."""
-        self._runner.stop()
+        await self._runner.stop()
         await self.server.close()
 
     def _routes(self) -> Iterator[BaseRoute]:

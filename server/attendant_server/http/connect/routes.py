@@ -13,7 +13,7 @@ from attendant_server.application.application import Application
 from attendant_server.callers import CONTROL_METHODS
 from attendant_server.errors import CallTooLarge, DeadlineExceeded, Unsupported
 from attendant_server.grpc.own_methods import OwnMethod, own_methods
-from attendant_server.http.calls import Call, CallRunner, Receive, Response, Send, Stream
+from attendant_server.http.calls import CallRunner
 from attendant_server.http.connect.codecs import JsonCodec, ProtobufCodec
 from attendant_server.http.connect.dialects import (
     ConnectStream,
@@ -23,6 +23,7 @@ from attendant_server.http.connect.dialects import (
     GrpcWebText,
     UnknownDialect,
 )
+from attendant_server.http.exchanges import Call, Receive, Response, Send, Stream
 from attendant_server.http.statuses import Failure, Statuses
 from attendant_server.records import Method
 from attendant_server.settings import Settings
