@@ -5,7 +5,6 @@ from typing import Any, Protocol
 
 import orjson
 from google.protobuf import json_format
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from attendant_server.application.jobs import JobRunner
@@ -111,9 +110,9 @@ def _fault(problem: str, kind: type[Message]) -> InvalidRequest:
     return InvalidRequest("body", "is malformed, or has a field several times")
 
 
-def _has(message: Descriptor, path: str) -> bool:
-    """Whether a path has names of fields only."""
-    inner: Descriptor | None = message
+def _has(message: Any, path: str) -> bool:
+    """Whether a path has names of fields only; ``message`` is the descriptor of a message."""
+    inner = message
     for name in _INDEX.sub("", path).split("."):
         fields = () if inner is None else inner.fields
         field = next((each for each in fields if name in (each.name, each.json_name)), None)
