@@ -1,6 +1,6 @@
 """Wires the HTTP server: the routes of its protocols, and the parts that all calls share."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from attendant_server.application.arrivals import Arrivals
 from attendant_server.application.held_memory import HeldMemory
 from attendant_server.drain import CallTracker
 from attendant_server.http.calls import CallRunner
-from attendant_server.http.connect.routes import PATH, ConnectEndpoint, served_methods
+from attendant_server.http.connect.routes import PATH, ConnectEndpoint, OwnMethod, served_methods
 from attendant_server.http.connection import ConnectionLimits
 from attendant_server.http.exchanges import Receive, Route, Send
 from attendant_server.http.json_routes import JsonRoute
@@ -57,6 +57,7 @@ class HttpDoor:
         security: Security,
         is_serving: Callable[[], bool],
         settings: Settings,
+        own_methods: Iterable[OwnMethod],
     ) -> None:
         self._settings = settings
         self._runner = CallRunner(
@@ -73,7 +74,7 @@ class HttpDoor:
         has_keys = security.authenticator is not None
         self._json_routes = [*routes, document_route(routes, has_keys)]
         has_callers = has_keys or security.needs_certificates
-        methods = list(served_methods(application, has_callers, settings))
+        methods = list(served_methods(own_methods, has_callers, settings))
         self._connect = ConnectEndpoint(
             self._runner, methods, application, settings.max_response_bytes, _not_found
         )
