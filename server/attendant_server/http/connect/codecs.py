@@ -10,9 +10,9 @@ from google.protobuf.message import DecodeError, Message
 from attendant_server.application.jobs import JobRunner
 from attendant_server.errors import InvalidRequest
 
-MAX_INLINE_READ_BYTES = 4096
+MAX_INLINE_READ_BYTES = 8192
 """JSON that is read in about a millisecond."""
-MAX_INLINE_WRITTEN_BYTES = 1536
+MAX_INLINE_WRITTEN_BYTES = 4096
 """Bytes of a message, as protobuf, whose JSON is written in about a millisecond."""
 _WHITESPACE = b" \t\r\n"
 _IN_FIELD = re.compile(r"Failed to parse (\w{1,64}) field: ", re.ASCII)
