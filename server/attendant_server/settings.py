@@ -144,8 +144,14 @@ class Settings:
         -1, "Port of HTTP; 0 for any free one, -1 for no HTTP at all", min=-1, max=65535
     )
     http_protocols: tuple[str, ...] = _setting(
-        ("openai", "libretranslate", "tei"),
-        "Protocols of the port of HTTP, separated by commas: `openai`, `libretranslate`, `tei`",
+        ("openai", "libretranslate", "tei", "connect"),
+        "Protocols of the port of HTTP, separated by commas: `openai`, `libretranslate`, `tei`;"
+        " `connect`, which is Connect and gRPC-Web",
+    )
+    http_allowed_origins: tuple[str, ...] = _setting(
+        (),
+        "Origins whose web pages may call over HTTP (CORS), such as `https://app.example.com`,"
+        " separated by commas; `*` for any",
     )
     metrics_host: str = _setting("0.0.0.0", "Address that `/metrics` listens on, `::` for IPv6 too")
     metrics_port: int = _setting(

@@ -23,7 +23,7 @@ from attendant_server.call_headers import (
     is_bulk,
     request_id,
 )
-from attendant_server.callers import Identity
+from attendant_server.callers import CONTROL_METHODS, Identity
 from attendant_server.drain import CallTracker
 from attendant_server.errors import AttendantError, Unavailable
 from attendant_server.failures import log_bug
@@ -111,9 +111,10 @@ class CallRunner:
     async def _answer(self, route: Route, call: Call, receive: Receive, send: Send) -> None:
         held: HeldCall | None = None
         try:
+            route.begin(call)
             body = await self._body(route, call, receive)
             answer: Response | Stream | None
-            if not route.method.serves_models:
+            if not route.method.serves_models or route.method.operation in CONTROL_METHODS:
                 answer = await route.answer(call, body)
             else:
                 held = self._held(call, len(body))

@@ -1,9 +1,10 @@
 """Wires the HTTP server: the routes of its protocols, and the parts that all calls share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Router
 from starlette.routing import Route as StarletteRoute
 
@@ -12,6 +13,7 @@ from attendant_server.application.arrivals import Arrivals
 from attendant_server.application.held_memory import HeldMemory
 from attendant_server.drain import CallTracker
 from attendant_server.http.calls import CallRunner
+from attendant_server.http.connect.routes import PATH, ConnectEndpoint, OwnMethod, served_methods
 from attendant_server.http.connection import ConnectionLimits
 from attendant_server.http.exchanges import Receive, Route, Send
 from attendant_server.http.json_routes import JsonRoute
@@ -19,11 +21,16 @@ from attendant_server.http.libretranslate.routes import libretranslate_routes
 from attendant_server.http.openai.routes import openai_routes
 from attendant_server.http.openapi import document_route
 from attendant_server.http.probes import health_route
-from attendant_server.http.server import HttpServer
+from attendant_server.http.server import App, HttpServer
 from attendant_server.http.tei.routes import tei_routes
 from attendant_server.records import CallObserver, Method
 from attendant_server.security.security import Security
 from attendant_server.settings import Settings
+
+EXPOSED_HEADERS = ("retry-after", "x-request-id")
+"""Headers of answers that pages of other origins may read."""
+MAX_AGE_SECONDS = 7200
+"""Time for which browsers remember what pages may do; no browser remembers it for longer."""
 
 
 class Endpoint:
@@ -50,6 +57,7 @@ class HttpDoor:
         security: Security,
         is_serving: Callable[[], bool],
         settings: Settings,
+        own_methods: Iterable[OwnMethod],
     ) -> None:
         self._settings = settings
         self._runner = CallRunner(
@@ -65,9 +73,17 @@ class HttpDoor:
         routes = list(_json_routes(application, is_serving, settings))
         has_keys = security.authenticator is not None
         self._json_routes = [*routes, document_route(routes, has_keys)]
+        has_callers = has_keys or security.needs_certificates
+        methods = list(served_methods(own_methods, has_callers, settings))
+        self._connect = ConnectEndpoint(
+            self._runner, methods, application, settings.max_response_bytes, _not_found
+        )
         certificate = security.certificate
         self.server = HttpServer(
-            Router(list(self._routes()), redirect_slashes=False, default=_not_found),
+            _shared(
+                Router(list(self._routes()), redirect_slashes=False, default=_not_found),
+                settings.http_allowed_origins,
+            ),
             ConnectionLimits(
                 head_seconds=settings.handshake_seconds,
                 idle_seconds=settings.max_connection_idle_seconds,
@@ -83,7 +99,7 @@ class HttpDoor:
     @property
     def methods(self) -> list[Method]:
         """The methods of all routes."""
-        return [route.method for route in self._json_routes]
+        return [route.method for route in self._json_routes] + self._connect.methods
 
     def start(self) -> tuple[int, str]:
         """Listen and serve; returns the port and the address. Raises OSError."""
@@ -103,6 +119,8 @@ class HttpDoor:
         for route in self._json_routes:
             endpoint: Any = Endpoint(self._runner, route)
             yield StarletteRoute(route.path, endpoint, methods=[route.verb])
+        connect: Any = self._connect
+        yield StarletteRoute(PATH, connect, methods=["POST"])
 
 
 def _json_routes(
@@ -115,6 +133,20 @@ def _json_routes(
     if "tei" in settings.http_protocols:
         yield from tei_routes(application, settings)
     yield health_route(is_serving)
+
+
+def _shared(app: App, origins: Sequence[str]) -> App:
+    """The application, for pages of these origins as well."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],  # names the headers that a page asks for
+        expose_headers=EXPOSED_HEADERS,
+        max_age=MAX_AGE_SECONDS,
+    )
 
 
 async def _not_found(scope: Any, receive: Receive, send: Send) -> None:

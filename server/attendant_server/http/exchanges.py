@@ -54,6 +54,9 @@ class Route(Protocol):
     def key(self, call: "Call", body: bytes) -> str:
         """The credential in a body; "" for none. Raises InvalidRequest."""
 
+    def begin(self, call: "Call") -> None:
+        """Check the headers before the body is received. Raises AttendantError."""
+
     async def answer(self, call: "Call", body: bytes) -> Response | Stream:
         """The answer to an admitted call. Raises AttendantError."""
 

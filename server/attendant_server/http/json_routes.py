@@ -82,6 +82,9 @@ class JsonRoute:
         """The credential in a body; "" for none. Raises InvalidRequest."""
         return getattr(self._read(call, body), self.key_field) or ""
 
+    def begin(self, call: Call) -> None:
+        """Nothing: the headers are read with the body."""
+
     async def answer(self, call: Call, body: bytes) -> Response | Stream:
         """The answer to an admitted call."""
         found = await self.handle(None if self.request is None else self._read(call, body), call)

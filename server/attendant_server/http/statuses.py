@@ -62,6 +62,8 @@ class Failure:
     field: str | None = None
     """The field of the request that is bad, if one is."""
     retry_after_seconds: float | None = None
+    error: AttendantError | None = None
+    """The error; None for a bug."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -84,7 +86,7 @@ def failure_of(error: AttendantError, own: Statuses) -> Failure:
     code, kind = code_of(error), type(error)
     status = own.get(kind) or STATUSES_OF_CLASSES.get(kind) or own.get(code) or STATUSES[code]
     field = error.field if isinstance(error, InvalidRequest) else None
-    return Failure(code, status, str(error), field, retry_after(error))
+    return Failure(code, status, str(error), field, retry_after(error), error)
 
 
 def bug(message: str) -> Failure:

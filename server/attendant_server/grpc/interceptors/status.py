@@ -4,23 +4,15 @@ import asyncio
 from typing import Any, NamedTuple
 
 import grpc
-from google.protobuf import duration_pb2
-from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from attendant_server import errors, failures, records
+from attendant_server import errors, records
 from attendant_server.call_headers import REQUEST_ID
-from attendant_server.failures import log_bug, retry_after
+from attendant_server.error_details import retry_milliseconds, status_of
+from attendant_server.failures import code_of, log_bug
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
-
-DOMAIN = "attendant"
-"""The domain of the reasons of google.rpc.ErrorInfo."""
-TOO_LARGE = "CALL_TOO_LARGE"
-"""The reason for calls that may succeed with fewer texts."""
-LANGUAGE_UNKNOWN = "LANGUAGE_UNKNOWN"
-"""The reason for languages that the named model lacks, or that no model has."""
 
 
 class End(NamedTuple):
@@ -55,44 +47,15 @@ class StatusInterceptor(AroundInterceptor):
         return await _abort(context, end)
 
 
-def code_of(error: errors.AttendantError) -> grpc.StatusCode:
-    """The status code of an error."""
-    return grpc.StatusCode[failures.code_of(error)]
-
-
 def _end_of(error: errors.AttendantError) -> End:
-    code = code_of(error)
-    status = status_pb2.Status(code=code.value[0], message=str(error))
+    status = status_of(error)
     record = records.current()
     record.reason = error.reason
     metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, record.request_id)]
-    if isinstance(error, errors.InvalidRequest):
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.problem
-        )
-        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-    if (info := _info(error)) is not None:
-        status.details.add().Pack(info)
-    if (seconds := retry_after(error)) is not None:
-        milliseconds = round(seconds * 1000)
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(milliseconds)
-        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    if (milliseconds := retry_milliseconds(error)) is not None:
         metadata.append(("grpc-retry-pushback-ms", str(milliseconds)))
     metadata.extend(rpc_status.to_status(status).trailing_metadata)
-    return End(code, str(error), tuple(metadata))
-
-
-def _info(error: errors.AttendantError) -> error_details_pb2.ErrorInfo | None:
-    """What a program should know of an error beyond its code; None for most errors."""
-    if isinstance(error, errors.CallTooLarge):
-        limits = {} if error.max_texts is None else {"max_texts": str(error.max_texts)}
-        return error_details_pb2.ErrorInfo(reason=TOO_LARGE, domain=DOMAIN, metadata=limits)
-    if isinstance(error, errors.LanguageUnknown | errors.NoModelForLanguages):
-        return error_details_pb2.ErrorInfo(
-            reason=LANGUAGE_UNKNOWN, domain=DOMAIN, metadata=error.languages
-        )
-    return None
+    return End(grpc.StatusCode[code_of(error)], str(error), tuple(metadata))
 
 
 async def _abort(context: Context, end: End) -> None:
