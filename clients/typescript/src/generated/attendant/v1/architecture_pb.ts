@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file attendant/v1/architecture.proto.
  */
 export const file_attendant_v1_architecture: GenFile = /*@__PURE__*/
-  fileDesc("Ch9hdHRlbmRhbnQvdjEvYXJjaGl0ZWN0dXJlLnByb3RvEgxhdHRlbmRhbnQudjEi6gMKDEFyY2hpdGVjdHVyZRIPCgdkX21vZGVsGAEgASgNEjMKEXNvdXJjZV9lbWJlZGRpbmdzGAIgASgLMhguYXR0ZW5kYW50LnYxLkVtYmVkZGluZ3MSMwoRdGFyZ2V0X2VtYmVkZGluZ3MYAyABKAsyGC5hdHRlbmRhbnQudjEuRW1iZWRkaW5ncxIZChFzaGFyZXNfZW1iZWRkaW5ncxgEIAEoCBIkCgdlbmNvZGVyGAUgASgLMhMuYXR0ZW5kYW50LnYxLlN0YWNrEiQKB2RlY29kZXIYBiABKAsyEy5hdHRlbmRhbnQudjEuU3RhY2sSIAoEaGVhZBgHIAEoCzISLmF0dGVuZGFudC52MS5IZWFkEi8KDHRleHRfdmVjdG9ycxgIIAEoCzIZLmF0dGVuZGFudC52MS5UZXh0VmVjdG9ycxI9ChNjbGFzc2lmaWNhdGlvbl9oZWFkGAkgASgLMiAuYXR0ZW5kYW50LnYxLkNsYXNzaWZpY2F0aW9uSGVhZBIxCg10b2tlbl92ZWN0b3JzGAogASgLMhouYXR0ZW5kYW50LnYxLlRva2VuVmVjdG9ycxIzCg5zcGFyc2VfdmVjdG9ycxgLIAEoCzIbLmF0dGVuZGFudC52MS5TcGFyc2VWZWN0b3JzIpsBCgpFbWJlZGRpbmdzEhIKCnZvY2FiX3NpemUYASABKA0SDQoFc2NhbGUYAiABKAESKgoJcG9zaXRpb25zGAMgASgLMhcuYXR0ZW5kYW50LnYxLlBvc2l0aW9ucxIXCg9udW1fdG9rZW5fdHlwZXMYBCABKA0SEAoIaGFzX25vcm0YBSABKAgSEwoLZF9lbWJlZGRpbmcYBiABKA0iXAoJUG9zaXRpb25zEigKBGtpbmQYASABKA4yGi5hdHRlbmRhbnQudjEuUG9zaXRpb25LaW5kEhUKDW51bV9wb3NpdGlvbnMYAiABKA0SDgoGb2Zmc2V0GAMgASgNIvoBCgVTdGFjaxIoCgZncm91cHMYASADKAsyGC5hdHRlbmRhbnQudjEuTGF5ZXJHcm91cBIxCg1ub3JtX3Bvc2l0aW9uGAIgASgOMhouYXR0ZW5kYW50LnYxLk5vcm1Qb3NpdGlvbhIUCgxub3JtX2Vwc2lsb24YAyABKAESFgoOaGFzX2ZpbmFsX25vcm0YBCABKAgSOwoScmVsYXRpdmVfcG9zaXRpb25zGAUgASgLMh8uYXR0ZW5kYW50LnYxLlJlbGF0aXZlUG9zaXRpb25zEikKCW5vcm1fa2luZBgGIAEoDjIWLmF0dGVuZGFudC52MS5Ob3JtS2luZCJZChFSZWxhdGl2ZVBvc2l0aW9ucxITCgtudW1fYnVja2V0cxgBIAEoDRIUCgxtYXhfZGlzdGFuY2UYAiABKA0SGQoRaXNfdW5pZGlyZWN0aW9uYWwYAyABKAgimAMKCkxheWVyR3JvdXASEgoKbnVtX2xheWVycxgBIAEoDRIxCg5zZWxmX2F0dGVudGlvbhgCIAEoCzIXLmF0dGVuZGFudC52MS5BdHRlbnRpb25IABIiCgRzc3J1GAUgASgLMhIuYXR0ZW5kYW50LnYxLlNzcnVIABIsCglyZWN1cnJlbnQYCCABKAsyFy5hdHRlbmRhbnQudjEuUmVjdXJyZW50SAASEwoLbnVtX3JlcGVhdHMYBiABKA0SGAoQbGFja3NfbWl4ZXJfbm9ybRgHIAEoCBIwCg9jcm9zc19hdHRlbnRpb24YAyABKAsyFy5hdHRlbmRhbnQudjEuQXR0ZW50aW9uEj0KE2FsaWdubWVudF9hdHRlbnRpb24YCSABKAsyIC5hdHRlbmRhbnQudjEuQWxpZ25tZW50QXR0ZW50aW9uEjEKDGZlZWRfZm9yd2FyZBgEIAEoCzIZLmF0dGVuZGFudC52MS5GZWVkRm9yd2FyZEgBQg0KC3Rva2VuX21peGVyQg8KDWNoYW5uZWxfbWl4ZXIi+gEKCUF0dGVudGlvbhIRCgludW1faGVhZHMYASABKA0SEAoIaGVhZF9kaW0YAiABKA0SEAoIaGFzX2JpYXMYAyABKAgSDQoFc2NhbGUYBCABKAESEQoJaXNfY2F1c2FsGAUgASgIEjcKEHJvdGFyeV9wb3NpdGlvbnMYBiABKAsyHS5hdHRlbmRhbnQudjEuUm90YXJ5UG9zaXRpb25zEg4KBndpbmRvdxgHIAEoDRIbChNudW1fa2V5X3ZhbHVlX2hlYWRzGAggASgNEi4KDnF1ZXJ5X2tleV9ub3JtGAkgASgLMhYuYXR0ZW5kYW50LnYxLkhlYWROb3JtIhsKCEhlYWROb3JtEg8KB2Vwc2lsb24YASABKAEiIAoPUm90YXJ5UG9zaXRpb25zEg0KBXRoZXRhGAEgASgBIgYKBFNzcnUibAoJUmVjdXJyZW50EikKBGNlbGwYASABKA4yGy5hdHRlbmRhbnQudjEuUmVjdXJyZW50Q2VsbBIYChBpc19iaWRpcmVjdGlvbmFsGAIgASgIEhoKEnN0YXJ0c19mcm9tX3NvdXJjZRgDIAEoCCJ2ChJBbGlnbm1lbnRBdHRlbnRpb24SMQoIZnVuY3Rpb24YASABKA4yHy5hdHRlbmRhbnQudjEuQWxpZ25tZW50RnVuY3Rpb24SLQoGd2luZG93GAIgASgLMh0uYXR0ZW5kYW50LnYxLkFsaWdubWVudFdpbmRvdyI8Cg9BbGlnbm1lbnRXaW5kb3cSEgoKaGFsZl93aWR0aBgBIAEoDRIVCg1pc19wcmVkaWN0aXZlGAIgASgIIncKC0ZlZWRGb3J3YXJkEhYKDmRfZmVlZF9mb3J3YXJkGAEgASgNEiwKCmFjdGl2YXRpb24YAiABKA4yGC5hdHRlbmRhbnQudjEuQWN0aXZhdGlvbhIQCghoYXNfYmlhcxgDIAEoCBIQCghpc19nYXRlZBgEIAEoCCK7AQoLVGV4dFZlY3RvcnMSMgoTYWRkaXRpb25hbF9wb29saW5ncxgBIAMoDjIVLmF0dGVuZGFudC52MS5Qb29saW5nEikKDGRlbnNlX2xheWVycxgCIAMoCzITLmF0dGVuZGFudC52MS5EZW5zZRIXCg9leGNsdWRlc19wcm9tcHQYAyABKAgSHgoRZXhjbHVkZWRfdG9rZW5faWQYBCABKA1IAIgBAUIUChJfZXhjbHVkZWRfdG9rZW5faWQiWAoMVG9rZW5WZWN0b3JzEikKDGRlbnNlX2xheWVycxgBIAMoCzITLmF0dGVuZGFudC52MS5EZW5zZRIdChVoYXNfdW5hdHRlbmRlZF90b2tlbnMYAiABKAgiNwoNU3BhcnNlVmVjdG9ycxIOCgZpc19zdW0YASABKAgSFgoObnVtX2xvZ2FyaXRobXMYAiABKA0iWQoFRGVuc2USEAoIZF9vdXRwdXQYASABKA0SEAoIaGFzX2JpYXMYAiABKAgSLAoKYWN0aXZhdGlvbhgDIAEoDjIYLmF0dGVuZGFudC52MS5BY3RpdmF0aW9uIooBChJDbGFzc2lmaWNhdGlvbkhlYWQSEgoKbnVtX2xhYmVscxgBIAEoDRImCgdwb29saW5nGAIgASgOMhUuYXR0ZW5kYW50LnYxLlBvb2xpbmcSJgoJdHJhbnNmb3JtGAMgASgLMhMuYXR0ZW5kYW50LnYxLkRlbnNlEhAKCGhhc19ub3JtGAQgASgIIoMBCgRIZWFkEg8KB2lzX3RpZWQYASABKAgSEAoIaGFzX2JpYXMYAiABKAgSDQoFc2NhbGUYAyABKAESKwoJdHJhbnNmb3JtGAQgASgOMhguYXR0ZW5kYW50LnYxLkFjdGl2YXRpb24SHAoUdHJhbnNmb3JtX2xhY2tzX2JpYXMYBSABKAgqwwEKDFBvc2l0aW9uS2luZBIdChlQT1NJVElPTl9LSU5EX1VOU1BFQ0lGSUVEEAASIwofUE9TSVRJT05fS0lORF9TSU5VU09JREFMX0hBTFZFRBABEigKJFBPU0lUSU9OX0tJTkRfU0lOVVNPSURBTF9JTlRFUkxFQVZFRBACEhkKFVBPU0lUSU9OX0tJTkRfTEVBUk5FRBADEioKJlBPU0lUSU9OX0tJTkRfU0lOVVNPSURBTF9URU5TT1IyVEVOU09SEAQqWgoITm9ybUtpbmQSGQoVTk9STV9LSU5EX1VOU1BFQ0lGSUVEEAASEQoNTk9STV9LSU5EX1JNUxABEiAKHE5PUk1fS0lORF9MQVlFUl9XSVRIT1VUX0JJQVMQAiqQAQoMTm9ybVBvc2l0aW9uEh0KGU5PUk1fUE9TSVRJT05fVU5TUEVDSUZJRUQQABIVChFOT1JNX1BPU0lUSU9OX1BSRRABEhYKEk5PUk1fUE9TSVRJT05fUE9TVBACEhoKFk5PUk1fUE9TSVRJT05fU0FORFdJQ0gQAxIWChJOT1JNX1BPU0lUSU9OX05PTkUQBCpgCg1SZWN1cnJlbnRDZWxsEh4KGlJFQ1VSUkVOVF9DRUxMX1VOU1BFQ0lGSUVEEAASFgoSUkVDVVJSRU5UX0NFTExfR1JVEAESFwoTUkVDVVJSRU5UX0NFTExfTFNUTRACKrcBChFBbGlnbm1lbnRGdW5jdGlvbhIiCh5BTElHTk1FTlRfRlVOQ1RJT05fVU5TUEVDSUZJRUQQABIaChZBTElHTk1FTlRfRlVOQ1RJT05fRE9UEAESIQodQUxJR05NRU5UX0ZVTkNUSU9OX1NDQUxFRF9ET1QQAhIeChpBTElHTk1FTlRfRlVOQ1RJT05fR0VORVJBTBADEh8KG0FMSUdOTUVOVF9GVU5DVElPTl9BRERJVElWRRAEKpYBCgpBY3RpdmF0aW9uEhoKFkFDVElWQVRJT05fVU5TUEVDSUZJRUQQABITCg9BQ1RJVkFUSU9OX1JFTFUQARITCg9BQ1RJVkFUSU9OX0dFTFUQAhIYChRBQ1RJVkFUSU9OX0dFTFVfVEFOSBADEhMKD0FDVElWQVRJT05fU0lMVRAEEhMKD0FDVElWQVRJT05fVEFOSBAFQioKDGF0dGVuZGFudC52MVABWhhhdHRlbmRhbnQvdjE7YXR0ZW5kYW50djFiBnByb3RvMw", [file_attendant_v1_embedding]);
+  fileDesc("Ch9hdHRlbmRhbnQvdjEvYXJjaGl0ZWN0dXJlLnByb3RvEgxhdHRlbmRhbnQudjEi6gMKDEFyY2hpdGVjdHVyZRIPCgdkX21vZGVsGAEgASgNEjMKEXNvdXJjZV9lbWJlZGRpbmdzGAIgASgLMhguYXR0ZW5kYW50LnYxLkVtYmVkZGluZ3MSMwoRdGFyZ2V0X2VtYmVkZGluZ3MYAyABKAsyGC5hdHRlbmRhbnQudjEuRW1iZWRkaW5ncxIZChFzaGFyZXNfZW1iZWRkaW5ncxgEIAEoCBIkCgdlbmNvZGVyGAUgASgLMhMuYXR0ZW5kYW50LnYxLlN0YWNrEiQKB2RlY29kZXIYBiABKAsyEy5hdHRlbmRhbnQudjEuU3RhY2sSIAoEaGVhZBgHIAEoCzISLmF0dGVuZGFudC52MS5IZWFkEi8KDHRleHRfdmVjdG9ycxgIIAEoCzIZLmF0dGVuZGFudC52MS5UZXh0VmVjdG9ycxI9ChNjbGFzc2lmaWNhdGlvbl9oZWFkGAkgASgLMiAuYXR0ZW5kYW50LnYxLkNsYXNzaWZpY2F0aW9uSGVhZBIxCg10b2tlbl92ZWN0b3JzGAogASgLMhouYXR0ZW5kYW50LnYxLlRva2VuVmVjdG9ycxIzCg5zcGFyc2VfdmVjdG9ycxgLIAEoCzIbLmF0dGVuZGFudC52MS5TcGFyc2VWZWN0b3JzIpsBCgpFbWJlZGRpbmdzEhIKCnZvY2FiX3NpemUYASABKA0SDQoFc2NhbGUYAiABKAESKgoJcG9zaXRpb25zGAMgASgLMhcuYXR0ZW5kYW50LnYxLlBvc2l0aW9ucxIXCg9udW1fdG9rZW5fdHlwZXMYBCABKA0SEAoIaGFzX25vcm0YBSABKAgSEwoLZF9lbWJlZGRpbmcYBiABKA0iXAoJUG9zaXRpb25zEigKBGtpbmQYASABKA4yGi5hdHRlbmRhbnQudjEuUG9zaXRpb25LaW5kEhUKDW51bV9wb3NpdGlvbnMYAiABKA0SDgoGb2Zmc2V0GAMgASgNIvoBCgVTdGFjaxIoCgZncm91cHMYASADKAsyGC5hdHRlbmRhbnQudjEuTGF5ZXJHcm91cBIxCg1ub3JtX3Bvc2l0aW9uGAIgASgOMhouYXR0ZW5kYW50LnYxLk5vcm1Qb3NpdGlvbhIUCgxub3JtX2Vwc2lsb24YAyABKAESFgoOaGFzX2ZpbmFsX25vcm0YBCABKAgSOwoScmVsYXRpdmVfcG9zaXRpb25zGAUgASgLMh8uYXR0ZW5kYW50LnYxLlJlbGF0aXZlUG9zaXRpb25zEikKCW5vcm1fa2luZBgGIAEoDjIWLmF0dGVuZGFudC52MS5Ob3JtS2luZCJZChFSZWxhdGl2ZVBvc2l0aW9ucxITCgtudW1fYnVja2V0cxgBIAEoDRIUCgxtYXhfZGlzdGFuY2UYAiABKA0SGQoRaXNfdW5pZGlyZWN0aW9uYWwYAyABKAgitAQKCkxheWVyR3JvdXASEgoKbnVtX2xheWVycxgBIAEoDRIxCg5zZWxmX2F0dGVudGlvbhgCIAEoCzIXLmF0dGVuZGFudC52MS5BdHRlbnRpb25IABIiCgRzc3J1GAUgASgLMhIuYXR0ZW5kYW50LnYxLlNzcnVIABIsCglyZWN1cnJlbnQYCCABKAsyFy5hdHRlbmRhbnQudjEuUmVjdXJyZW50SAASMAoLY29udm9sdXRpb24YCiABKAsyGS5hdHRlbmRhbnQudjEuQ29udm9sdXRpb25IABITCgtudW1fcmVwZWF0cxgGIAEoDRIYChBsYWNrc19taXhlcl9ub3JtGAcgASgIEjAKD2Nyb3NzX2F0dGVudGlvbhgDIAEoCzIXLmF0dGVuZGFudC52MS5BdHRlbnRpb24SPQoTYWxpZ25tZW50X2F0dGVudGlvbhgJIAEoCzIgLmF0dGVuZGFudC52MS5BbGlnbm1lbnRBdHRlbnRpb24SKgoJdW5mb2xkaW5nGAsgASgLMhcuYXR0ZW5kYW50LnYxLlVuZm9sZGluZxIxCgxmZWVkX2ZvcndhcmQYBCABKAsyGS5hdHRlbmRhbnQudjEuRmVlZEZvcndhcmRIARI8ChJtaXh0dXJlX29mX2V4cGVydHMYDCABKAsyHi5hdHRlbmRhbnQudjEuTWl4dHVyZU9mRXhwZXJ0c0gBQg0KC3Rva2VuX21peGVyQg8KDWNoYW5uZWxfbWl4ZXIi+gEKCUF0dGVudGlvbhIRCgludW1faGVhZHMYASABKA0SEAoIaGVhZF9kaW0YAiABKA0SEAoIaGFzX2JpYXMYAyABKAgSDQoFc2NhbGUYBCABKAESEQoJaXNfY2F1c2FsGAUgASgIEjcKEHJvdGFyeV9wb3NpdGlvbnMYBiABKAsyHS5hdHRlbmRhbnQudjEuUm90YXJ5UG9zaXRpb25zEg4KBndpbmRvdxgHIAEoDRIbChNudW1fa2V5X3ZhbHVlX2hlYWRzGAggASgNEi4KDnF1ZXJ5X2tleV9ub3JtGAkgASgLMhYuYXR0ZW5kYW50LnYxLkhlYWROb3JtIhsKCEhlYWROb3JtEg8KB2Vwc2lsb24YASABKAEiIAoPUm90YXJ5UG9zaXRpb25zEg0KBXRoZXRhGAEgASgBIgYKBFNzcnUibAoJUmVjdXJyZW50EikKBGNlbGwYASABKA4yGy5hdHRlbmRhbnQudjEuUmVjdXJyZW50Q2VsbBIYChBpc19iaWRpcmVjdGlvbmFsGAIgASgIEhoKEnN0YXJ0c19mcm9tX3NvdXJjZRgDIAEoCCJ8CgtDb252b2x1dGlvbhIsCgVzdGVwcxgBIAMoCzIdLmF0dGVuZGFudC52MS5Db252b2x1dGlvblN0ZXASLAoKYWN0aXZhdGlvbhgCIAEoDjIYLmF0dGVuZGFudC52MS5BY3RpdmF0aW9uEhEKCWlzX2NhdXNhbBgDIAEoCCJgCg9Db252b2x1dGlvblN0ZXASEwoLa2VybmVsX3NpemUYASABKA0SEAoIZGlsYXRpb24YAiABKA0SFAoMaXNfc2VwYXJhYmxlGAMgASgIEhAKCGRfb3V0cHV0GAQgASgNIiIKCVVuZm9sZGluZxIVCg1sZW5ndGhfZmFjdG9yGAEgASgNImgKEE1peHR1cmVPZkV4cGVydHMSEwoLbnVtX2V4cGVydHMYASABKA0SFAoMbnVtX3NlbGVjdGVkGAIgASgNEikKBmV4cGVydBgDIAEoCzIZLmF0dGVuZGFudC52MS5GZWVkRm9yd2FyZCJ2ChJBbGlnbm1lbnRBdHRlbnRpb24SMQoIZnVuY3Rpb24YASABKA4yHy5hdHRlbmRhbnQudjEuQWxpZ25tZW50RnVuY3Rpb24SLQoGd2luZG93GAIgASgLMh0uYXR0ZW5kYW50LnYxLkFsaWdubWVudFdpbmRvdyI8Cg9BbGlnbm1lbnRXaW5kb3cSEgoKaGFsZl93aWR0aBgBIAEoDRIVCg1pc19wcmVkaWN0aXZlGAIgASgIIncKC0ZlZWRGb3J3YXJkEhYKDmRfZmVlZF9mb3J3YXJkGAEgASgNEiwKCmFjdGl2YXRpb24YAiABKA4yGC5hdHRlbmRhbnQudjEuQWN0aXZhdGlvbhIQCghoYXNfYmlhcxgDIAEoCBIQCghpc19nYXRlZBgEIAEoCCK7AQoLVGV4dFZlY3RvcnMSMgoTYWRkaXRpb25hbF9wb29saW5ncxgBIAMoDjIVLmF0dGVuZGFudC52MS5Qb29saW5nEikKDGRlbnNlX2xheWVycxgCIAMoCzITLmF0dGVuZGFudC52MS5EZW5zZRIXCg9leGNsdWRlc19wcm9tcHQYAyABKAgSHgoRZXhjbHVkZWRfdG9rZW5faWQYBCABKA1IAIgBAUIUChJfZXhjbHVkZWRfdG9rZW5faWQiWAoMVG9rZW5WZWN0b3JzEikKDGRlbnNlX2xheWVycxgBIAMoCzITLmF0dGVuZGFudC52MS5EZW5zZRIdChVoYXNfdW5hdHRlbmRlZF90b2tlbnMYAiABKAgiNwoNU3BhcnNlVmVjdG9ycxIOCgZpc19zdW0YASABKAgSFgoObnVtX2xvZ2FyaXRobXMYAiABKA0iWQoFRGVuc2USEAoIZF9vdXRwdXQYASABKA0SEAoIaGFzX2JpYXMYAiABKAgSLAoKYWN0aXZhdGlvbhgDIAEoDjIYLmF0dGVuZGFudC52MS5BY3RpdmF0aW9uIooBChJDbGFzc2lmaWNhdGlvbkhlYWQSEgoKbnVtX2xhYmVscxgBIAEoDRImCgdwb29saW5nGAIgASgOMhUuYXR0ZW5kYW50LnYxLlBvb2xpbmcSJgoJdHJhbnNmb3JtGAMgASgLMhMuYXR0ZW5kYW50LnYxLkRlbnNlEhAKCGhhc19ub3JtGAQgASgIIoMBCgRIZWFkEg8KB2lzX3RpZWQYASABKAgSEAoIaGFzX2JpYXMYAiABKAgSDQoFc2NhbGUYAyABKAESKwoJdHJhbnNmb3JtGAQgASgOMhguYXR0ZW5kYW50LnYxLkFjdGl2YXRpb24SHAoUdHJhbnNmb3JtX2xhY2tzX2JpYXMYBSABKAgqwwEKDFBvc2l0aW9uS2luZBIdChlQT1NJVElPTl9LSU5EX1VOU1BFQ0lGSUVEEAASIwofUE9TSVRJT05fS0lORF9TSU5VU09JREFMX0hBTFZFRBABEigKJFBPU0lUSU9OX0tJTkRfU0lOVVNPSURBTF9JTlRFUkxFQVZFRBACEhkKFVBPU0lUSU9OX0tJTkRfTEVBUk5FRBADEioKJlBPU0lUSU9OX0tJTkRfU0lOVVNPSURBTF9URU5TT1IyVEVOU09SEAQqWgoITm9ybUtpbmQSGQoVTk9STV9LSU5EX1VOU1BFQ0lGSUVEEAASEQoNTk9STV9LSU5EX1JNUxABEiAKHE5PUk1fS0lORF9MQVlFUl9XSVRIT1VUX0JJQVMQAiqQAQoMTm9ybVBvc2l0aW9uEh0KGU5PUk1fUE9TSVRJT05fVU5TUEVDSUZJRUQQABIVChFOT1JNX1BPU0lUSU9OX1BSRRABEhYKEk5PUk1fUE9TSVRJT05fUE9TVBACEhoKFk5PUk1fUE9TSVRJT05fU0FORFdJQ0gQAxIWChJOT1JNX1BPU0lUSU9OX05PTkUQBCpgCg1SZWN1cnJlbnRDZWxsEh4KGlJFQ1VSUkVOVF9DRUxMX1VOU1BFQ0lGSUVEEAASFgoSUkVDVVJSRU5UX0NFTExfR1JVEAESFwoTUkVDVVJSRU5UX0NFTExfTFNUTRACKrcBChFBbGlnbm1lbnRGdW5jdGlvbhIiCh5BTElHTk1FTlRfRlVOQ1RJT05fVU5TUEVDSUZJRUQQABIaChZBTElHTk1FTlRfRlVOQ1RJT05fRE9UEAESIQodQUxJR05NRU5UX0ZVTkNUSU9OX1NDQUxFRF9ET1QQAhIeChpBTElHTk1FTlRfRlVOQ1RJT05fR0VORVJBTBADEh8KG0FMSUdOTUVOVF9GVU5DVElPTl9BRERJVElWRRAEKpYBCgpBY3RpdmF0aW9uEhoKFkFDVElWQVRJT05fVU5TUEVDSUZJRUQQABITCg9BQ1RJVkFUSU9OX1JFTFUQARITCg9BQ1RJVkFUSU9OX0dFTFUQAhIYChRBQ1RJVkFUSU9OX0dFTFVfVEFOSBADEhMKD0FDVElWQVRJT05fU0lMVRAEEhMKD0FDVElWQVRJT05fVEFOSBAFQioKDGF0dGVuZGFudC52MVABWhhhdHRlbmRhbnQvdjE7YXR0ZW5kYW50djFiBnByb3RvMw", [file_attendant_v1_embedding]);
 
 /**
  * Architecture describes a network as a list of parts. An encoder-decoder model has both stacks; an encoder-only model
@@ -302,8 +302,8 @@ export const RelativePositionsSchema: GenMessage<RelativePositions> = /*@__PURE_
   messageDesc(file_attendant_v1_architecture, 4);
 
 /**
- * LayerGroup is a run of identical layers. Each layer has a token mixer, in a decoder an attention to the source, and a
- * channel mixer. Layers with a recurrent token mixer may lack the others.
+ * LayerGroup is a run of identical layers. Each layer has a token mixer, in a decoder a part that reads the source, and
+ * a channel mixer. Layers with a recurrent or convolutional token mixer may lack the others.
  *
  * @generated from message attendant.v1.LayerGroup
  */
@@ -344,6 +344,14 @@ export type LayerGroup = Message<"attendant.v1.LayerGroup"> & {
      */
     value: Recurrent;
     case: "recurrent";
+  } | {
+    /**
+     * Convolutions. For models with an encoder and a decoder only. A decoder has no recurrences beside them.
+     *
+     * @generated from field: attendant.v1.Convolution convolution = 10;
+     */
+    value: Convolution;
+    case: "convolution";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -377,7 +385,15 @@ export type LayerGroup = Message<"attendant.v1.LayerGroup"> & {
   alignmentAttention?: AlignmentAttention | undefined;
 
   /**
-   * The part that mixes the channels of a token. May be absent with a recurrent token mixer only.
+   * Reading of the encoder's output by position, before the token mixer. Absent in an encoder, and with an attention to
+   * the source.
+   *
+   * @generated from field: attendant.v1.Unfolding unfolding = 11;
+   */
+  unfolding?: Unfolding | undefined;
+
+  /**
+   * The part that mixes the channels of a token. May be absent with a recurrent or convolutional token mixer only.
    *
    * @generated from oneof attendant.v1.LayerGroup.channel_mixer
    */
@@ -389,6 +405,14 @@ export type LayerGroup = Message<"attendant.v1.LayerGroup"> & {
      */
     value: FeedForward;
     case: "feedForward";
+  } | {
+    /**
+     * Several feed-forward networks, of which each token takes a few. For models with an encoder and a decoder only.
+     *
+     * @generated from field: attendant.v1.MixtureOfExperts mixture_of_experts = 12;
+     */
+    value: MixtureOfExperts;
+    case: "mixtureOfExperts";
   } | { case: undefined; value?: undefined };
 };
 
@@ -588,6 +612,153 @@ export const RecurrentSchema: GenMessage<Recurrent> = /*@__PURE__*/
   messageDesc(file_attendant_v1_architecture, 10);
 
 /**
+ * Convolution is a chain of convolutions over the tokens of a sequence, all inside one residual connection. Each step
+ * maps x to W activation(norm(x)) + b, where W reads the tokens of the step's kernel; tokens outside of the sequence
+ * are 0 after the activation. The first norm is that of the residual connection; without norms there are none. With
+ * steps of the kernels 1, k and 1 it is a residual block of ByteNet ("Neural Machine Translation in Linear Time",
+ * Kalchbrenner et al. 2016, section 3.6), with separable steps a module of SliceNet ("Depthwise Separable Convolutions
+ * for Neural Machine Translation", Kaiser et al. 2017) or of Xception (Chollet, 2016).
+ *
+ * @generated from message attendant.v1.Convolution
+ */
+export type Convolution = Message<"attendant.v1.Convolution"> & {
+  /**
+   * The convolutions, in order. 1 to 8.
+   *
+   * @generated from field: repeated attendant.v1.ConvolutionStep steps = 1;
+   */
+  steps: ConvolutionStep[];
+
+  /**
+   * The activation before each convolution.
+   *
+   * @generated from field: attendant.v1.Activation activation = 2;
+   */
+  activation: Activation;
+
+  /**
+   * Whether each token reads only itself and earlier tokens ("masked"). Otherwise, the token itself is in the middle
+   * of a kernel, left of it if the size is even. Always in a decoder, where at least one kernel is larger than 1.
+   *
+   * @generated from field: bool is_causal = 3;
+   */
+  isCausal: boolean;
+};
+
+/**
+ * Describes the message attendant.v1.Convolution.
+ * Use `create(ConvolutionSchema)` to create a new message.
+ */
+export const ConvolutionSchema: GenMessage<Convolution> = /*@__PURE__*/
+  messageDesc(file_attendant_v1_architecture, 11);
+
+/**
+ * ConvolutionStep is one convolution.
+ *
+ * @generated from message attendant.v1.ConvolutionStep
+ */
+export type ConvolutionStep = Message<"attendant.v1.ConvolutionStep"> & {
+  /**
+   * Number of tokens that the kernel reads. At least 1 and at most 64.
+   *
+   * @generated from field: uint32 kernel_size = 1;
+   */
+  kernelSize: number;
+
+  /**
+   * Distance between neighbouring tokens of a kernel. 0 means 1. At most 256.
+   *
+   * @generated from field: uint32 dilation = 2;
+   */
+  dilation: number;
+
+  /**
+   * Whether the convolution is depthwise separable: a weight for each token of the kernel and each channel, then a
+   * linear layer with a bias.
+   *
+   * @generated from field: bool is_separable = 3;
+   */
+  isSeparable: boolean;
+
+  /**
+   * Width of the output. 0 means d_model, which the last step has.
+   *
+   * @generated from field: uint32 d_output = 4;
+   */
+  dOutput: number;
+};
+
+/**
+ * Describes the message attendant.v1.ConvolutionStep.
+ * Use `create(ConvolutionStepSchema)` to create a new message.
+ */
+export const ConvolutionStepSchema: GenMessage<ConvolutionStep> = /*@__PURE__*/
+  messageDesc(file_attendant_v1_architecture, 12);
+
+/**
+ * Unfolding gives token t of the target the encoder's output e_t at the same position, t from 0 on ("dynamic
+ * unfolding" and "stacking" of ByteNet, sections 3.1 and 3.2). The output is W [e_t; x_t]; e_t is 0 after the last one.
+ *
+ * @generated from message attendant.v1.Unfolding
+ */
+export type Unfolding = Message<"attendant.v1.Unfolding"> & {
+  /**
+   * The encoder has this many outputs for each token of a source: those of its tokens, and then those of positions
+   * whose embedding is 0, so that longer targets find outputs, too. At least 1 and at most 8. More than 1 if encoder
+   * and decoder have convolutions only and the encoder has no positions.
+   *
+   * @generated from field: uint32 length_factor = 1;
+   */
+  lengthFactor: number;
+};
+
+/**
+ * Describes the message attendant.v1.Unfolding.
+ * Use `create(UnfoldingSchema)` to create a new message.
+ */
+export const UnfoldingSchema: GenMessage<Unfolding> = /*@__PURE__*/
+  messageDesc(file_attendant_v1_architecture, 13);
+
+/**
+ * MixtureOfExperts is a mixture of feed-forward networks ("Outrageously Large Neural Networks: The Sparsely-Gated
+ * Mixture-of-Experts Layer", Shazeer et al. 2017), as MultiModel combines it with convolutions and attention ("One Model
+ * To Learn Them All", Kaiser et al. 2017). Each token takes the experts with the num_selected largest values of G x;
+ * their outputs are added with the softmax of these values. No expert refuses a token, so a token's output does not
+ * depend on other tokens.
+ *
+ * @generated from message attendant.v1.MixtureOfExperts
+ */
+export type MixtureOfExperts = Message<"attendant.v1.MixtureOfExperts"> & {
+  /**
+   * Number of experts. At least 2 and at most 256.
+   *
+   * @generated from field: uint32 num_experts = 1;
+   */
+  numExperts: number;
+
+  /**
+   * Number of experts of each token. At least 1, and less than num_experts.
+   *
+   * @generated from field: uint32 num_selected = 2;
+   */
+  numSelected: number;
+
+  /**
+   * Each of the experts.
+   *
+   * @generated from field: attendant.v1.FeedForward expert = 3;
+   */
+  expert?: FeedForward | undefined;
+};
+
+/**
+ * Describes the message attendant.v1.MixtureOfExperts.
+ * Use `create(MixtureOfExpertsSchema)` to create a new message.
+ */
+export const MixtureOfExpertsSchema: GenMessage<MixtureOfExperts> = /*@__PURE__*/
+  messageDesc(file_attendant_v1_architecture, 14);
+
+/**
  * AlignmentAttention is attention with one head to the encoder's outputs e_s, from the decoder's state h_t ("Effective
  * Approaches to Attention-based Neural Machine Translation", Luong et al. 2015, section 3). The weights a_t are the
  * softmax over s of score(h_t, e_s), c_t is the sum of a_t(s) * e_s, and the output is tanh(W [c_t; h_t]).
@@ -615,7 +786,7 @@ export type AlignmentAttention = Message<"attendant.v1.AlignmentAttention"> & {
  * Use `create(AlignmentAttentionSchema)` to create a new message.
  */
 export const AlignmentAttentionSchema: GenMessage<AlignmentAttention> = /*@__PURE__*/
-  messageDesc(file_attendant_v1_architecture, 11);
+  messageDesc(file_attendant_v1_architecture, 15);
 
 /**
  * AlignmentWindow is local attention: token t of the target attends to the source positions s, from 0 on, with
@@ -645,7 +816,7 @@ export type AlignmentWindow = Message<"attendant.v1.AlignmentWindow"> & {
  * Use `create(AlignmentWindowSchema)` to create a new message.
  */
 export const AlignmentWindowSchema: GenMessage<AlignmentWindow> = /*@__PURE__*/
-  messageDesc(file_attendant_v1_architecture, 12);
+  messageDesc(file_attendant_v1_architecture, 16);
 
 /**
  * FeedForward is two linear layers with an activation between them. If it is gated, the first layer has twice the
@@ -688,7 +859,7 @@ export type FeedForward = Message<"attendant.v1.FeedForward"> & {
  * Use `create(FeedForwardSchema)` to create a new message.
  */
 export const FeedForwardSchema: GenMessage<FeedForward> = /*@__PURE__*/
-  messageDesc(file_attendant_v1_architecture, 13);
+  messageDesc(file_attendant_v1_architecture, 17);
 
 /**
  * TextVectors describes the vectors of whole texts: poolings of the last hidden states, followed by dense layers.
@@ -731,7 +902,7 @@ export type TextVectors = Message<"attendant.v1.TextVectors"> & {
  * Use `create(TextVectorsSchema)` to create a new message.
  */
 export const TextVectorsSchema: GenMessage<TextVectors> = /*@__PURE__*/
-  messageDesc(file_attendant_v1_architecture, 14);
+  messageDesc(file_attendant_v1_architecture, 18);
 
 /**
  * TokenVectors describes the vectors of single tokens that models of late interaction, such as ColBERT, compare: the
@@ -762,7 +933,7 @@ export type TokenVectors = Message<"attendant.v1.TokenVectors"> & {
  * Use `create(TokenVectorsSchema)` to create a new message.
  */
 export const TokenVectorsSchema: GenMessage<TokenVectors> = /*@__PURE__*/
-  messageDesc(file_attendant_v1_architecture, 15);
+  messageDesc(file_attendant_v1_architecture, 19);
 
 /**
  * SparseVectors describes sparse vectors of whole texts, as in SPLADE: a weight for each token of the vocabulary, made
@@ -792,7 +963,7 @@ export type SparseVectors = Message<"attendant.v1.SparseVectors"> & {
  * Use `create(SparseVectorsSchema)` to create a new message.
  */
 export const SparseVectorsSchema: GenMessage<SparseVectors> = /*@__PURE__*/
-  messageDesc(file_attendant_v1_architecture, 16);
+  messageDesc(file_attendant_v1_architecture, 20);
 
 /**
  * Dense is a linear layer with an optional activation.
@@ -827,7 +998,7 @@ export type Dense = Message<"attendant.v1.Dense"> & {
  * Use `create(DenseSchema)` to create a new message.
  */
 export const DenseSchema: GenMessage<Dense> = /*@__PURE__*/
-  messageDesc(file_attendant_v1_architecture, 17);
+  messageDesc(file_attendant_v1_architecture, 21);
 
 /**
  * ClassificationHead computes a score ("logit") of each label from the last hidden states of a text: a pooling, a linear
@@ -871,7 +1042,7 @@ export type ClassificationHead = Message<"attendant.v1.ClassificationHead"> & {
  * Use `create(ClassificationHeadSchema)` to create a new message.
  */
 export const ClassificationHeadSchema: GenMessage<ClassificationHead> = /*@__PURE__*/
-  messageDesc(file_attendant_v1_architecture, 18);
+  messageDesc(file_attendant_v1_architecture, 22);
 
 /**
  * Head projects hidden states to scores over the vocabulary.
@@ -922,7 +1093,7 @@ export type Head = Message<"attendant.v1.Head"> & {
  * Use `create(HeadSchema)` to create a new message.
  */
 export const HeadSchema: GenMessage<Head> = /*@__PURE__*/
-  messageDesc(file_attendant_v1_architecture, 19);
+  messageDesc(file_attendant_v1_architecture, 23);
 
 /**
  * PositionKind is the kind of positions.

@@ -123,7 +123,8 @@ export type GetAttentionResponse = Message<"attendant.v1.GetAttentionResponse"> 
   decoderTokens: Token[];
 
   /**
-   * Self-attention of the encoder. Queries and keys are source_tokens. Absent for an encoder that is recurrent instead.
+   * Self-attention of the encoder. Queries and keys are source_tokens. Absent for an encoder that is recurrent or
+   * convolutional instead.
    *
    * @generated from field: attendant.v1.AttentionWeights encoder = 6;
    */
@@ -132,7 +133,7 @@ export type GetAttentionResponse = Message<"attendant.v1.GetAttentionResponse"> 
   /**
    * Self-attention of the decoder. Query i reads decoder_tokens[i] and predicts target_tokens[i]; keys are
    * decoder_tokens. The weights of keys after the query are 0. Absent for an embedding model, and for a decoder that is
-   * recurrent instead.
+   * recurrent or convolutional instead.
    *
    * @generated from field: attendant.v1.AttentionWeights decoder = 7;
    */
