@@ -296,7 +296,7 @@ endef
 # extras, since the exporter needs it.
 $(VENV_SERVE)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV_SERVE)
-	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE),detection]' -e clients/python
+	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE),detection,http]' -e clients/python
 	touch $@
 
 $(VENV_AUDIT)/.installed: Makefile
@@ -307,7 +307,7 @@ $(VENV_AUDIT)/.installed: Makefile
 $(VENV)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
-		$(ORIGINALS) -e protos -e 'server[$(DEVICE),detection,tracing]' -e 'export[$(DEVICE),import,tensorboard,verify]' \
+		$(ORIGINALS) -e protos -e 'server[$(DEVICE),detection,http,tracing]' -e 'export[$(DEVICE),import,tensorboard,verify]' \
 		-e clients/python -e 'clients/python[plot]'
 	touch $@
 
@@ -315,7 +315,7 @@ $(VENV_BENCH)/.installed: $(MEMBERS) bench/requirements.txt Makefile
 	$(PYTHON) -m venv $(VENV_BENCH)
 	$(VENV_BENCH)/bin/pip install --quiet $(TORCH) \
 		-r bench/requirements.txt \
-		-e protos -e 'server[cpu,tracing]' -e 'export[cpu]' -e clients/python
+		-e protos -e 'server[cpu,http,tracing]' -e 'export[cpu]' -e clients/python
 	touch $@
 
 $(VENV_INFINITY)/.installed: bench/requirements-infinity.txt Makefile

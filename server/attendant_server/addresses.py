@@ -65,6 +65,24 @@ def listen(add_port: Callable[[str], int], host: str, port: int) -> tuple[int, s
     return (0, address) if is_unix else (found, joined(host, found))
 
 
+def listening_socket(host: str, port: int, backlog: int | None = None) -> socket.socket:
+    """A socket that listens and never blocks, for servers of this process other than gRPC's.
+
+    Raises OSError with the address and the reason.
+    """
+    address = bare_host(host)
+    is_v6 = ":" in address
+    family = socket.AF_INET6 if is_v6 else socket.AF_INET
+    try:
+        listener = socket.create_server(
+            (address, port), family=family, backlog=backlog, dualstack_ipv6=is_v6
+        )
+    except OSError as error:
+        raise OSError(f"{joined(host, port)}: {error.strerror or error}") from error
+    listener.setblocking(False)
+    return listener
+
+
 def _is_served(address: str) -> bool:
     """Whether a process listens on this unix socket."""
     # Both unix:/path and unix:///path are in use.

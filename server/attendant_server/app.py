@@ -22,10 +22,12 @@ from attendant_server.application.jobs import JobRunner
 from attendant_server.application.model_statistics import ModelStatistics
 from attendant_server.application.quotas import CallerQuotas
 from attendant_server.call_gauges import call_gauges
+from attendant_server.drain import CallTracker
 from attendant_server.engine.engine import Engine
 from attendant_server.engine.reports import Observers
+from attendant_server.extras import StartError as StartError
+from attendant_server.extras import new_http_door, new_tracer
 from attendant_server.folder_watch import watch_folder
-from attendant_server.grpc.interceptors.drain import DrainInterceptor
 from attendant_server.grpc.protocols import WHOLE_SERVER, health_names, serving_names
 from attendant_server.grpc.server import (
     STATUS_NAMES,
@@ -40,12 +42,13 @@ from attendant_server.language_identifier import LanguageIdentifier, is_installe
 from attendant_server.lifecycle import ModelLifecycle
 from attendant_server.loading import ModelLoader, request_limits
 from attendant_server.observability.call_reporter import CallReporter
+from attendant_server.observability.device_memory import watch_device_memory
 from attendant_server.observability.logs import CallLog
 from attendant_server.observability.metrics import Metrics, NoMetrics
 from attendant_server.observability.metrics_server import MetricsLimits, MetricsServer
 from attendant_server.observability.model_series import ModelSeries
 from attendant_server.observability.start_log import log_start
-from attendant_server.runtime.sessions import RUNTIME_VERSION, gpu_memory
+from attendant_server.runtime.sessions import RUNTIME_VERSION
 from attendant_server.security.caller_options import default_quota
 from attendant_server.security.security import Security
 from attendant_server.security.watching import FileFault
@@ -56,16 +59,12 @@ from attendant_server.system.connections import num_connections
 from attendant_server.system.memory import host_memory
 
 if TYPE_CHECKING:
-    from attendant_server.observability.tracing import Tracer
+    from attendant_server.http.doors import HttpDoor
 
 SETTLE_SECONDS = 0.5
 """Seconds that the last refusals are held back, so that no caller retries while the port closes."""
 
 logger = logging.getLogger(__name__)
-
-
-class StartError(Exception):
-    """The server cannot start: a port is taken, the device or a security file cannot be used."""
 
 
 class Server:
@@ -105,7 +104,7 @@ class Server:
             settings.max_receive_seconds,
             self._metrics.on_refused,
         )
-        self._drain = DrainInterceptor()
+        self._tracker = CallTracker()
         self._jobs = JobRunner(settings.num_tokenizer_threads)
         self._application = new_application(
             self._catalog,
@@ -129,9 +128,10 @@ class Server:
         )
         self._watch: asyncio.Task[None] | None = None
         self._stop_health_server: Callable[[], Awaitable[None]] | None = None
-        self.port = self.metrics_port = self.health_port = 0
+        self._http: HttpDoor | None = None
+        self.port = self.http_port = self.metrics_port = self.health_port = 0
         """0 until the ports are open, and always for a unix socket or without the port."""
-        self.address = self.metrics_address = ""
+        self.address = self.http_address = self.metrics_address = ""
         self._start_series()
 
     async def __aenter__(self) -> "Server":
@@ -160,7 +160,7 @@ class Server:
         except RuntimeError as error:
             raise StartError(f"device {settings.device}: {error}") from error
         if settings.device == "cuda":
-            await self._watch_device_memory()
+            await watch_device_memory(self._metrics)
         self._security = await run_blocking(self._new_security)
         self._start_call_reporter()
         self._grpc = new_grpc_server(
@@ -168,7 +168,7 @@ class Server:
             self._memory,
             self._arrivals,
             self._health,
-            self._drain,
+            self._tracker,
             self._call_reporter,
             self._security,
             settings,
@@ -178,9 +178,10 @@ class Server:
                 self._grpc, self._security.certificate, settings.host, settings.port
             )
             await self._open_health_port()
+            self._open_http_port()
+            self._show_metrics()
         except OSError as error:
             raise StartError(f"cannot listen on {error}") from error
-        self._show_metrics()
         self._security.start()
         self._security.warn_of_exposure(settings)
         await self._grpc.start()
@@ -193,8 +194,9 @@ class Server:
             watching = watch_folder(self._settings.bundles, period, self.lifecycle.refresh)
             self._watch = asyncio.ensure_future(watching)
         logger.info(
-            "event=serving address=%s metrics_address=%s models=%s",
+            "event=serving address=%s http_address=%s metrics_address=%s models=%s",
             self.address,
+            self.http_address,
             self.metrics_address,
             self.models(),
         )
@@ -236,15 +238,19 @@ class Server:
         # new call.
         with self._admission.held_refusals():
             await asyncio.sleep(settle_seconds)
+            if self._http is not None:
+                self._http.stop_listening()
             seconds_left = max(0.0, drain_until - time.monotonic())
             stopping = asyncio.ensure_future(self._grpc.stop(seconds_left))
             await asyncio.sleep(0)  # the first step of `stopping` sends GOAWAY
         # Only now, because clients with health checks watch again at once where they still can.
         await self._health.close()
         self._arrivals.refuse_requests()  # a call that has not arrived has nothing to finish
-        if num_calls := await self._drain.wait(max(0.0, drain_until - time.monotonic())):
+        if num_calls := await self._tracker.wait(max(0.0, drain_until - time.monotonic())):
             logger.warning("event=drain_expired calls=%d", num_calls)
         await self._grpc.stop(0)  # ends the calls that wait for their callers
+        if self._http is not None:
+            await self._http.close()
         await stopping
 
     def models(self) -> str:
@@ -266,8 +272,6 @@ class Server:
                 "attendant_connections": lambda: num_connections(self.port),
                 "attendant_max_connections": lambda: self._settings.max_connections,
                 **call_gauges(self._settings, self._admission, self._memory, self._arrivals),
-                "attendant_memory_used_bytes": lambda: host_memory().used,
-                "attendant_memory_limit_bytes": lambda: host_memory().limit,
             }
         )
 
@@ -297,26 +301,27 @@ class Server:
         await server.start()
         self._stop_health_server = partial(server.stop, 0)
 
-    async def _watch_device_memory(self) -> None:
-        try:
-            await run_blocking(gpu_memory)
-        except (OSError, RuntimeError) as error:  # no reason not to serve
-            logger.warning("event=no_device_memory_metrics %s", error)
-        else:
-            self._metrics.watch_device_memory(gpu_memory)
+    def _open_http_port(self) -> None:
+        if self._settings.http_port < 0:
+            return
+        self._http = new_http_door(
+            self._application,
+            self._memory,
+            self._arrivals,
+            self._tracker,
+            self._call_reporter,
+            self._security,
+            lambda: self._health.is_serving(WHOLE_SERVER),
+            self._settings,
+        )
+        self._metrics.add_methods(self._http.methods, STATUS_NAMES)
+        self.http_port, self.http_address = self._http.start()
 
     def _start_call_reporter(self) -> None:
-        tracers = [self._new_tracer()] if self._settings.trace_endpoint else []
+        tracers = [new_tracer(url)] if (url := self._settings.trace_endpoint) else []
         # Tracers are first, because the others read the trace id.
         self._call_reporter = CallReporter([*tracers, self._metrics, self._statistics, CallLog()])
         self._closers += [self._call_reporter.close, *(tracer.close for tracer in tracers)]
-
-    def _new_tracer(self) -> "Tracer":
-        try:
-            from attendant_server.observability.tracing import new_tracer
-        except ImportError as error:
-            raise StartError(f"tracing needs attendant-server[tracing]: {error}") from error
-        return new_tracer(self._settings.trace_endpoint, __version__)
 
     def _show_metrics(self) -> None:
         settings = self._settings
@@ -329,11 +334,7 @@ class Server:
             self._security.metrics_context,
             self._metrics.on_metrics_connection,
         )
-        try:
-            self.metrics_port = server.start(settings.metrics_host, settings.metrics_port)
-        except OSError as error:
-            address = joined(settings.metrics_host, settings.metrics_port)
-            raise StartError(f"cannot listen on {address} for metrics: {error}") from error
+        self.metrics_port = server.start(settings.metrics_host, settings.metrics_port)
         self.metrics_address = joined(settings.metrics_host, self.metrics_port)
         self._closers.append(server.close)
 

@@ -1,4 +1,4 @@
-"""What the metrics show of the limits of all calls together."""
+"""What the metrics show of the limits of all calls together, and of memory."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ from attendant_server.application.admission import CallAdmission
 from attendant_server.application.arrivals import Arrivals
 from attendant_server.application.held_memory import HeldMemory
 from attendant_server.settings import Settings
+from attendant_server.system.memory import host_memory
 
 
 def call_gauges(
@@ -25,4 +26,6 @@ def call_gauges(
         "attendant_held_bytes": lambda: memory.num_bytes,
         "attendant_max_held_bytes": lambda: memory.max_bytes,
         "attendant_unread_answers": lambda: memory.num_unread_answers,
+        "attendant_memory_used_bytes": lambda: host_memory().used,
+        "attendant_memory_limit_bytes": lambda: host_memory().limit,
     }

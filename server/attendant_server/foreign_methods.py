@@ -10,6 +10,11 @@ KSERVE = "inference.GRPCInferenceService"
 TEI = "tei.v1."
 """The package of Text Embeddings Inference."""
 
+HTTP = "http"
+"""The service of HTTP whose methods are health checks and descriptions of the server."""
+OPENAI, LIBRETRANSLATE, TEI_HTTP = "http.openai", "http.libretranslate", "http.tei"
+"""Services of HTTP."""
+
 ANY_CALLER = ""
 """Needs no permission: tells nothing of models, or does nothing."""
 CHOSEN_LATER = ""
@@ -63,6 +68,28 @@ OPERATIONS: Mapping[str, Mapping[str, str]] = {
         "TokenizeStream": "Tokenize",
         "Decode": "Tokenize",
         "DecodeStream": "Tokenize",
+    },
+    OPENAI: {
+        "ListModels": "ListModels",
+        "RetrieveModel": "GetModel",
+        "CreateEmbedding": "Embed",
+        "CreateCompletion": CHOSEN_LATER,
+    },
+    LIBRETRANSLATE: {
+        "Translate": "Translate",
+        "Languages": "ListModels",
+        "Detect": "DetectLanguage",
+        "FrontendSettings": ANY_CALLER,
+    },
+    TEI_HTTP: {
+        "Embed": "Embed",
+        "EmbedAll": "EmbedTokens",
+        "EmbedSparse": "EmbedSparse",
+        "Predict": "Classify",
+        "Rerank": "Rerank",
+        "Tokenize": "Tokenize",
+        "Decode": "Tokenize",
+        "Info": "GetModel",
     },
 }
 """The method of attendant.v1 for each method, by service."""

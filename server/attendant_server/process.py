@@ -104,6 +104,8 @@ async def _serve_until(
             tasks.append(asyncio.ensure_future(_refresh_whenever(refreshing, server)))
             if greets:  # the JSON log has the line event=serving instead
                 where = f"port {server.port}" if server.port else server.address
+                if server.http_address:
+                    where += f", and over HTTP on port {server.http_port}"
                 say(f"attendant is serving on {where}: {server.models()}")
         await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)
         return 1 if died.done() else 0

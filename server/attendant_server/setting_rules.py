@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from attendant_server.settings import Settings
 
 PROTOCOLS = ("attendant", "kserve", "tei")
+HTTP_PROTOCOLS = ("openai", "libretranslate", "tei", "connect")
 SYMMETRIC_ALGORITHMS = ("HS256", "HS384", "HS512")
 ASYMMETRIC_ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -23,6 +24,7 @@ ASYMMETRIC_ALGORITHMS = (
 
 
 _MODEL = f"{NAME.pattern}(?:/{VERSION.pattern})?"
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 _PIVOT = re.compile(rf"{_MODEL}\+{_MODEL}")
 
 
@@ -43,6 +45,14 @@ def contradictions(settings: "Settings") -> Iterator[str]:
     yield from _limit_problems(settings)
     if not settings.protocols or set(settings.protocols) - set(PROTOCOLS):
         yield f"protocols: must be among {', '.join(PROTOCOLS)}, at least one"
+    if set(settings.http_protocols) - set(HTTP_PROTOCOLS):
+        yield f"http_protocols: must be among {', '.join(HTTP_PROTOCOLS)}"
+    for origin in settings.http_allowed_origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            yield (
+                "http_allowed_origins: must be * or origins such as https://app.example.com, "
+                f'without a path, got "{origin}"'
+            )
     for pivot in settings.pivots:
         if not _PIVOT.fullmatch(pivot):
             yield f'pivots: must be pairs of models such as de-en+en-fr, got "{pivot}"'
@@ -73,7 +83,8 @@ def _host_problems(settings: "Settings") -> Iterator[str]:
     is_unix = settings.host.startswith(UNIX)
     if is_unix and not settings.host.removeprefix(UNIX).strip("/"):
         yield f"host: must be {UNIX} with the path of a socket, got {settings.host}"
-    hosts = {"metrics_host": settings.metrics_host} | ({} if is_unix else {"host": settings.host})
+    others = {"metrics_host": settings.metrics_host, "http_host": settings.http_host}
+    hosts = others | ({} if is_unix else {"host": settings.host})
     for name, host in hosts.items():
         if problem := host_problem(host):
             yield f"{name}: {problem}"

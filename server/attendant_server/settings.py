@@ -139,13 +139,28 @@ class Settings:
         "Protocols of the port of gRPC, separated by commas: `attendant`; `kserve`, which is KServe"
         " v2 with Triton's extensions; `tei`, which is that of Text Embeddings Inference",
     )
+    http_host: str = _setting("0.0.0.0", "Address that HTTP listens on, `::` for IPv6 too")
+    http_port: int = _setting(
+        -1, "Port of HTTP; 0 for any free one, -1 for no HTTP at all", min=-1, max=65535
+    )
+    http_protocols: tuple[str, ...] = _setting(
+        ("openai", "libretranslate", "tei", "connect"),
+        "Protocols of the port of HTTP, separated by commas: `openai`, `libretranslate`, `tei`;"
+        " `connect`, which is Connect and gRPC-Web",
+    )
+    http_allowed_origins: tuple[str, ...] = _setting(
+        (),
+        "Origins whose web pages may call over HTTP (CORS), such as `https://app.example.com`,"
+        " separated by commas; `*` for any",
+    )
     metrics_host: str = _setting("0.0.0.0", "Address that `/metrics` listens on, `::` for IPv6 too")
     metrics_port: int = _setting(
         9464, "Port of `/metrics`; 0 for any free one, -1 for no metrics at all", min=-1, max=65535
     )
     tls_cert: str = _setting(
         "",
-        "PEM file with the server's certificate and its chain; switches TLS on, also for metrics",
+        "PEM file with the server's certificate and its chain; switches TLS on, also for HTTP and"
+        " metrics",
     )
     tls_key: str = _setting("", "PEM file with the private key of `--tls-cert`")
     tls_client_ca: str = _setting(
@@ -228,6 +243,12 @@ class Settings:
     )
 
     max_connections: int = _setting(1000, "Open connections of gRPC", min=1, max=1_000_000)
+    max_http_connections: int = _setting(
+        1000,
+        "Open connections of HTTP; a further one ends the one that has been idle for longest",
+        min=1,
+        max=1_000_000,
+    )
     max_streams_per_connection: int = _setting(
         256, "Concurrent calls on one connection; clients hold further calls back", min=1, max=65536
     )

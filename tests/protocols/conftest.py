@@ -7,6 +7,7 @@ import pytest
 from attendant_server.settings import Settings
 from attendant_vendored.inference import grpc_service_pb2_grpc
 
+from tests.support.http import HttpClient
 from tests.support.serving import LoopThread, Running, running_server
 from tests.support.tei import TeiStubs
 
@@ -41,6 +42,8 @@ def settings(bundles: Path) -> Callable[..., Settings]:
             "default_models": ("tiny-bert",),
             "host": "127.0.0.1",
             "port": 0,
+            "http_host": "127.0.0.1",
+            "http_port": 0,
             "metrics_host": "127.0.0.1",
             "metrics_port": 0,
             "lame_duck_seconds": 0.0,
@@ -68,6 +71,12 @@ def start(loop: LoopThread, settings: Callable[..., Settings]) -> Iterator[Calla
 @pytest.fixture(scope="session")
 def kserve(running: Running) -> Any:
     return grpc_service_pb2_grpc.GRPCInferenceServiceStub(running.channel)
+
+
+@pytest.fixture(scope="session")
+def http(running: Running) -> Iterator[HttpClient]:
+    with HttpClient(running.server.http_port) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

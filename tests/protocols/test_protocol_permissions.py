@@ -159,7 +159,8 @@ def test_every_foreign_method_has_an_operation_of_the_own_contract():
         for file in PROTOCOLS[name].files
         for service in file.services_by_name.values()
     }
-    assert {service: set(found) for service, found in OPERATIONS.items()} == methods
+    of_grpc = {name: set(found) for name, found in OPERATIONS.items() if "http." not in name}
+    assert of_grpc == methods
     operations = {operation for found in OPERATIONS.values() for operation in found.values()}
     assert operations - {""} <= own_method_names()
     with pytest.raises(KeyError):  # a method that a later version adds is not open to all

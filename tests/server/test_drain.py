@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from attendant_server.drain import CallTracker
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
 
 from tests.support.serving import LoopThread, wait_until
@@ -87,11 +88,11 @@ def loop() -> Iterator[LoopThread]:
 
 
 @contextmanager
-def running(loop: LoopThread, drain: DrainInterceptor, options: Any) -> Iterator[Running]:
+def running(loop: LoopThread, drain: CallTracker, options: Any) -> Iterator[Running]:
     service = Service()
 
     async def start() -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server(interceptors=[drain])
+        server = grpc.aio.server(interceptors=[DrainInterceptor(drain)])
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Unary": grpc.unary_unary_rpc_method_handler(service.unary),
             "Stream": grpc.unary_stream_rpc_method_handler(service.stream),
@@ -117,7 +118,7 @@ def start(loop: LoopThread) -> Iterator[Callable[..., Running]]:
     """Starts a server with a given limit for stalled responses and given client options."""
     with ExitStack() as stack:
         yield lambda stalled_seconds=60.0, options=(): stack.enter_context(
-            running(loop, DrainInterceptor(stalled_seconds), options)
+            running(loop, CallTracker(stalled_seconds), options)
         )
 
 

@@ -13,10 +13,11 @@ import pytest
 from attendant_server import errors
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.held_memory import HeldMemory
+from attendant_server.failures import CODES
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
 from attendant_server.grpc.interceptors.record import RecordInterceptor
 from attendant_server.grpc.interceptors.serialization import SerializationInterceptor
-from attendant_server.grpc.interceptors.status import STATUS_CODES, StatusInterceptor
+from attendant_server.grpc.interceptors.status import StatusInterceptor
 from attendant_server.records import CallRecord, Method
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -37,7 +38,7 @@ FAILURES: dict[str, BaseException] = {
     "TimeoutError": TimeoutError(SECRET),
     "TextTooLong": TextTooLong("texts", "is too long"),
 }
-for error_class in STATUS_CODES:
+for error_class in CODES:
     arguments: tuple[Any, ...] = ("a message",)
     if issubclass(error_class, errors.InvalidRequest):
         arguments = ("texts", "a message")
@@ -177,7 +178,7 @@ def subclasses(error: type[errors.AttendantError]) -> Iterator[type[errors.Atten
 
 def test_every_error_class_has_a_status():
     ours = subclasses(errors.AttendantError)
-    assert set(STATUS_CODES) == {error for error in ours if error.__module__ == errors.__name__}
+    assert set(CODES) == {error for error in ours if error.__module__ == errors.__name__}
 
 
 def test_an_error_derived_from_one_in_the_table_has_its_status(channel: Any):
@@ -186,10 +187,10 @@ def test_an_error_derived_from_one_in_the_table_has_its_status(channel: Any):
     assert found.details() == "texts: is too long"
 
 
-@pytest.mark.parametrize("error", STATUS_CODES, ids=lambda error: error.__name__)
+@pytest.mark.parametrize("error", CODES, ids=lambda error: error.__name__)
 def test_our_errors_have_their_status_and_message(channel: Any, error: Any):
     found = failure(channel, error.__name__)
-    assert found.code() == STATUS_CODES[error]
+    assert found.code().name == CODES[error]
     assert found.details() == str(FAILURES[error.__name__])
 
 

@@ -1,7 +1,7 @@
-"""The limits of arriving requests: one for those of callers, one for those of the health service.
+"""The limits of arriving requests: of those of callers, of the health service, and of strangers.
 
-Requests of the health service need no authentication. With limits of their own, a flood of them
-delays no caller.
+Requests of the health service need no authentication, and those of strangers are authenticated by
+their content. With limits of their own, a flood of them delays no caller.
 """
 
 from collections.abc import Callable
@@ -20,21 +20,26 @@ MIN_BYTES_PER_SECOND = 1_000_000
 MAX_HEALTH_REQUESTS = 16
 """Requests of the health service that may arrive together. Each may have the size of any other."""
 MAX_WAITING_HEALTH_REQUESTS = 256
+MAX_STRANGERS_BYTES = 256 * 1024
+"""Largest request that has its credential in its content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """The arriving requests of callers, and those of the health service."""
+    """The arriving requests of callers, of the health service, and of strangers."""
 
     calls: ArrivingRequests
-    """All requests but those of the health service."""
+    """All other requests."""
     health: ArrivingRequests
     """Requests of the health service."""
+    strangers: ArrivingRequests
+    """Requests with a credential in their content, at most `MAX_STRANGERS_BYTES` each."""
 
     def refuse_requests(self) -> None:
         """Refuse the requests that have not arrived yet, and all later ones, with Unavailable."""
         self.calls.refuse_requests()
         self.health.refuse_requests()
+        self.strangers.refuse_requests()
 
 
 def new_arrivals(
@@ -55,4 +60,5 @@ def new_arrivals(
     health = ArrivalLimits(
         MAX_HEALTH_REQUESTS, max_seconds, max_waiting=MAX_WAITING_HEALTH_REQUESTS
     )
-    return Arrivals(ArrivingRequests(calls, on_refused), ArrivingRequests(health, on_refused))
+    limits = (calls, health, health)
+    return Arrivals(*(ArrivingRequests(each, on_refused) for each in limits))

@@ -1,6 +1,6 @@
 """Routes over a pivot language: two models for languages that no single model has."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from attendant_server import records
@@ -57,18 +57,21 @@ class Routes:
             for each in self._catalog.permitted()
         ):
             return None
+        for route in self.all():
+            if has_languages(route.first, source_language, "") and has_languages(
+                route.second, "", target_language
+            ):
+                return route
+        return None
+
+    def all(self) -> Iterator[Route]:
+        """All routes whose models the caller may use."""
         for names in self._pairs:
             first, second = map(self._found, names)
-            if first is None or second is None:
-                continue
-            shared = shared_language(first, second)
-            if (
-                shared is not None
-                and has_languages(first, source_language, "")
-                and has_languages(second, "", target_language)
-            ):
-                return Route(first, second, *shared)
-        return None
+            if first is not None and second is not None:
+                shared = shared_language(first, second)
+                if shared is not None:
+                    yield Route(first, second, *shared)
 
     def models(self, route: Route) -> tuple[ServedModel, ServedModel]:
         """The loaded models of a route, in use until the running task ends.

@@ -106,6 +106,10 @@ class RoutedTranslator:
             raise InvalidRequest("target_language", problem)
         return await self._scorer.score(request, seconds_left)
 
+    def routes(self) -> Iterator[Route]:
+        """All routes whose models the caller may use."""
+        return self._routes.all()
+
     def _route(self, request: PlannedRequest | ScoringRequest) -> Route | None:
         return self._routes.find(request.model, request.source_language, request.target_language)
 

@@ -116,7 +116,7 @@ def add_services(
 ) -> None:
     """Add the services of the protocols that the settings name."""
     if "attendant" in settings.protocols:
-        _add_own(server, application, settings)
+        add_own_services(server, application, settings)
     if "kserve" in settings.protocols:
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceService(
@@ -134,7 +134,8 @@ def add_services(
         tei_pb2_grpc.add_InfoServicer_to_server(InfoService(application, settings), server)
 
 
-def _add_own(server: grpc.aio.Server, application: Application, settings: Settings) -> None:
+def add_own_services(server: grpc.aio.Server, application: Application, settings: Settings) -> None:
+    """Add the services of attendant.v1 that the settings switch on."""
     translation_pb2_grpc.add_TranslationServiceServicer_to_server(
         TranslationService(application), server
     )

@@ -11,6 +11,7 @@ from attendant_server.addresses import listen
 from attendant_server.application.application import Application
 from attendant_server.application.arrivals import Arrivals
 from attendant_server.application.held_memory import HeldMemory
+from attendant_server.drain import CallTracker
 from attendant_server.grpc.credentials import server_credentials
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
 from attendant_server.grpc.interceptors.authentication import AuthenticationInterceptor
@@ -43,7 +44,7 @@ def new_grpc_server(
     memory: HeldMemory,
     arrivals: Arrivals,
     health: HealthService,
-    drain: DrainInterceptor,
+    tracker: CallTracker,
     observer: CallObserver,
     security: Security,
     settings: Settings,
@@ -54,7 +55,7 @@ def new_grpc_server(
             UnreadRequestInterceptor(),
             RecordInterceptor(observer),
             StatusInterceptor(),
-            drain,
+            DrainInterceptor(tracker),
             *_authentication(security),
             ReceivingInterceptor(arrivals),
             AdmissionInterceptor(application.admission, memory),

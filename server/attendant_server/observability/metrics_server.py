@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from attendant_server.addresses import bare_host
+from attendant_server.addresses import listening_socket
 
 PATH = "/metrics"
 MAX_REQUEST_BYTES = 8192
@@ -64,14 +64,7 @@ class MetricsServer:
 
     def start(self, host: str, port: int) -> int:
         """Listen and serve; returns the port. Raises OSError."""
-        address = bare_host(host)
-        is_v6 = ":" in address
-        self._listener = socket.create_server(
-            (address, port),
-            family=socket.AF_INET6 if is_v6 else socket.AF_INET,
-            dualstack_ipv6=is_v6,
-        )
-        self._listener.setblocking(False)
+        self._listener = listening_socket(host, port)
         self._loop = asyncio.new_event_loop()
         # The default handler logs what it gets, and some of it comes from callers.
         self._loop.set_exception_handler(lambda loop, context: None)

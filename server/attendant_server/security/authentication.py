@@ -1,5 +1,6 @@
-"""Authenticates a call by its bearer token: an API key, or a JSON Web Token."""
+"""Authenticates a call: by its bearer token, an API key or JSON Web Token, or its certificate."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from attendant_server.callers import Identity
@@ -18,6 +19,13 @@ RESULTS = (
     "not_yet_valid", "missing_claim", "bad_permissions",
 )  # fmt: skip
 """All results of an authentication."""
+_UNFIT = re.compile(r"[^\w.:@/+=-]", re.ASCII)
+_MAX_NAME_CHARACTERS = 128
+
+
+def caller_of_certificate(name: str) -> Identity:
+    """The caller with a certificate of this name, made fit for the log."""
+    return Identity(f"cert:{_UNFIT.sub('_', name)[:_MAX_NAME_CHARACTERS]}")
 
 
 class Authenticator:

@@ -62,19 +62,21 @@ class Security:
 
     def warn_of_exposure(self, settings: Settings) -> None:
         """Log a warning if other machines can reach the server without protection."""
-        if is_loopback(settings.host):
+        hosts = [settings.host] + [settings.http_host] * (settings.http_port >= 0)
+        exposed = [host for host in hosts if not is_loopback(host)]
+        if not exposed:
             return
         if self.authenticator is None and not self.needs_certificates:
             logger.warning(
                 "event=open_to_all host=%s %s",
-                settings.host,
+                exposed[0],
                 "ANYONE WHO REACHES THIS ADDRESS CAN USE THE SERVER: set api_keys, jwt_keys or "
                 "tls_client_ca, or listen on 127.0.0.1",
             )
         elif self.certificate is None:
             logger.warning(
                 "event=tokens_without_tls host=%s %s",
-                settings.host,
+                exposed[0],
                 "ANYONE ON THE NETWORK CAN READ THE CALLERS' TOKENS: set tls_cert and tls_key",
             )
 

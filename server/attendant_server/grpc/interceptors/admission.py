@@ -10,16 +10,13 @@ from typing import Any
 from attendant_server import records
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.held_memory import HeldMemory
+from attendant_server.call_headers import CALL_CLASS, is_bulk
 from attendant_server.callers import CONTROL_METHODS
-from attendant_server.errors import InvalidRequest
 from attendant_server.foreign_methods import INTERACTIVE_STREAMS
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
 
-CALL_CLASS = "attendant-class"
-"""Key of the metadata with the class of a call."""
-INTERACTIVE, BULK = "interactive", "bulk"
 CLIENT_STREAM, BIDI_STREAM = "client_stream", "bidi_stream"
 
 
@@ -44,7 +41,7 @@ class AdmissionInterceptor(AroundInterceptor):
         records.current().is_bulk = is_stream and method.name not in INTERACTIVE_STREAMS
         for key, value in context.invocation_metadata() or ():
             if key == CALL_CLASS:
-                records.current().is_bulk = _is_bulk(value)
+                records.current().is_bulk = is_bulk(value)
         # A stream counts the bytes of its texts itself.
         num_bytes = 0 if method.type in (CLIENT_STREAM, BIDI_STREAM) else len(request)
         held = self._memory.hold(records.current().engine_caller.name, num_bytes)
@@ -59,9 +56,3 @@ class AdmissionInterceptor(AroundInterceptor):
         if answer is not None:  # a stream has no answer at its end
             held.answer(len(answer))
         return answer
-
-
-def _is_bulk(value: str | bytes) -> bool:
-    if value not in (INTERACTIVE, BULK):
-        raise InvalidRequest(CALL_CLASS, f"must be {INTERACTIVE} or {BULK}")
-    return value == BULK

@@ -3,21 +3,18 @@
 The health service is exempt. Reflection needs authentication, but no permission.
 """
 
-import re
 from typing import Any
 
 from attendant_server import records
 from attendant_server.application.operations import begin_operation
+from attendant_server.call_headers import AUTHORIZATION
 from attendant_server.callers import Identity
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
-from attendant_server.security.authentication import Authenticator
+from attendant_server.security.authentication import Authenticator, caller_of_certificate
 
 HEALTH = "grpc.health.v1.Health"
-AUTHORIZATION = "authorization"
-_UNFIT = re.compile(r"[^\w.:@/+=-]", re.ASCII)
-_MAX_NAME_CHARACTERS = 128
 
 
 class AuthenticationInterceptor(AroundInterceptor):
@@ -40,7 +37,7 @@ class AuthenticationInterceptor(AroundInterceptor):
 
     async def _caller(self, context: Context) -> Identity:
         if self._authenticator is None:
-            return Identity(f"cert:{_certificate_name(context)}")
+            return caller_of_certificate(_certificate_name(context))
         metadata = context.invocation_metadata() or ()
         return await self._authenticator.caller(
             [value for key, value in metadata if key == AUTHORIZATION]
@@ -52,5 +49,5 @@ def _certificate_name(context: Context) -> str:
     found = context.auth_context()
     for field in ("x509_common_name", "x509_subject_alternative_name"):
         for value in found.get(field, ()):
-            return _UNFIT.sub("_", value.decode(errors="replace"))[:_MAX_NAME_CHARACTERS]
+            return str(value.decode(errors="replace"))
     return ""

@@ -1,29 +1,20 @@
 """Makes the record of every call and passes it to the observer."""
 
 import asyncio
-import random
 import re
 import time
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
 
 from attendant_server import records
+from attendant_server.call_headers import REQUEST_ID, TRACE, request_id
 from attendant_server.engine.calls import is_cancelled_by_deadline
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import CallObserver, CallRecord, Method
 
-REQUEST_ID = "x-request-id"
-TRACE = ("traceparent", "tracestate")
-"""W3C Trace Context."""
-_FIT_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-"""Only characters that cannot forge a second log line or field."""
-_ids = random.Random()
-"""Ids need not be secret. Asking the system for random bytes releases the interpreter lock, and a
-worker may then hold it for milliseconds."""
 _FIT_ADDRESS = re.compile(r"[\w.:%\[\]-]{1,100}", re.ASCII)
 
 
@@ -42,7 +33,9 @@ class RecordInterceptor(AroundInterceptor):
     ) -> Any:
         """Keep the record of the call."""
         metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
-        record = CallRecord(method, _request_id(metadata), address_of(context.peer()))
+        record = CallRecord(
+            method, request_id(metadata.get(REQUEST_ID, "")), address_of(context.peer())
+        )
         record.on_part_ended = self._observer.on_part_ended
         records.begin(record)
         context.set_trailing_metadata(((REQUEST_ID, record.request_id),))
@@ -71,11 +64,6 @@ def address_of(peer: str) -> str:
     if kind in ("ipv4", "ipv6") and _FIT_ADDRESS.fullmatch(address):
         return address
     return "unix" if kind in ("unix", "unix-abstract") else "unknown"
-
-
-def _request_id(metadata: Mapping[str, Any]) -> str:
-    given = metadata.get(REQUEST_ID, "")
-    return given if _FIT_REQUEST_ID.fullmatch(given) else f"{_ids.getrandbits(64):016x}"
 
 
 def _code_of_cancelled(context: Context) -> grpc.StatusCode:

@@ -1,54 +1,18 @@
-"""Maps errors to gRPC statuses, by one table, for every call of every service.
-
-Only messages of AttendantErrors reach the caller. For any other error the caller gets an id.
-"""
+"""Turns errors into gRPC statuses, for every call of every service."""
 
 import asyncio
-import logging
-import traceback
 from typing import Any, NamedTuple
 
 import grpc
-from google.protobuf import duration_pb2
-from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from attendant_server import errors, records
+from attendant_server.call_headers import REQUEST_ID
+from attendant_server.failures import code_of, log_bug
 from attendant_server.grpc.context import Context
+from attendant_server.grpc.error_details import retry_milliseconds, status_of
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
-from attendant_server.grpc.interceptors.record import REQUEST_ID
 from attendant_server.records import Method
-
-STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
-    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.LanguageUnknown: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.CallTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
-    errors.NoModelForLanguages: grpc.StatusCode.NOT_FOUND,
-    errors.ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.ModelWithoutHead: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.GlossaryNotFound: grpc.StatusCode.NOT_FOUND,
-    errors.GlossaryUnreadable: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.NotInstalled: grpc.StatusCode.UNIMPLEMENTED,
-    errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
-    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
-    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.WaitTooLong: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.ModelFailed: grpc.StatusCode.INTERNAL,
-    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-}
-
-DOMAIN = "attendant"
-"""The domain of the reasons of google.rpc.ErrorInfo."""
-TOO_LARGE = "CALL_TOO_LARGE"
-"""The reason for calls that may succeed with fewer texts."""
-LANGUAGE_UNKNOWN = "LANGUAGE_UNKNOWN"
-"""The reason for languages that the named model lacks, or that no model has."""
-
-logger = logging.getLogger(__name__)
 
 
 class End(NamedTuple):
@@ -77,63 +41,21 @@ class StatusInterceptor(AroundInterceptor):
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # panics of Rust libraries derive from BaseException
-            record = records.current()
-            record.reason, request_id = type(error).__name__, record.request_id
-            logger.error(
-                "event=call_failed method=%s/%s request_id=%s error=%s traceback=%s",
-                method.service,
-                method.name,
-                request_id,
-                type(error).__name__,
-                # Without the message, which may repeat the caller's text.
-                "".join(traceback.format_tb(error.__traceback__)),
-            )
-            end = End(grpc.StatusCode.INTERNAL, f"internal error, logged as {request_id}")
+            end = End(grpc.StatusCode.INTERNAL, log_bug(error))
         # The library keeps the exception of an abort until garbage is collected. While an error is
         # handled, the error would be its context, with all that the call has read and made so far.
         return await _abort(context, end)
 
 
-def code_of(error: errors.AttendantError) -> grpc.StatusCode:
-    """The status code of an error."""
-    return next(STATUS_CODES[c] for c in type(error).__mro__ if c in STATUS_CODES)
-
-
 def _end_of(error: errors.AttendantError) -> End:
-    code = code_of(error)
-    status = status_pb2.Status(code=code.value[0], message=str(error))
+    status = status_of(error)
     record = records.current()
     record.reason = error.reason
     metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, record.request_id)]
-    if isinstance(error, errors.InvalidRequest):
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.problem
-        )
-        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-    if (info := _info(error)) is not None:
-        status.details.add().Pack(info)
-    if isinstance(error, errors.QueueFull | errors.QuotaExceeded) and (
-        error.retry_after_seconds is not None
-    ):
-        milliseconds = round(error.retry_after_seconds * 1000)
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(milliseconds)
-        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    if (milliseconds := retry_milliseconds(error)) is not None:
         metadata.append(("grpc-retry-pushback-ms", str(milliseconds)))
     metadata.extend(rpc_status.to_status(status).trailing_metadata)
-    return End(code, str(error), tuple(metadata))
-
-
-def _info(error: errors.AttendantError) -> error_details_pb2.ErrorInfo | None:
-    """What a program should know of an error beyond its code; None for most errors."""
-    if isinstance(error, errors.CallTooLarge):
-        limits = {} if error.max_texts is None else {"max_texts": str(error.max_texts)}
-        return error_details_pb2.ErrorInfo(reason=TOO_LARGE, domain=DOMAIN, metadata=limits)
-    if isinstance(error, errors.LanguageUnknown | errors.NoModelForLanguages):
-        return error_details_pb2.ErrorInfo(
-            reason=LANGUAGE_UNKNOWN, domain=DOMAIN, metadata=error.languages
-        )
-    return None
+    return End(grpc.StatusCode[code_of(error)], str(error), tuple(metadata))
 
 
 async def _abort(context: Context, end: End) -> None:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from attendant_server.application.application import Application
 from attendant_server.application.descriptions import ModelDescription
 from attendant_server.errors import InvalidRequest
-from attendant_server.grpc.field_names import renamed
+from attendant_server.field_names import renamed
 from attendant_server.grpc.kserve.tensors import BYTES, OutputTensor
 
 TEXT = "TEXT"

@@ -1,6 +1,6 @@
 """LanguageModelService: Generate, StreamGenerate and ScoreText."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 
 from attendant.v1 import language_model_pb2, language_model_pb2_grpc, text_pb2
@@ -47,9 +47,9 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
         )
         return await self._jobs.run_for(answer.size, lambda: _generate_response(answer))
 
-    async def StreamGenerate(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
+    async def StreamGenerate(
         self, request: language_model_pb2.StreamGenerateRequest, context: Context
-    ) -> None:
+    ) -> AsyncIterator[language_model_pb2.StreamGenerateResponse]:
         """Continue one prompt and send text as soon as it is settled."""
         pieces = self._generator.stream(
             generation_request(request, [request.prompt]),
@@ -57,7 +57,7 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
         )
         async with aclosing(pieces):
             async for piece in pieces:
-                await context.write(await self._stream_response(piece))
+                yield await self._stream_response(piece)
 
     async def ScoreText(
         self, request: language_model_pb2.ScoreTextRequest, context: Context

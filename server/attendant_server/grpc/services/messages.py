@@ -5,13 +5,13 @@ from typing import Any, cast
 
 from attendant.v1 import text_pb2
 from google.protobuf.message import Message
-from google.rpc import status_pb2
+from google.rpc import code_pb2, status_pb2
 
 from attendant_server.application.tokenization_options import (
     TruncationReport,
 )
 from attendant_server.errors import AttendantError
-from attendant_server.grpc.interceptors.status import code_of
+from attendant_server.failures import code_of
 from attendant_server.records import Phase
 from attendant_server.tokenized_text import Token
 
@@ -36,7 +36,7 @@ def timings(phases: Iterable[Phase]) -> text_pb2.Timings:
 
 def fault(error: AttendantError) -> status_pb2.Status:
     """The fault of one text, as a status."""
-    return status_pb2.Status(code=code_of(error).value[0], message=str(error))
+    return status_pb2.Status(code=code_pb2.Code.Value(code_of(error)), message=str(error))
 
 
 def truncation(report: TruncationReport | None) -> text_pb2.TruncationReport | None:

@@ -54,9 +54,9 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         await self._fill(response, answer, offsets, request.texts)
         return response
 
-    async def StreamTranslate(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
+    async def StreamTranslate(
         self, request: translation_pb2.StreamTranslateRequest, context: Context
-    ) -> None:
+    ) -> AsyncIterator[translation_pb2.StreamTranslateResponse]:
         """Translate one text and send complete words as soon as they are settled."""
         offsets = OffsetConverter(request)
         pieces = self._translator.stream(
@@ -65,7 +65,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         )
         async with aclosing(pieces):
             async for piece in pieces:
-                await context.write(await self._stream_response(piece, offsets, request.text))
+                yield await self._stream_response(piece, offsets, request.text)
 
     async def BulkTranslate(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
         self, requests: AsyncIterator[translation_pb2.BulkTranslateRequest], context: Context

@@ -6,22 +6,20 @@ from functools import partial
 from attendant_vendored.tei import tei_pb2, tei_pb2_grpc
 
 from attendant_server.application.application import Application
-from attendant_server.application.embedding import EmbeddingRequest
-from attendant_server.application.prompts import PromptChoice
 from attendant_server.application.sparse_embedding import SparseEmbeddingRequest, SparseVector
 from attendant_server.application.token_embedding import TokenEmbeddingRequest, TokenEmbeddings
 from attendant_server.errors import InvalidRequest
+from attendant_server.field_names import renamed_fields
 from attendant_server.grpc.context import Context
-from attendant_server.grpc.field_names import renamed_fields
 from attendant_server.grpc.services.messages import given
 from attendant_server.grpc.tei.messages import (
-    INPUTS,
     answer_stream,
     check_no_prompt,
     chosen_model,
     figures,
     truncation,
 )
+from attendant_server.tei_requests import INPUTS, embedding_request
 
 
 class EmbedService(tei_pb2_grpc.EmbedServicer):
@@ -73,17 +71,15 @@ class EmbedService(tei_pb2_grpc.EmbedServicer):
     async def _embed(
         self, model: str, request: tei_pb2.EmbedRequest, seconds_left: float | None
     ) -> tei_pb2.EmbedResponse:
-        normalize = given(request, "normalize")
         with renamed_fields(INPUTS):
             answer = await self._embedder.embed(
-                EmbeddingRequest(
-                    texts=[request.inputs],
-                    model=model,
-                    # TEI's default, whatever the model says.
-                    normalize=True if normalize is None else normalize,
-                    truncation=truncation(request),
-                    dimensions=given(request, "dimensions"),
-                    prompt=PromptChoice(given(request, "prompt_name"), None),
+                embedding_request(
+                    [request.inputs],
+                    model,
+                    given(request, "normalize"),
+                    truncation(request),
+                    given(request, "dimensions"),
+                    given(request, "prompt_name"),
                 ),
                 seconds_left,
             )

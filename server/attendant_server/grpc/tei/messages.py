@@ -8,21 +8,14 @@ from typing import Protocol, TypeVar
 from attendant_vendored.tei import tei_pb2
 from google.protobuf.message import Message
 
-from attendant_server import records
+from attendant_server import records, tei_requests
 from attendant_server.application.answers import Answer
 from attendant_server.application.application import Application
 from attendant_server.application.streamed_requests import one_by_one
-from attendant_server.application.tokenization_options import Truncation
+from attendant_server.call_headers import MODEL, model_name
 from attendant_server.errors import AttendantError, InvalidRequest, Unsupported
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.services.bulk_messages import send
-
-MODEL = "attendant-model"
-"""Key of the metadata with the name of the model, ``name`` or ``name/version``, since requests of
-TEI name none."""
-INPUTS = {"texts": "inputs", "texts[0]": "inputs", "text_pairs[0]": "inputs[1]"}
-"""The fields of TEI for those of the application."""
-MAX_MODEL_CHARACTERS = 256
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -39,10 +32,7 @@ def chosen_model(context: Context) -> str:
     """The model that the metadata of a call names; "" for the default one."""
     for key, value in context.invocation_metadata() or ():
         if key == MODEL:
-            if not isinstance(value, str) or len(value) > MAX_MODEL_CHARACTERS:
-                problem = f"must be a name of at most {MAX_MODEL_CHARACTERS} characters"
-                raise InvalidRequest(MODEL, problem)
-            return value
+            return model_name(value)
     return ""
 
 
@@ -51,10 +41,8 @@ def truncation(request: TruncatedRequest) -> int:
     direction = request.truncation_direction
     if direction not in tei_pb2.TruncationDirection.values():
         raise InvalidRequest("truncation_direction", f"has no value {direction}")
-    if not request.truncate:
-        return Truncation.REFUSE
     is_left = direction == tei_pb2.TRUNCATION_DIRECTION_LEFT
-    return Truncation.LEFT if is_left else Truncation.RIGHT
+    return tei_requests.truncation(request.truncate, is_left)
 
 
 def check_no_prompt(request: Message) -> None:

@@ -10,17 +10,16 @@ from attendant_server.application.classification import ClassificationRequest
 from attendant_server.application.held_memory import current_hold
 from attendant_server.application.reranking import RerankingRequest
 from attendant_server.errors import CallTooLarge, InvalidRequest
+from attendant_server.field_names import renamed_fields
 from attendant_server.grpc.context import Context
-from attendant_server.grpc.field_names import renamed_fields
 from attendant_server.grpc.tei.messages import (
-    INPUTS,
     answer_stream,
     chosen_model,
     figures,
     truncation,
 )
+from attendant_server.tei_requests import INPUTS, checked_pair
 
-PAIR_SIZE = 2
 COMMON_FIELDS = ("query", "truncate", "truncation_direction")
 """Fields of a stream of RerankStream that must be the same in all requests."""
 
@@ -65,9 +64,7 @@ class PredictService(tei_pb2_grpc.PredictServicer):
     async def _predict_pair(
         self, model: str, request: tei_pb2.PredictPairRequest, seconds_left: float | None
     ) -> tei_pb2.PredictResponse:
-        if len(request.inputs) != PAIR_SIZE:
-            raise InvalidRequest("inputs", f"must be {PAIR_SIZE} texts, got {len(request.inputs)}")
-        return await self._classify(model, request, request.inputs, seconds_left)
+        return await self._classify(model, request, checked_pair(request.inputs), seconds_left)
 
     async def _classify(
         self,

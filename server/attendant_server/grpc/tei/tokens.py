@@ -5,25 +5,28 @@ from functools import partial
 
 from attendant_vendored.tei import tei_pb2, tei_pb2_grpc
 
-from attendant_server import __version__
+from attendant_server import __version__, tei_requests
 from attendant_server.application.application import Application
-from attendant_server.application.descriptions import ModelDescription, ModelKind
+from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.models import TokenizationRequest
-from attendant_server.application.offset_units import OffsetUnit, TextOffsets
+from attendant_server.application.offset_units import OffsetUnit
 from attendant_server.errors import InvalidRequest
+from attendant_server.field_names import renamed_fields
 from attendant_server.grpc.context import Context
-from attendant_server.grpc.field_names import renamed_fields
 from attendant_server.grpc.tei.messages import (
-    INPUTS,
     answer_stream,
     check_no_prompt,
     chosen_model,
 )
 from attendant_server.settings import Settings
+from attendant_server.tei_requests import DTYPES, INPUTS, model_type, simple_tokens
 from attendant_server.tokenized_text import TokenizedText
 
-DTYPES = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
-"""Names of number formats in TEI, by those of precisions."""
+MODEL_TYPES = {
+    tei_requests.EMBEDDING: tei_pb2.MODEL_TYPE_EMBEDDING,
+    tei_requests.CLASSIFIER: tei_pb2.MODEL_TYPE_CLASSIFIER,
+    tei_requests.RERANKER: tei_pb2.MODEL_TYPE_RERANKER,
+}
 
 
 class TokenizeService(tei_pb2_grpc.TokenizeServicer):
@@ -81,19 +84,9 @@ class TokenizeService(tei_pb2_grpc.TokenizeServicer):
 def _encode_response(
     request: tei_pb2.EncodeRequest, tokens: TokenizedText
 ) -> tei_pb2.EncodeResponse:
-    text = request.inputs
-    offsets = TextOffsets(text, OffsetUnit.UTF8_BYTES)
-    response = tei_pb2.EncodeResponse()
-    for token in tokens:
-        if not token.is_special:
-            response.tokens.add(
-                id=token.id,
-                text=text[token.start : token.end],
-                start=offsets.in_unit(token.start),
-                stop=offsets.in_unit(token.end),
-            )
-        elif request.add_special_tokens:
-            response.tokens.add(id=token.id, text=token.text, special=True)
+    unit, response = OffsetUnit.UTF8_BYTES, tei_pb2.EncodeResponse()
+    for token in simple_tokens(request.inputs, tokens, unit, request.add_special_tokens):
+        response.tokens.add(**token._asdict())
     return response
 
 
@@ -111,18 +104,10 @@ class InfoService(tei_pb2_grpc.InfoServicer):
             version=__version__,
             model_id=model.key,
             model_dtype=DTYPES.get(model.precision, model.precision),
-            model_type=_model_type(model),
+            model_type=MODEL_TYPES[model_type(model)],
             max_concurrent_requests=settings.max_concurrent_calls,
             max_input_length=model.max_tokens,
             max_batch_tokens=settings.max_batch_tokens,
             max_client_batch_size=settings.max_texts,
             tokenization_workers=settings.num_tokenizer_threads,
         )
-
-
-def _model_type(model: ModelDescription) -> "tei_pb2.ModelType.ValueType":
-    if not model.labels:
-        return tei_pb2.MODEL_TYPE_EMBEDDING
-    if len(model.labels) == 1:
-        return tei_pb2.MODEL_TYPE_RERANKER
-    return tei_pb2.MODEL_TYPE_CLASSIFIER

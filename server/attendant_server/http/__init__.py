@@ -1,0 +1,1 @@
+"""The HTTP front door: requests in, application calls, responses out."""

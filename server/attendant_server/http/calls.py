@@ -1,0 +1,371 @@
+"""Runs calls of HTTP: record, authentication, body, admission, errors, answer.
+
+What the interceptors of gRPC do, in the same order and with the same parts of the application.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from attendant_server import records
+from attendant_server.addresses import joined
+from attendant_server.application.admission import CallAdmission
+from attendant_server.application.arrivals import MAX_STRANGERS_BYTES, Arrivals
+from attendant_server.application.held_memory import HeldCall, HeldMemory
+from attendant_server.application.operations import begin_operation
+from attendant_server.call_headers import (
+    AUTHORIZATION,
+    CALL_CLASS,
+    MODEL,
+    REQUEST_ID,
+    TRACE,
+    is_bulk,
+    model_name,
+    request_id,
+)
+from attendant_server.callers import CONTROL_METHODS, Identity
+from attendant_server.drain import CallTracker
+from attendant_server.errors import AttendantError, Unavailable
+from attendant_server.failures import log_bug
+from attendant_server.foreign_methods import HTTP
+from attendant_server.http.connection import CONNECTION, Connection
+from attendant_server.http.statuses import Failure, RequestTooLarge, Statuses, bug, failure_of
+from attendant_server.records import CallObserver, CallRecord, Method
+from attendant_server.security.authentication import Authenticator, caller_of_certificate
+from attendant_server.security.security import Security
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+JSON = b"application/json"
+EVENTS = b"text/event-stream; charset=utf-8"
+PART_BYTES = 65536
+"""Bytes of an answer that are given to the transport together."""
+SCHEME = "Bearer "
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer."""
+
+    body: bytes
+    content_type: bytes = JSON
+    status: int = 200
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer in pieces. An error before the first piece is the status of the answer."""
+
+    pieces: AsyncIterator[bytes]
+    failed: Callable[[Failure], bytes]
+    """The last piece, for an error after the first one."""
+    content_type: bytes = EVENTS
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+class Route(Protocol):
+    """What answers the calls of one method."""
+
+    @property
+    def method(self) -> Method:
+        """The method of its calls."""
+
+    @property
+    def statuses(self) -> Statuses:
+        """Statuses of codes that differ from those of other routes."""
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a request without `AUTHORIZATION` may have its credential in its body."""
+
+    def key(self, call: "Call", body: bytes) -> str:
+        """The credential in a body; "" for none. Raises InvalidRequest."""
+
+    def begin(self, call: "Call") -> None:
+        """Check the headers before the body is received. Raises AttendantError."""
+
+    async def answer(self, call: "Call", body: bytes) -> Response | Stream:
+        """The answer to an admitted call. Raises AttendantError."""
+
+    def failed(self, failure: Failure) -> Response:
+        """The answer to a call that has failed before its answer has begun."""
+
+
+class CallerGone(Exception):
+    """The client has closed the connection, or does not read the answer."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call, from its headers to the end of its answer."""
+
+    record: CallRecord
+    scope: Any
+    headers: dict[str, str]
+    """The headers; of several with a name, the last one."""
+    connection: Connection
+    is_receiving: bool = False
+    sending_since: float | None = None
+    has_begun_answer: bool = False
+    stream: "Stream | None" = None
+    """The answer that is being sent in pieces."""
+    is_stopped: bool = False
+    """Whether a stop of the server has ended it."""
+
+    @property
+    def model(self) -> str:
+        """The model that the headers name; "" for the default one. Raises InvalidRequest."""
+        return model_name(self.headers.get(MODEL, ""))
+
+    @property
+    def content_type(self) -> str:
+        """The type of the body without parameters, in small letters."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def query(self) -> bytes:
+        """The part of the target after the question mark."""
+        query: bytes = self.scope["query_string"]
+        return query
+
+
+class CallRunner:
+    """Runs calls with the limits of the server."""
+
+    def __init__(
+        self,
+        observer: CallObserver,
+        tracker: CallTracker,
+        security: Security,
+        arrivals: Arrivals,
+        admission: CallAdmission,
+        memory: HeldMemory,
+        max_request_bytes: int,
+        stalled_seconds: float,
+    ) -> None:
+        """``stalled_seconds``: the time that a client has to take sent bytes."""
+        self._observer, self._tracker = observer, tracker
+        self._authenticator: Authenticator | None = security.authenticator
+        self._needs_certificates = security.needs_certificates
+        self._arrivals, self._admission, self._memory = arrivals, admission, memory
+        self._max_request_bytes, self._stalled_seconds = max_request_bytes, stalled_seconds
+        self._calls: dict[asyncio.Task[Any], Call] = {}
+
+    async def run(self, route: Route, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        call, task = self._begun(route, scope), asyncio.current_task()
+        assert task is not None
+        self._calls[task] = call
+        call.connection.call = task
+        try:
+            await self._answer(route, call, receive, send)
+        except CallerGone:
+            call.record.code = "CANCELLED"
+            call.connection.abort()
+        except asyncio.CancelledError:
+            await self._end_cancelled(route, call, send)
+        finally:
+            call.connection.call = None
+            del self._calls[task]
+            self._tracker.end(call)
+            call.record.ended = time.monotonic()
+            self._observer.on_call_ended(call.record)
+
+    def stop(self) -> None:
+        """End the calls in progress with Unavailable."""
+        for task, call in self._calls.items():
+            call.is_stopped = True
+            task.cancel()
+
+    def _begun(self, route: Route, scope: Any) -> Call:
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        client = scope["client"]
+        peer = joined(*client) if client else "unknown"
+        record = CallRecord(route.method, request_id(headers.get(REQUEST_ID, "")), peer)
+        record.on_part_ended = self._observer.on_part_ended
+        if TRACE[0] in headers:
+            record.traced_by = {name: headers[name] for name in TRACE if name in headers}
+        records.begin(record)
+        call = Call(record, scope, headers, scope[CONNECTION])
+        self._observer.on_call_started(record)
+        self._tracker.begin(call)
+        return call
+
+    async def _answer(self, route: Route, call: Call, receive: Receive, send: Send) -> None:
+        held: HeldCall | None = None
+        try:
+            route.begin(call)
+            body = await self._body(route, call, receive)
+            answer: Response | Stream | None
+            if not route.method.serves_models or route.method.operation in CONTROL_METHODS:
+                answer = await route.answer(call, body)
+            else:
+                held = self._held(call, len(body))
+                answer = await self._admission.run(self._answered, route, call, body, send)
+                held.answer(0 if answer is None else len(answer.body))
+            if isinstance(answer, Response):  # a stream has been sent
+                await self._send_whole(call, answer, send)
+        except AttendantError as error:
+            call.record.reason = error.reason
+            await self._fail(route, call, failure_of(error, route.statuses), send)
+        except (CallerGone, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # panics of Rust libraries derive from BaseException
+            await self._fail(route, call, bug(log_bug(error)), send)
+        finally:
+            if held is not None:
+                held.release()
+
+    def _held(self, call: Call, num_bytes: int) -> HeldCall:
+        """Note the class of the call, and count its body as held. Raises AttendantError."""
+        if (given := call.headers.get(CALL_CLASS)) is not None:
+            call.record.is_bulk = is_bulk(given)
+        held = self._memory.hold(call.record.engine_caller.name, num_bytes)
+        held.make_current()
+        return held
+
+    async def _answered(self, route: Route, call: Call, body: bytes, send: Send) -> Response | None:
+        """The answer; None if it was a stream, which has been sent."""
+        answer = await route.answer(call, body)
+        if isinstance(answer, Response):
+            return answer
+        async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var]
+            piece = await anext(pieces)
+            await self._begin_answer(call, answer.content_type, 200, answer.headers, send)
+            call.stream = answer
+            await self._send_part(call, piece, True, send)
+            async for piece in pieces:
+                await self._send_part(call, piece, True, send)
+        await self._send_part(call, b"", False, send)
+        return None
+
+    async def _body(self, route: Route, call: Call, receive: Receive) -> bytes:
+        """The body of the request of an authenticated caller who may call the method."""
+        if self._authenticator is None and not self._needs_certificates:
+            return await self._received(call, receive)
+        if route.method.service == HTTP:
+            return await self._received(call, receive)
+        operation, record = route.method.operation, call.record
+        if not route.has_key or self._authenticator is None or AUTHORIZATION in call.headers:
+            record.caller = await self._caller(call)
+            if operation:
+                begin_operation(operation)
+            return await self._received(call, receive)
+        body = await self._received(call, receive, is_stranger=True)
+        key = route.key(call, body)
+        record.caller = await self._authenticator.caller([SCHEME + key] if key else [])
+        if operation:
+            begin_operation(operation)
+        return body
+
+    async def _caller(self, call: Call) -> Identity:
+        if self._authenticator is None:
+            return caller_of_certificate(next(iter(call.connection.certificate_names), ""))
+        name = AUTHORIZATION.encode()
+        found = [value for key, value in call.scope["headers"] if key == name]
+        return await self._authenticator.caller([each.decode("latin-1") for each in found])
+
+    async def _received(self, call: Call, receive: Receive, is_stranger: bool = False) -> bytes:
+        arrivals, most = self._arrivals.calls, self._max_request_bytes
+        if is_stranger:
+            arrivals, most = self._arrivals.strangers, min(most, MAX_STRANGERS_BYTES)
+        elif call.record.method.service == HTTP:
+            arrivals = self._arrivals.health
+        length = call.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > most:
+            raise _too_large(most)
+        if length in ("", "0") and "transfer-encoding" not in call.headers:
+            return b""
+        call.is_receiving = True
+        try:
+            name = call.record.engine_caller.name
+            return await arrivals.receive(name, lambda: _read(receive, most))
+        finally:
+            call.is_receiving = False
+
+    async def _fail(self, route: Route, call: Call, failure: Failure, send: Send) -> None:
+        call.record.code = failure.code
+        if call.stream is not None:
+            await self._send_part(call, call.stream.failed(failure), False, send)
+        elif call.has_begun_answer:
+            call.connection.abort()
+        else:
+            await self._send_whole(call, route.failed(failure), send)
+
+    async def _end_cancelled(self, route: Route, call: Call, send: Send) -> None:
+        """End a call whose client has gone, or which a stop of the server does not wait for."""
+        if call.is_stopped:
+            error = Unavailable("the server is stopping")
+            call.record.reason = error.reason
+            await self._fail(route, call, failure_of(error, route.statuses), send)
+        else:
+            call.record.code = "CANCELLED"
+
+    async def _send_whole(self, call: Call, answer: Response, send: Send) -> None:
+        body = answer.body
+        headers = [(b"content-length", str(len(body)).encode()), *answer.headers]
+        await self._begin_answer(call, answer.content_type, answer.status, headers, send)
+        for start in range(0, max(1, len(body)), PART_BYTES):
+            part, end = body[start : start + PART_BYTES], start + PART_BYTES
+            await self._send_part(call, part, end < len(body), send)
+
+    async def _begin_answer(
+        self,
+        call: Call,
+        content_type: bytes,
+        status: int,
+        headers: Sequence[tuple[bytes, bytes]],
+        send: Send,
+    ) -> None:
+        call.has_begun_answer = True
+        request_id = (REQUEST_ID.encode(), call.record.request_id.encode())
+        sent = [(b"content-type", content_type), request_id, *headers]
+        message = {"type": "http.response.start", "status": status, "headers": sent}
+        await self._sent(call, message, send)
+
+    async def _send_part(self, call: Call, part: bytes, has_more: bool, send: Send) -> None:
+        message = {"type": "http.response.body", "body": part, "more_body": has_more}
+        await self._sent(call, message, send)
+
+    async def _sent(self, call: Call, message: Any, send: Send) -> None:
+        """Send a part once the client has taken earlier ones; raises CallerGone."""
+        call.sending_since = time.monotonic()
+        try:
+            if not call.connection.flow.write_paused:
+                await send(message)
+                return
+            async with asyncio.timeout(self._stalled_seconds):
+                await send(message)
+        except TimeoutError:
+            raise CallerGone from None
+        finally:
+            call.sending_since = None
+
+
+async def _read(receive: Receive, max_bytes: int) -> bytes:
+    """The whole body; raises RequestTooLarge or CallerGone."""
+    message = await receive()
+    if message["type"] == "http.request" and not message["more_body"]:
+        if len(message["body"]) > max_bytes:
+            raise _too_large(max_bytes)
+        body: bytes = message["body"]
+        return body
+    parts = bytearray()
+    while message["type"] == "http.request":
+        parts += message["body"]
+        if len(parts) > max_bytes:
+            raise _too_large(max_bytes)
+        if not message["more_body"]:
+            return bytes(parts)
+        message = await receive()
+    raise CallerGone
+
+
+def _too_large(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge("body", f"at most {max_bytes} bytes")

@@ -1,0 +1,1 @@
+"""The protocol of LibreTranslate: translation, languages and their detection."""

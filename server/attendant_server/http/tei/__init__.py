@@ -1,0 +1,1 @@
+"""The HTTP routes of Text Embeddings Inference, over the embedding models."""
