@@ -44,6 +44,8 @@ EVENTS = b"text/event-stream; charset=utf-8"
 PART_BYTES = 65536
 """Bytes of an answer that are given to the transport together."""
 SCHEME = "Bearer "
+NOT_MODIFIED = 304
+"""The status of an answer without a body, which the client has already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +311,9 @@ class CallRunner:
 
     async def _send_whole(self, call: Call, answer: Response, send: Send) -> None:
         body = answer.body
-        headers = [(b"content-length", str(len(body)).encode()), *answer.headers]
+        headers = list(answer.headers)
+        if answer.status != NOT_MODIFIED:  # there, it would be the length of what is not sent
+            headers.append((b"content-length", str(len(body)).encode()))
         await self._begin_answer(call, answer.content_type, answer.status, headers, send)
         for start in range(0, max(1, len(body)), PART_BYTES):
             part, end = body[start : start + PART_BYTES], start + PART_BYTES
