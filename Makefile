@@ -55,6 +55,9 @@ NODE_GRPC := @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1 @connectrpc/connect@2
 	@connectrpc/connect-node@2.3.0 @bufbuild/protobuf@2.17.0 @bufbuild/protoc-gen-es@2.17.0
 # Clients of other protocols, which need another protobuf than the tests.
 FOREIGN_CLIENTS := 'tritonclient[grpc]==2.73.0' open-inference-grpc==2.0.0 numpy==2.4.6
+# What drives Debian's Chromium, and what finds faults of accessibility in it.
+BROWSER_DRIVER := playwright==1.65.2
+AXE := axe-core@4.14.1
 # The types of the Grafana that docker-compose.yml starts.
 GRAFANA_TYPES := @grafana/schema@13.2.3 typescript@5.9.3
 NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed
@@ -116,10 +119,10 @@ test: $(VENV)/.installed ## Run the tests
 	cat build/test-export.log; \
 	[ $$others = 0 ] && [ $$exported = 0 ]
 
-test-tools: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the tests that need Prometheus, podman or clients of other protocols; skips what is not installed
-	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign" -s
+test-tools: $(VENV)/.browser $(VENV_FOREIGN)/.installed build/axe/.installed ## Run the tests that need Prometheus, podman, Chromium or clients of other protocols; skips what is not installed
+	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign or browser" -s
 
-test-all: $(VENV)/.installed $(VENV_FOREIGN)/.installed ## Run the slow tests and those that need other tools as well
+test-all: $(VENV)/.browser $(VENV_FOREIGN)/.installed build/axe/.installed ## Run the slow tests and those that need other tools as well
 	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough --timeout=7200
 
 test-real: $(VENV)/.installed ## Download trained models to REAL_MODELS_DIR, import, serve and compare them
@@ -339,6 +342,14 @@ build/buf/.installed: Makefile
 
 build/node/.installed: Makefile
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/node $(NODE_GRPC)
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.installed Makefile
+	$(VENV)/bin/pip install --quiet $(BROWSER_DRIVER)
+	touch $@
+
+build/axe/.installed: Makefile
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/axe $(AXE)
 	touch $@
 
 build/grafana/.installed: Makefile

@@ -5,7 +5,7 @@ import { byId, el, number, scrolling, setOptions, svg, table } from "./dom.js";
 import { describedOf, onModels } from "./catalog.js";
 import { invalid, onSubmit } from "./forms.js";
 
-const CELL = 22;
+const CELL = 28;
 const NAMES = { encoder: "Encoder: text to text", decoder: "Decoder: translation to itself", cross: "Cross: translation to text" };
 let answer, selects, picture;
 
@@ -93,10 +93,10 @@ function heatMap(title, queries, keys, matrix) {
   const height = top + queries.length * CELL + 8;
   const strongest = queries.map((query, q) => `${query}: ${keys[matrix[q].indexOf(Math.max(...matrix[q]))]}`);
   const rows = queries.map((query, q) =>
-    svg("text", { x: left - 6, y: top + q * CELL + 15, "text-anchor": "end" }, query),
+    svg("text", { x: left - 6, y: top + q * CELL + 18, "text-anchor": "end" }, query),
   );
   const columns = keys.map((key, k) => {
-    const x = left + k * CELL + 15;
+    const x = left + k * CELL + 18;
     return svg("text", { x, y: top - 6, transform: `rotate(-90 ${x} ${top - 6})` }, key);
   });
   const cells = matrix.flatMap((row, q) =>

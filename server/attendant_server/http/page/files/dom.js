@@ -53,5 +53,12 @@ export function setOptions(select, options) {
   if (options.some(([value]) => value === before)) select.value = before;
 }
 
+/** Adds to a text that grows, and stays at its end unless the reader has scrolled away. */
+export function grow(box, node, text) {
+  const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
+  node.append(text);
+  if (isAtEnd) box.scrollTop = box.scrollHeight;
+}
+
 export const number = (value, digits = 2) =>
   value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });

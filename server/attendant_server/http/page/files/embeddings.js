@@ -25,9 +25,11 @@ async function compare(signal) {
   const answer = await call("EmbeddingService", "Embed", { model: byId("em-model").value, texts }, signal);
   const dimension = answer.embeddings.shape[1];
   const values = floats(answer.embeddings);
-  const found = texts
-    .map((text, i) => ({ text, number: i + 1, error: answer.results[i].error, vector: [...values.subarray(i * dimension, (i + 1) * dimension)] }))
-    .filter(({ error }) => !error || void faultOf(error.message).forEach((fault) => showFault(byId("embeddings-form"), fault)));
+  const vectorOf = (i) => [...values.subarray(i * dimension, (i + 1) * dimension)];
+  for (const { error } of answer.results) {
+    for (const fault of error ? faultOf(error.message) : []) showFault(byId("embeddings-form"), fault);
+  }
+  const found = texts.map((text, i) => ({ text, number: i + 1, vector: vectorOf(i) })).filter((_, i) => !answer.results[i].error);
   show(found);
   return `${found.length} of ${texts.length} texts embedded by ${answer.model}, ${dimension} dimensions.`;
 }
@@ -55,11 +57,7 @@ function matrix(found) {
 
 function map(found) {
   const { points, shares } = principalComponents(found.map(({ vector }) => vector));
-  const reach = Math.max(...points.flat().map(Math.abs)) || 1;
-  const places = points.map(([x, y]) => [
-    WIDTH / 2 + (x / reach) * (WIDTH / 2 - MARGIN),
-    HEIGHT / 2 - (y / reach) * (HEIGHT / 2 - MARGIN),
-  ]);
+  const places = placesOf(points);
   const percent = shares.map((share) => Math.round(share * 100));
   const title = `Map of the texts by two principal components, which hold ${percent[0]} % and ${percent[1]} % of the variance`;
   const labels = placedLabels(found, places);
@@ -74,6 +72,17 @@ function map(found) {
     el("figcaption", {}, `${title}.`),
     el("details", {}, el("summary", {}, "As a table"), scrolling("Coordinates", table("Coordinates of the texts", ["Text", "First", "Second"], rows))),
   );
+}
+
+/** Places in the picture, with one scale for both components. */
+function placesOf(points) {
+  const ranges = [0, 1].map((axis) => points.map((point) => point[axis])).map((values) => [Math.min(...values), Math.max(...values)]);
+  const [[left, right], [bottom, top]] = ranges;
+  const scale = Math.min((WIDTH - 2 * MARGIN) / (right - left || 1), (HEIGHT - 2 * MARGIN) / (top - bottom || 1));
+  return points.map(([x, y]) => [
+    WIDTH / 2 + (x - (left + right) / 2) * scale,
+    HEIGHT / 2 - (y - (bottom + top) / 2) * scale,
+  ]);
 }
 
 /** A label beside each point, where it covers no earlier one; its number where there is no room. */

@@ -50,11 +50,12 @@ export function setStatus(form, text, isBad = false) {
   status.textContent = text;
 }
 
-/** Shows an error beside each field that it names; the line of status says it, too. */
+/** Shows an error beside each field that it names, or in the line of status. */
 export function showError(form, error) {
   if (error.name !== "ApiError" && !error.faults) console.error(error);
-  setStatus(form, error.words ?? String(error.message), true);
   const shown = (error.faults ?? []).map((fault) => showFault(form, fault)).filter(Boolean);
+  const isOwn = shown.length && shown.every((control) => form.contains(control));
+  setStatus(form, isOwn ? "Nothing was done: a field is not right." : (error.words ?? error.message), true);
   shown[0]?.focus();
 }
 

@@ -2,7 +2,7 @@
 
 import { stream } from "./api.js";
 import { LANGUAGE_MODEL, modelsOf, offerModels, onModels } from "./catalog.js";
-import { byId, el, number } from "./dom.js";
+import { byId, el, grow, number } from "./dom.js";
 import { countIn, numberIn, onSubmit } from "./forms.js";
 
 const ENDS = {
@@ -36,11 +36,11 @@ async function generate(signal, say) {
   let last;
   try {
     for await (const message of stream("LanguageModelService", "StreamGenerate", { model: byId("ge-model").value, prompt, options }, signal)) {
-      written.append(message.delta ?? "");
+      grow(result, written, message.delta ?? "");
       if (message.generation) last = message;
     }
   } finally {
-    result.removeAttribute("aria-busy");
+    if (written.isConnected) result.removeAttribute("aria-busy"); // otherwise a newer call runs
   }
   const [best] = last.generation.hypotheses;
   return `By ${last.model}: ${last.tokenCounts?.numOutputTokens ?? 0} tokens, ${ENDS[best.finishReason] ?? "ended"}, score ${number(best.score ?? 0)}.`;

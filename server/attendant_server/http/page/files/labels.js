@@ -41,7 +41,10 @@ async function classify(model, texts, signal) {
   const answer = await call("EmbeddingService", "Classify", { model, texts }, signal);
   const isShare = answer.scoreFunction !== "SCORE_FUNCTION_IDENTITY";
   const tables = answer.results.map(({ labels = [], error }, i) => {
-    if (error) return fault(error);
+    if (error) {
+      fault(error);
+      return undefined;
+    }
     const rows = labels.map((each) => [each.label, isShare ? bar(each.score ?? 0) : number(each.score ?? 0, 3)]);
     return table(texts[i], ["Label", "Score"], rows, { class: "scores" });
   });
@@ -53,7 +56,8 @@ async function rank(model, documents, signal) {
   const query = byId("la-query").value;
   if (!query.trim()) throw invalid("query", "is empty");
   const answer = await call("EmbeddingService", "Rerank", { model, query, documents }, signal);
-  const good = answer.results.filter(({ error }) => !error || fault(error));
+  for (const { error } of answer.results) if (error) fault(error);
+  const good = answer.results.filter(({ error }) => !error);
   const rows = good.map((each) => [documents[each.index ?? 0], number(each.score ?? 0, 3)]);
   byId("la-result").replaceChildren(table("Documents, best first", ["Document", "Score"], rows, { class: "scores" }));
   return `Ranked by ${answer.model}.`;

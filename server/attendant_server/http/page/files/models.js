@@ -69,17 +69,21 @@ function pairs({ sourceLanguages = [], targetLanguages = [] }) {
 }
 
 function quality(title, figures) {
-  const rows = figures.map((each) => [each.metric, each.precision, each.search ?? "", number(each.value ?? 0), each.dataset ?? ""]);
+  const rows = figures.map((each) => [each.metric, each.precision, each.search ?? "", figure(each.value ?? 0), each.dataset ?? ""]);
   return scrolling(`Quality of ${title}`, table("Quality", ["Metric", "Precision", "Search", "Value", "Data"], rows));
 }
 
+const figure = (value) => number(value, Math.abs(value) <= 1 ? 4 : 2); // shares, and figures of 100
+
 /** How closely the graphs follow the model that they were exported from, and an import its original. */
 function parity(title, { precisions = [], original }) {
-  const rows = precisions.map((each) => [each.precision, difference(each), sentences(each.tokens), cosine(each.embeddings), bleu(each.corpus)]);
+  const columns = Object.entries(PARITY).filter(([, cell]) => precisions.some((each) => cell(each)));
+  if (!columns.length) return [];
+  const rows = precisions.map((each) => [each.precision, ...columns.map(([, cell]) => cell(each) || "–")]);
   const parts = [
     scrolling(
       `Parity of ${title}`,
-      table("Parity with the trained or imported model", ["Precision", "Log-probability", "Same tokens", "Cosine", "BLEU, fp32 → this"], rows),
+      table("Parity with the trained or imported model", ["Precision", ...columns.map(([name]) => name)], rows),
     ),
   ];
   if (original) {
@@ -91,12 +95,14 @@ function parity(title, { precisions = [], original }) {
   return parts;
 }
 
-const difference = (each) => (each.maxLogProbabilityDifference === undefined ? "–" : `± ${each.maxLogProbabilityDifference.toPrecision(2)}`);
-const cosine = (each) => (each ? `≥ ${number(each.minCosine ?? 0, 5)}` : "–");
-const bleu = (each) => (each ? `${number(each.fp32Bleu ?? 0)} → ${number(each.bleu ?? 0)}` : "–");
+const PARITY = {
+  "Log-probability": (each) => each.maxLogProbabilityDifference !== undefined && `± ${each.maxLogProbabilityDifference.toPrecision(2)}`,
+  "Same tokens": (each) => each.tokens?.length && sentences(each.tokens),
+  Cosine: ({ embeddings }) => embeddings && `≥ ${number(embeddings.minCosine ?? 0, 5)}`,
+  "BLEU, fp32 → this": ({ corpus }) => corpus && `${number(corpus.fp32Bleu ?? 0)} → ${number(corpus.bleu ?? 0)}`,
+};
 
-function sentences(tokens = []) {
-  if (!tokens.length) return "–";
+function sentences(tokens) {
   const sum = (name) => tokens.reduce((total, each) => total + (each[name] ?? 0), 0);
   const ties = sum("numTies");
   return `${sum("numIdentical")} of ${sum("numSentences")}${ties ? `, ${ties} ties` : ""}`;

@@ -2,7 +2,7 @@
 
 import { call, stream } from "./api.js";
 import { describe, languageName, modelsOf, nameOf, onModels, TRANSLATION } from "./catalog.js";
-import { byId, el, number, setOptions } from "./dom.js";
+import { byId, el, grow, number, setOptions } from "./dom.js";
 import { countIn, invalid, onSubmit, showError } from "./forms.js";
 import { WordText } from "./words.js";
 
@@ -36,7 +36,12 @@ function offer() {
 }
 
 const has = (tags, tag) => !tag || (tags ?? []).includes(tag);
-const withAny = (tags) => [["", tags.length === 1 ? languageName(tags[0]) : "any"], ...(tags.length === 1 ? [] : tags.map((tag) => [tag, languageName(tag)]))];
+
+/** A single language needs no choice; of several, none need be chosen. */
+function withAny(tags) {
+  if (tags.length === 1) return [["", languageName(tags[0])]];
+  return [["", "any"], ...tags.map((tag) => [tag, languageName(tag)])];
+}
 
 /** The only model that fits the choices; undefined if there are several, or a pair over a pivot. */
 function onlyModel() {
@@ -78,14 +83,19 @@ async function translate(signal, say) {
   let last;
   try {
     for await (const message of stream("TranslationService", "StreamTranslate", asked, signal)) {
-      shown.append(message.delta ?? "");
+      grow(result, shown, message.delta ?? "");
       if (message.translation) last = message;
     }
   } finally {
-    result.removeAttribute("aria-busy");
+    if (shown.isConnected) end(shown); // otherwise a newer call shows its answer
   }
   showHypotheses(asked, last.translation.hypotheses);
   return summary(last);
+}
+
+function end(shown) {
+  result.removeAttribute("aria-busy");
+  if (!shown.textContent) result.replaceChildren(el("span", { class: "empty" }, "No translation."));
 }
 
 function summary({ model, tokenCounts = {}, translation, timings = {} }) {
