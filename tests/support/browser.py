@@ -1,5 +1,6 @@
 """Debian's Chromium for tests, driven by playwright, with axe-core for faults of accessibility."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,14 +40,15 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     page, complaints = context.new_page(), []
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(url)
+    page.goto(url, wait_until="networkidle")  # with the models
     yield page
     context.close()
     assert [each for each in complaints if "status of 4" not in each] == []
 
 
-def faults_of(page: Any) -> list[str]:
-    """What axe-core finds in a page."""
-    found = page.evaluate(AXE.read_text(encoding="utf-8") + "; axe.run()")
+def faults_of(page: Any, *rules: str) -> list[str]:
+    """What axe-core finds in a page, by all of its rules or these."""
+    options = json.dumps({"runOnly": rules} if rules else {})
+    found = page.evaluate(f"{AXE.read_text(encoding='utf-8')}; axe.run({options})")
     assert found["passes"]
     return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found["violations"]]

@@ -37,17 +37,18 @@ function show(isFirst) {
   byId("main").focus({ preventScroll: true });
 }
 
+/** Asks for the models; returns the error, or null. */
 async function load() {
   const notice = byId("server");
   try {
     await refresh();
     notice.hidden = true;
-    return true;
+    return null;
   } catch (error) {
     notice.textContent = error.words ?? String(error);
     notice.hidden = false;
     if (error.code === "unauthenticated") byId("access").open = true;
-    return false;
+    return error;
   }
 }
 
@@ -58,12 +59,12 @@ function beginAccess() {
   const use = async (value) => {
     clearErrors(form);
     setCredential(value);
-    if (await load()) {
+    const error = await load();
+    if (error) {
+      showError(form, error);
+    } else {
       setStatus(form, value ? "In use." : "Forgotten.");
       if (value) byId("access").open = false;
-    } else {
-      setStatus(form, "");
-      showError(form, Object.assign(new Error(), { words: byId("server").textContent, faults: [] }));
     }
   };
   form.addEventListener("submit", (event) => {
