@@ -43,7 +43,7 @@ VENV_FOREIGN := .venv-foreign
 TORCH := torch==2.13.0
 # Without its epoch, pip takes the SDK of an older Grafana.
 DEV_TOOLS := 'grafana-foundation-sdk==1769699379!11.6.0' hypothesis==6.170.15 import-linter==2.16 \
-	mypy==2.4.1 packaging==26.3 podman-compose==1.6.0 pytest==9.2.0 pytest-timeout==2.4.0 PyYAML==6.0.3 ruff==0.17.6 \
+	mypy==2.4.1 packaging==26.3 podman-compose==1.6.0 pytest==9.2.0 pytest-timeout==2.4.0 PyYAML==6.0.3 ruff==0.17.6 schemathesis==4.32.5 \
 	types-grpcio==1.85.0.20261028 types-grpcio-health-checking==1.0.0.20261021 \
 	types-grpcio-reflection==1.0.0.20260508 types-grpcio-status==1.0.0.20260408 \
 	types-protobuf==7.35.1.20260906 types-PyYAML==6.0.12.20261113 types-tqdm==4.70.0.20261106
@@ -54,13 +54,15 @@ BUF := @bufbuild/buf@1.75.0
 NODE_GRPC := @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1 @connectrpc/connect@2.3.0 \
 	@connectrpc/connect-node@2.3.0 @bufbuild/protobuf@2.17.0 @bufbuild/protoc-gen-es@2.17.0
 # Clients of other protocols, which need another protobuf than the tests.
-FOREIGN_CLIENTS := 'tritonclient[grpc]==2.73.0' open-inference-grpc==2.0.0 numpy==2.4.6
+FOREIGN_CLIENTS := 'tritonclient[grpc]==2.73.0' open-inference-grpc==2.0.0 numpy==2.4.6 \
+	openai==3.57.0 langchain-openai==1.7.4 haystack-ai==3.4.1 huggingface_hub==2.4.0 libretranslatepy==2.1.4
 # What drives Debian's Chromium, and what finds faults of accessibility in it.
 BROWSER_DRIVER := playwright==1.65.2
 AXE := axe-core@4.14.1
 # The types of the Grafana that docker-compose.yml starts.
 GRAFANA_TYPES := @grafana/schema@13.2.3 typescript@5.9.3
-NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed
+TYPESCRIPT := clients/typescript
+NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed $(TYPESCRIPT)/node_modules/.installed
 # grpcio-tools 1.78.0 writes code for protobuf 6.31.1, which runs with protobuf 6 and 7. Newer ones refuse protobuf 6.
 PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 	googleapis-common-protos==1.76.0
@@ -96,7 +98,7 @@ VENDORED := $(wildcard protos/vendored/attendant_vendored/*/*.proto)
 VENDORED_SERVICES := $(addprefix protos/vendored/attendant_vendored/,inference/grpc_service.proto tei/tei.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto language.proto language_model.proto model.proto model_control.proto)
 
-.PHONY: help serve test test-tools test-all test-real soak licenses audit check protos clients graphs dashboards bundles bench
+.PHONY: help serve test test-tools test-typescript test-all test-real soak licenses audit check protos clients graphs dashboards bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -119,10 +121,13 @@ test: $(VENV)/.installed ## Run the tests
 	cat build/test-export.log; \
 	[ $$others = 0 ] && [ $$exported = 0 ]
 
-test-tools: $(VENV)/.browser $(VENV_FOREIGN)/.installed build/axe/.installed ## Run the tests that need Prometheus, podman, Chromium or clients of other protocols; skips what is not installed
-	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign or browser" -s
+test-tools: $(VENV)/.browser $(VENV_FOREIGN)/.installed $(if $(shell command -v npm),build/axe/.installed $(TYPESCRIPT)/node_modules/.installed) ## Run the tests that need Prometheus, podman, npm, Chromium or clients of other protocols; skips what is not installed
+	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "prometheus or podman or foreign or typescript or browser" -s
 
-test-all: $(VENV)/.browser $(VENV_FOREIGN)/.installed build/axe/.installed ## Run the slow tests and those that need other tools as well
+test-typescript: $(VENV)/.installed $(TYPESCRIPT)/node_modules/.installed ## Build, pack and test the TypeScript client
+	$(VENV)/bin/pytest -m typescript
+
+test-all: $(VENV)/.browser $(VENV_FOREIGN)/.installed $(if $(shell command -v npm),build/axe/.installed) ## Run the slow tests and those that need other tools as well
 	FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python $(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough --timeout=7200
 
 test-real: $(VENV)/.installed ## Download trained models to REAL_MODELS_DIR, import, serve and compare them
@@ -156,12 +161,17 @@ check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types,
 	$(VENV)/bin/pytest --quiet tests/client/test_generated_modules.py tests/deploy/test_dashboards.py tests/protos
 	@diff -r -x __pycache__ build/generated protos/generated \
 		|| { echo "protos/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
+	$(call generate_typescript,build/generated-typescript)
+	@diff -r build/generated-typescript $(TYPESCRIPT)/src/generated \
+		|| { echo "$(TYPESCRIPT)/src/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
+	npm run check --silent --prefix $(TYPESCRIPT)
 	$(call reference,build/api.md)
 	@cmp build/api.md docs/api.md \
 		|| { echo "docs/api.md is not what the .proto files give: run 'make protos'" >&2; exit 1; }
 
-protos: $(VENV_PROTOS)/.installed ## Generate the Python code and the reference of the contract again
+protos: $(VENV_PROTOS)/.installed $(TYPESCRIPT)/node_modules/.installed ## Generate the Python and TypeScript code and the reference of the contract again
 	$(call generate,protos/generated)
+	$(call generate_typescript,$(TYPESCRIPT)/src/generated)
 	$(call reference,docs/api.md)
 
 clients: $(VENV)/.installed ## Generate the synchronous Python client from the asyncio client again
@@ -288,6 +298,15 @@ PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
 touch $(1)/attendant/v1/py.typed $(1)/attendant_vendored/py.typed
 endef
 
+# $(call generate_typescript,folder): the contract, and the details of its errors.
+define generate_typescript
+rm -rf $(1)
+mkdir -p $(1)
+common=$$(echo $(VENV_PROTOS)/lib/python3*/site-packages); \
+	$(call protoc,-I$$common --plugin=$(TYPESCRIPT)/node_modules/.bin/protoc-gen-es --es_out=$(1) \
+		--es_opt=target=ts$(comma)import_extension=js,$(PROTOS) google/rpc/status.proto google/rpc/error_details.proto)
+endef
+
 # $(call reference,file)
 define reference
 @mkdir -p build
@@ -350,6 +369,10 @@ $(VENV)/.browser: $(VENV)/.installed Makefile
 
 build/axe/.installed: Makefile
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/axe $(AXE)
+	touch $@
+
+$(TYPESCRIPT)/node_modules/.installed: $(TYPESCRIPT)/package.json
+	npm install --silent --no-audit --no-fund --ignore-scripts --no-package-lock --prefix $(TYPESCRIPT)
 	touch $@
 
 build/grafana/.installed: Makefile

@@ -125,6 +125,7 @@ def running_program(command: Sequence[str], log: IO[bytes] | None = None) -> Ite
 def open_channel(server: RunningServer) -> grpc.aio.Channel:
     """One direct connection to a server, without proxy, retries or a limit on answer sizes."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1)]
+    options.append(("grpc.use_local_subchannel_pool", 1))  # not the connection of another channel
     if server.root_certificate:
         credentials = grpc.ssl_channel_credentials(server.root_certificate)
         return grpc.aio.secure_channel(server.target, credentials, options=options)

@@ -28,6 +28,7 @@ from attendant_server.engine.reports import Observers
 from attendant_server.extras import StartError as StartError
 from attendant_server.extras import new_http_door, new_tracer
 from attendant_server.folder_watch import watch_folder
+from attendant_server.grpc.own_methods import own_methods
 from attendant_server.grpc.protocols import WHOLE_SERVER, health_names, serving_names
 from attendant_server.grpc.server import (
     STATUS_NAMES,
@@ -319,6 +320,7 @@ class Server:
             self._security,
             lambda: self._health.is_serving(WHOLE_SERVER),
             self._settings,
+            own_methods(self._application, self._settings),
         )
         self._metrics.add_methods(self._http.methods, STATUS_NAMES)
         self.http_port, self.http_address = self._http.start()

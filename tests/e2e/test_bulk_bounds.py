@@ -53,7 +53,7 @@ def test_long_texts_are_read_one_after_the_other(start: Callable[..., Running]):
 
 def is_stalled(running: Running) -> bool:
     """Whether a caller has not taken a response for a second."""
-    calls = running.server._drain._calls.copy()
+    calls = running.server._tracker._calls.copy()
     return any(c.sending_since and time.monotonic() - c.sending_since > 1 for c in calls)
 
 

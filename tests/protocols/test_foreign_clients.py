@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attendant.v1.embedding_pb2 import EmbedRequest
+from attendant.v1.language_model_pb2 import GenerateOptions, GenerateRequest
 from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
 
 from tests.support.serving import Running
@@ -37,8 +38,9 @@ def found(server):
     if not Path(python).is_file():
         pytest.skip("NOT CHECKED: clients of other protocols, since FOREIGN_PYTHON names none")
 
-    def run(script: str) -> Any:
-        command = [python, str(CLIENTS / script), f"127.0.0.1:{server.server.port}", *TEXTS]
+    def run(script: str, port: int | None = None) -> Any:
+        address = f"127.0.0.1:{port or server.server.port}"
+        command = [python, str(CLIENTS / script), address, *TEXTS]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)
@@ -104,3 +106,55 @@ def test_the_stub_of_kserves_protocol_works(server, found):
     assert answers["inputs"] == ["TEXT"]
     assert answers["TEXT"] == [text for [text] in best(server, beam_size=4)]
     assert answers["num_scores"] == len(TEXTS)
+
+
+@pytest.fixture(scope="module")
+def vectors(server):
+    request = EmbedRequest(model="tiny-bert", texts=TEXTS, normalize=True)
+    own = server.embedding.Embed(request).embeddings
+    return np.frombuffer(own.data, "<f4").reshape(own.shape)
+
+
+@pytest.fixture(scope="module")
+def continuation(server):
+    options = GenerateOptions(max_output_tokens=12)
+    request = GenerateRequest(prompts=["the old"], options=options)
+    return server.language.Generate(request).generations[0].hypotheses[0].text
+
+
+def test_openais_clients_work(server, found, vectors, continuation):
+    answers = found("openai_client.py", server.server.http_port)
+    names = ["tiny-bert", "tiny-classifier", "tiny-en-de", "tiny-lm", "tiny-splade"]
+    assert answers["models"] == names
+    assert answers["model"] == "tiny-bert"
+    np.testing.assert_array_equal(np.float32(answers["vectors"]), vectors)
+    np.testing.assert_array_equal(np.float32(answers["plain"]), vectors)
+    np.testing.assert_allclose(answers["asyncio"]["vectors"], vectors, atol=1e-2)
+    assert answers["num_tokens"] > 0
+    assert (answers["whole"], answers["reason"]) == (continuation, "length")
+    for pieces in (answers["pieces"], answers["asyncio"]["pieces"]):
+        assert "".join(pieces) == continuation
+        assert len(pieces) > 1
+    assert answers["failures"] == {
+        "unknown model": ["NotFoundError", "not_found", None],
+        "wrong kind": ["BadRequestError", "invalid_argument", "model"],
+    }
+
+
+def test_embedding_classes_of_langchain_haystack_and_hugging_face_work(
+    server, found, vectors, continuation
+):
+    answers = found("embedders.py", server.server.http_port)
+    np.testing.assert_array_equal(np.float32(answers["langchain"]), vectors)
+    for name in ("langchain one", "haystack"):
+        np.testing.assert_allclose(answers[name], vectors[0], atol=1e-2)
+    np.testing.assert_allclose(answers["hugging face"], vectors[:1], atol=1e-2)
+    assert np.linalg.norm(answers["normalized"]) > 2
+    assert answers["generated"] == "".join(answers["streamed"]) == continuation
+
+
+def test_libretranslates_client_works(server, found):
+    answers = found("libretranslate.py", server.server.http_port)
+    assert answers["translations"] == [text for [text] in best(server)]
+    assert answers["languages"] == [{"code": "en", "name": "en", "targets": ["de"]}]
+    assert answers["detected"][0]["language"] == "en"

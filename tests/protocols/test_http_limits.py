@@ -2,12 +2,16 @@
 
 import json
 import socket
-import time
+import subprocess
+import sys
+from contextlib import ExitStack
 
+import grpc
 import pytest
+from attendant_server.app import Server
 
 from tests.support.http import HttpClient, raw_connection, received
-from tests.support.serving import running_server, wait_until
+from tests.support.serving import Running, running_server, wait_until
 
 EMBED = json.dumps({"input": "The old cat."}).encode()
 TRANSLATE = json.dumps({"q": "The old cat.", "source": "en", "target": "de"}).encode()
@@ -194,33 +198,43 @@ def test_a_client_that_does_not_read_loses_its_connection_and_holds_nothing(star
     wait_until(lambda: server.metric("attendant_calls_total", **labels) == 1)
 
 
-def test_a_stop_finishes_the_calls_and_takes_no_more(loop, settings):
-    from tests.support.serving import LoopThread
+@pytest.fixture
+def stoppable(loop, settings):
+    """Starts a server that the test stops."""
 
-    assert isinstance(loop, LoopThread)
-    with running_server(loop, settings(drain_seconds=30.0)) as server:
-        idle = raw_connection(server.server.http_port)
+    def start(**values):
+        server = Server(settings(**values))
+        loop.run(server.__aenter__())
+        channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{server.port}"))
+        return Running(server, loop, channel)
+
+    with ExitStack() as stack:
+        yield start
+
+
+def test_a_stop_finishes_the_calls_and_takes_no_more(loop, stoppable):
+    server = stoppable(drain_seconds=30.0)
+    port = server.server.http_port
+    with raw_connection(port) as idle, raw_connection(port) as busy:
         idle.sendall(b"GET /none HTTP/1.1\r\nhost: a\r\n\r\n")
         assert idle.recv(65536).startswith(b"HTTP/1.1 404 ")
-        busy = raw_connection(server.server.http_port)
         with server.held_engine():
             busy.sendall(request("/translate", TRANSLATE))
             server.wait_for_queued(1)
             stopping = loop.submit(server.server.stop())
             assert received(idle) == b""
             with pytest.raises(ConnectionRefusedError):
-                raw_connection(server.server.http_port)
+                raw_connection(port)
         answer = received(busy)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert b"connection: close" in answer
-        stopping.result(60)
-        idle.close()
-        busy.close()
+    stopping.result(60)
 
 
-def test_a_call_that_a_stop_does_not_wait_for_is_unavailable(loop, settings):
-    with running_server(loop, settings(drain_seconds=0.0)) as server:
-        with raw_connection(server.server.http_port) as busy, server.held_engine():
+def test_a_call_that_a_stop_does_not_wait_for_is_unavailable(loop, stoppable):
+    server = stoppable(drain_seconds=0.0)
+    with raw_connection(server.server.http_port) as busy:
+        with server.held_engine():
             busy.sendall(request("/translate", TRANSLATE))
             server.wait_for_queued(1)
             stopping = loop.submit(server.server.stop())
@@ -229,10 +243,6 @@ def test_a_call_that_a_stop_does_not_wait_for_is_unavailable(loop, settings):
 
 
 def test_nothing_of_the_extra_is_imported_while_http_is_off():
-    import subprocess
-    import sys
-
-    names = ("uvicorn", "starlette", "msgspec", "orjson", "httptools")
-    code = f"import sys, attendant_server.app; sys.exit(any(n in sys.modules for n in {names}))"
+    names = {"uvicorn", "starlette", "msgspec", "orjson", "httptools"}
+    code = f"import sys, attendant_server.app; sys.exit(bool({names} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert time.monotonic() > 0

@@ -10,19 +10,19 @@ LONG = " ".join(TEXTS * 20)
 CLASSIFIER = {"attendant_model": "tiny-classifier"}
 
 
-def with_model(name):
-    return {"metadata": [("attendant-model", name)]}
+def float32(numbers):
+    return np.array(numbers, np.float32)
 
 
 def test_vectors_are_those_of_grpc(http, tei):
     own = [tei.embed.Embed(messages.EmbedRequest(inputs=text)).embeddings for text in TEXTS]
     np.testing.assert_allclose(http.post("/embed", {"inputs": TEXTS}).json, own, atol=1e-2)
     np.testing.assert_array_equal(
-        np.float32(http.post("/embed", {"inputs": TEXTS[0]}).json), np.float32(own[:1])
+        float32(http.post("/embed", {"inputs": TEXTS[0]}).json), float32(own[:1])
     )
     raw = tei.embed.Embed(messages.EmbedRequest(inputs=TEXTS[0], normalize=False)).embeddings
     found = http.post("/embed", {"inputs": TEXTS[0], "normalize": False}).json
-    np.testing.assert_array_equal(np.float32(found), np.float32([raw]))
+    np.testing.assert_array_equal(float32(found), float32([raw]))
 
 
 @pytest.mark.parametrize(("direction", "number"), [("Right", 0), ("left", 1)])
@@ -39,14 +39,14 @@ def test_long_texts_are_refused_or_truncated_on_request(http, tei, direction, nu
         )
     )
     found = http.post("/embed", request).json
-    np.testing.assert_array_equal(np.float32(found), np.float32([own.embeddings]))
+    np.testing.assert_array_equal(float32(found), float32([own.embeddings]))
 
 
 def test_vectors_of_tokens_and_sparse_vectors_are_those_of_grpc(http, tei):
     tokens = tei.embed.EmbedAll(messages.EmbedAllRequest(inputs=TEXTS[0])).token_embeddings
     [found] = http.post("/embed_all", {"inputs": TEXTS[0]}).json
     own = [token.embeddings for token in tokens]
-    np.testing.assert_array_equal(np.float32(found), np.float32(own))
+    np.testing.assert_array_equal(float32(found), float32(own))
     sparse = tei.embed.EmbedSparse(messages.EmbedSparseRequest(inputs=TEXTS[0])).sparse_embeddings
     [found] = http.post("/embed_sparse", {"inputs": [TEXTS[0]]}).json
     assert [(each["index"], np.float32(each["value"])) for each in found] == [

@@ -45,7 +45,7 @@ class Service:
 class Running:
     """A server with the interceptor, and a channel to it."""
 
-    def __init__(self, loop: LoopThread, drain: DrainInterceptor, channel: Any, service: Service):
+    def __init__(self, loop: LoopThread, drain: CallTracker, channel: Any, service: Service):
         self._loop, self._drain, self._channel, self.service = loop, drain, channel, service
 
     def unary(self, request: bytes) -> Any:

@@ -101,7 +101,7 @@ class Sender:
 
 def num_unanswered(running: Running) -> int:
     """Texts that all streams of a server have read and not answered."""
-    calls = running.server._drain._calls.copy()
+    calls = running.server._tracker._calls.copy()
     return sum(call.record.num_unanswered_texts for call in calls)
 
 

@@ -5,10 +5,10 @@ What the interceptors of gRPC do, in the same order and with the same parts of t
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, Protocol
+from http import HTTPStatus
+from typing import Any
 
 from attendant_server import records
 from attendant_server.addresses import joined
@@ -19,11 +19,9 @@ from attendant_server.application.operations import begin_operation
 from attendant_server.call_headers import (
     AUTHORIZATION,
     CALL_CLASS,
-    MODEL,
     REQUEST_ID,
     TRACE,
     is_bulk,
-    model_name,
     request_id,
 )
 from attendant_server.callers import CONTROL_METHODS, Identity
@@ -31,108 +29,18 @@ from attendant_server.drain import CallTracker
 from attendant_server.errors import AttendantError, Unavailable
 from attendant_server.failures import log_bug
 from attendant_server.foreign_methods import HTTP
-from attendant_server.http.connection import CONNECTION, Connection
-from attendant_server.http.statuses import Failure, RequestTooLarge, Statuses, bug, failure_of
-from attendant_server.records import CallObserver, CallRecord, Method
+from attendant_server.http.connection import CONNECTION
+from attendant_server.http.exchanges import Call, CallerGone, Receive, Response, Route, Send, Stream
+from attendant_server.http.statuses import Failure, RequestTooLarge, bug, failure_of
+from attendant_server.records import CallObserver, CallRecord
 from attendant_server.security.authentication import Authenticator, caller_of_certificate
 from attendant_server.security.security import Security
 
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-JSON = b"application/json"
-EVENTS = b"text/event-stream; charset=utf-8"
 PART_BYTES = 65536
 """Bytes of an answer that are given to the transport together."""
 SCHEME = "Bearer "
-NOT_MODIFIED = 304
-"""The status of an answer without a body, which the client has already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A whole answer."""
-
-    body: bytes
-    content_type: bytes = JSON
-    status: int = 200
-    headers: Sequence[tuple[bytes, bytes]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """An answer in pieces. An error before the first piece is the status of the answer."""
-
-    pieces: AsyncIterator[bytes]
-    failed: Callable[[Failure], bytes]
-    """The last piece, for an error after the first one."""
-    content_type: bytes = EVENTS
-    headers: Sequence[tuple[bytes, bytes]] = ()
-
-
-class Route(Protocol):
-    """What answers the calls of one method."""
-
-    @property
-    def method(self) -> Method:
-        """The method of its calls."""
-
-    @property
-    def statuses(self) -> Statuses:
-        """Statuses of codes that differ from those of other routes."""
-
-    @property
-    def has_key(self) -> bool:
-        """Whether a request without `AUTHORIZATION` may have its credential in its body."""
-
-    def key(self, call: "Call", body: bytes) -> str:
-        """The credential in a body; "" for none. Raises InvalidRequest."""
-
-    def begin(self, call: "Call") -> None:
-        """Check the headers before the body is received. Raises AttendantError."""
-
-    async def answer(self, call: "Call", body: bytes) -> Response | Stream:
-        """The answer to an admitted call. Raises AttendantError."""
-
-    def failed(self, failure: Failure) -> Response:
-        """The answer to a call that has failed before its answer has begun."""
-
-
-class CallerGone(Exception):
-    """The client has closed the connection, or does not read the answer."""
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """One call, from its headers to the end of its answer."""
-
-    record: CallRecord
-    scope: Any
-    headers: dict[str, str]
-    """The headers; of several with a name, the last one."""
-    connection: Connection
-    is_receiving: bool = False
-    sending_since: float | None = None
-    has_begun_answer: bool = False
-    stream: "Stream | None" = None
-    """The answer that is being sent in pieces."""
-    is_stopped: bool = False
-    """Whether a stop of the server has ended it."""
-
-    @property
-    def model(self) -> str:
-        """The model that the headers name; "" for the default one. Raises InvalidRequest."""
-        return model_name(self.headers.get(MODEL, ""))
-
-    @property
-    def content_type(self) -> str:
-        """The type of the body without parameters, in small letters."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-    @property
-    def query(self) -> bytes:
-        """The part of the target after the question mark."""
-        query: bytes = self.scope["query_string"]
-        return query
+END_SECONDS = 1.0
+"""Time that clients have to take the last answers of a server that has stopped."""
 
 
 class CallRunner:
@@ -177,11 +85,13 @@ class CallRunner:
             call.record.ended = time.monotonic()
             self._observer.on_call_ended(call.record)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End the calls in progress with Unavailable."""
         for task, call in self._calls.items():
             call.is_stopped = True
             task.cancel()
+        if self._calls:
+            await asyncio.wait(list(self._calls), timeout=END_SECONDS)
 
     def _begun(self, route: Route, scope: Any) -> Call:
         headers = {
@@ -312,7 +222,7 @@ class CallRunner:
     async def _send_whole(self, call: Call, answer: Response, send: Send) -> None:
         body = answer.body
         headers = list(answer.headers)
-        if answer.status != NOT_MODIFIED:  # there, it would be the length of what is not sent
+        if answer.status != HTTPStatus.NOT_MODIFIED:  # there, it would be the length of what is not sent
             headers.append((b"content-length", str(len(body)).encode()))
         await self._begin_answer(call, answer.content_type, answer.status, headers, send)
         for start in range(0, max(1, len(body)), PART_BYTES):

@@ -1,6 +1,6 @@
 """Wires the HTTP server: the routes of its protocols, and the parts that all calls share."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -12,9 +12,10 @@ from attendant_server.application.application import Application
 from attendant_server.application.arrivals import Arrivals
 from attendant_server.application.held_memory import HeldMemory
 from attendant_server.drain import CallTracker
-from attendant_server.http.calls import CallRunner, Receive, Route, Send
-from attendant_server.http.connect.routes import PATH, ConnectEndpoint, served_methods
+from attendant_server.http.calls import CallRunner
+from attendant_server.http.connect.routes import PATH, ConnectEndpoint, OwnMethod, served_methods
 from attendant_server.http.connection import ConnectionLimits
+from attendant_server.http.exchanges import Receive, Route, Send
 from attendant_server.http.json_routes import JsonRoute
 from attendant_server.http.libretranslate.routes import libretranslate_routes
 from attendant_server.http.openai.routes import openai_routes
@@ -58,6 +59,7 @@ class HttpDoor:
         security: Security,
         is_serving: Callable[[], bool],
         settings: Settings,
+        own_methods: Iterable[OwnMethod],
     ) -> None:
         self._settings = settings
         self._runner = CallRunner(
@@ -75,7 +77,7 @@ class HttpDoor:
         self._json_routes = [*routes, document_route(routes, has_keys)]
         self._assets = list(assets()) if "page" in settings.http_protocols else []
         has_callers = has_keys or security.needs_certificates
-        methods = list(served_methods(application, has_callers, settings))
+        methods = list(served_methods(own_methods, has_callers, settings))
         self._connect = ConnectEndpoint(
             self._runner, methods, application, settings.max_response_bytes, _not_found
         )
@@ -113,7 +115,7 @@ class HttpDoor:
 
     async def close(self) -> None:
         """End the calls in progress with Unavailable, and all connections."""
-        self._runner.stop()
+        await self._runner.stop()
         await self.server.close()
 
     def _routes(self) -> Iterator[BaseRoute]:

@@ -10,11 +10,13 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from attendant_server.errors import InvalidRequest
-from attendant_server.http.calls import Call, Response, Stream
+from attendant_server.http.exchanges import Call, Response, Stream
 from attendant_server.http.statuses import Failure, Malformed, Statuses, WrongContentType
 from attendant_server.records import Method
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+DONE = "[DONE]"
+"""The last event of a stream."""
 MAX_FORM_FIELDS = 1024
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([\w.-]{1,64})`", re.ASCII)

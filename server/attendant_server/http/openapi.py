@@ -9,8 +9,8 @@ import msgspec
 
 from attendant_server import __version__
 from attendant_server.foreign_methods import HTTP
-from attendant_server.http.calls import Call
-from attendant_server.http.json_routes import FORM, JSON, JsonRoute
+from attendant_server.http.exchanges import Call
+from attendant_server.http.json_routes import DONE, FORM, JSON, JsonRoute
 from attendant_server.http.statuses import STATUSES, STATUSES_OF_CLASSES
 from attendant_server.records import Method
 
@@ -83,7 +83,8 @@ def _types(route: JsonRoute) -> Iterator[Any]:
 def _operation(route: JsonRoute, schemas: dict[int, Any], has_keys: bool) -> dict[str, Any]:
     content = {JSON: {"schema": schemas[id(route.response)]}}
     if route.event is not None:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        kinds = [schemas[id(each)] for each in (route.event, route.dialect.error_type)]
+        content["text/event-stream"] = {"schema": _event_schema(kinds)}
     operation: dict[str, Any] = {
         "operationId": f"{route.method.service.removeprefix('http.')}.{route.method.name}",
         "tags": [route.method.service.removeprefix("http.")],
@@ -93,9 +94,9 @@ def _operation(route: JsonRoute, schemas: dict[int, Any], has_keys: bool) -> dic
     if route.description:
         operation["description"] = route.description
     if route.request is not None:
-        kinds = (JSON, FORM) if route.takes_forms else (JSON,)
+        types = (JSON, FORM) if route.takes_forms else (JSON,)
         schema = {"schema": schemas[id(route.request)]}
-        operation["requestBody"] = {"required": True, "content": dict.fromkeys(kinds, schema)}
+        operation["requestBody"] = {"required": True, "content": dict.fromkeys(types, schema)}
     if route.parameters:
         operation["parameters"] = [
             {
@@ -114,6 +115,13 @@ def _operation(route: JsonRoute, schemas: dict[int, Any], has_keys: bool) -> dic
     if has_keys:
         operation["security"] = [{KEY: []}] if _needs_key(route) else []
     return operation
+
+
+def _event_schema(kinds: Sequence[Any]) -> dict[str, Any]:
+    """The schema of one server-sent event."""
+    content = {"contentMediaType": JSON, "contentSchema": {"anyOf": kinds}}
+    text = {"type": "string", "anyOf": [{"const": DONE}, content]}
+    return {"type": "object", "properties": {"data": text}, "required": ["data"]}
 
 
 def _needs_key(route: JsonRoute) -> bool:

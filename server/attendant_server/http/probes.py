@@ -7,7 +7,7 @@ import msgspec
 
 from attendant_server.errors import Unavailable
 from attendant_server.foreign_methods import HTTP
-from attendant_server.http.calls import Call
+from attendant_server.http.exchanges import Call
 from attendant_server.http.json_routes import JsonRoute
 from attendant_server.http.tei.messages import TEI_DIALECT
 from attendant_server.records import Method

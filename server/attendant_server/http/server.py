@@ -22,6 +22,8 @@ from attendant_server.http.connection import Connection, ConnectionLimits
 BACKLOG = 1024
 RETRY_ACCEPT_SECONDS = 0.1
 """Pause after a failure to accept, such as too many open files."""
+END_SECONDS, POLL_SECONDS = 1.0, 0.01
+"""Time that clients have to read the last answers, and between two looks at it."""
 ACCEPT_TOGETHER = 64
 """Connections that are accepted before others are served."""
 
@@ -89,8 +91,11 @@ class HttpServer:
         self.stop_listening()
         for connection in list(self._connections):
             connection.close()
-        while self._connections:  # each ends once its client has read, or does not read
-            await asyncio.sleep(0.01)
+        give_up = time.monotonic() + END_SECONDS
+        while self._connections and time.monotonic() < give_up:
+            await asyncio.sleep(POLL_SECONDS)
+        for connection in list(self._connections):  # their clients do not read
+            connection.abort()
 
     def _dated(self, app: App) -> App:
         """The application, with the date in its answers."""

@@ -8,9 +8,9 @@ from grpc_status import rpc_status
 
 from attendant_server import errors, records
 from attendant_server.call_headers import REQUEST_ID
+from attendant_server.error_details import retry_milliseconds, status_of
 from attendant_server.failures import code_of, log_bug
 from attendant_server.grpc.context import Context
-from attendant_server.grpc.error_details import retry_milliseconds, status_of
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
 

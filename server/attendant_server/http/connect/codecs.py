@@ -1,7 +1,6 @@
 """Messages as bytes: protobuf, or the JSON that protobuf defines for it."""
 
 import re
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import orjson
@@ -18,6 +17,9 @@ MAX_INLINE_WRITTEN_BYTES = 1536
 _WHITESPACE = b" \t\r\n"
 _IN_FIELD = re.compile(r"Failed to parse (\w{1,64}) field: ", re.ASCII)
 _UNKNOWN = re.compile(r'Message type "[\w.]+" has no field named "(\w{1,64})"', re.ASCII)
+_AT = re.compile(r" at \w+\.(\w+(?:\[\d+\]|\.\w+)*)\.*$", re.ASCII)
+_INDEX = re.compile(r"\[\d+\]")
+WRONG_VALUE = "has a value of another type, or out of range"
 
 
 class Codec(Protocol):
@@ -81,7 +83,7 @@ def read_json(content: bytes, kind: type[Message]) -> Message:
     try:
         return json_format.Parse(content, kind())
     except json_format.ParseError as error:
-        raise _fault(str(error)) from None
+        raise _fault(str(error), kind) from None
     except (ValueError, TypeError, RecursionError):  # such as bytes that are no UTF-8
         raise InvalidRequest("body", "is malformed") from None
 
@@ -92,19 +94,29 @@ def write_json(message: Message) -> bytes:
     return orjson.dumps(found)
 
 
-def _fault(problem: str) -> InvalidRequest:
+def _fault(problem: str, kind: type[Message]) -> InvalidRequest:
     """The fault of JSON, from the message of the library, which may repeat values."""
-    names = list(_fields(problem))
-    rest = problem[sum(len(f"Failed to parse {name} field: ") for name in names) :]
-    if unknown := _UNKNOWN.match(rest):
+    names, start = [], 0
+    while found := _IN_FIELD.match(problem, start):
+        names.append(found.group(1))
+        start = found.end()
+    if unknown := _UNKNOWN.match(problem, start):
         return InvalidRequest(".".join([*names, unknown.group(1)]), "is unknown here")
+    path = _AT.search(problem)
+    if path and _has(kind.DESCRIPTOR, path.group(1)):
+        return InvalidRequest(path.group(1), WRONG_VALUE)
     if names:
-        return InvalidRequest(".".join(names), "has a value of another type, or out of range")
+        return InvalidRequest(".".join(names), WRONG_VALUE)
     return InvalidRequest("body", "is malformed, or has a field several times")
 
 
-def _fields(problem: str) -> Iterator[str]:
-    start = 0
-    while found := _IN_FIELD.match(problem, start):
-        yield found.group(1)
-        start = found.end()
+def _has(message: Any, path: str) -> bool:
+    """Whether a path has names of fields only; ``message`` is the descriptor of a message."""
+    inner = message
+    for name in _INDEX.sub("", path).split("."):
+        fields = () if inner is None else inner.fields
+        field = next((each for each in fields if name in (each.name, each.json_name)), None)
+        if field is None:
+            return False
+        inner = field.message_type
+    return True

@@ -12,11 +12,11 @@ import orjson
 from google.protobuf import json_format
 from google.rpc import code_pb2, status_pb2
 
+from attendant_server.error_details import retry_milliseconds, status_of
 from attendant_server.errors import InvalidRequest, Unsupported
-from attendant_server.grpc.error_details import retry_milliseconds, status_of
-from attendant_server.http.calls import Response
 from attendant_server.http.connect.codecs import Codec
 from attendant_server.http.connect.envelopes import END, TRAILERS, enveloped, only_message
+from attendant_server.http.exchanges import Response
 from attendant_server.http.statuses import Failure, WrongContentType
 
 VERSION, VERSION_HEADER = "1", "connect-protocol-version"

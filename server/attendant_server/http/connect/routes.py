@@ -2,18 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
 from attendant_server.application.application import Application
 from attendant_server.callers import CONTROL_METHODS
-from attendant_server.errors import AttendantError, CallTooLarge, DeadlineExceeded, Unsupported
-from attendant_server.grpc.own_methods import OwnMethod, own_methods
-from attendant_server.http.calls import Call, CallRunner, Receive, Response, Send, Stream
+from attendant_server.errors import CallTooLarge, DeadlineExceeded, Unsupported
+from attendant_server.http.calls import CallRunner
 from attendant_server.http.connect.codecs import JsonCodec, ProtobufCodec
 from attendant_server.http.connect.dialects import (
     ConnectStream,
@@ -23,12 +22,29 @@ from attendant_server.http.connect.dialects import (
     GrpcWebText,
     UnknownDialect,
 )
-from attendant_server.http.statuses import Failure
+from attendant_server.http.exchanges import Call, Receive, Response, Send, Stream
+from attendant_server.http.statuses import Failure, Statuses
 from attendant_server.records import Method
 from attendant_server.settings import Settings
 
 PATH = "/attendant.v1.{service}/{method}"
 UNARY, BIDI_STREAM = "unary", "bidi_stream"
+
+
+class OwnMethod(Protocol):
+    """A method of attendant.v1."""
+
+    @property
+    def method(self) -> Method:
+        """Its names and type."""
+
+    @property
+    def request(self) -> type[Message]:
+        """The class of its requests."""
+
+    @property
+    def function(self) -> Callable[[Any, Any], Any]:
+        """What answers a request, with a `CallContext`: a coroutine function, or a generator."""
 
 
 class CallContext:
@@ -52,7 +68,7 @@ class ConnectRoute:
     has_key: bool = False
 
     @property
-    def statuses(self) -> Mapping[str | type[AttendantError], int]:
+    def statuses(self) -> Statuses:
         """None: Connect has the statuses of every code from the table that all share."""
         return {}
 
@@ -131,16 +147,16 @@ class _limited:
 
 
 def served_methods(
-    application: Application, has_callers: bool, settings: Settings
+    methods: Iterable[OwnMethod], has_callers: bool, settings: Settings
 ) -> Iterator[OwnMethod]:
-    """The methods of attendant.v1 that HTTP has; ``has_callers``: whether callers are known.
+    """The methods that HTTP has; ``has_callers``: whether callers are known.
 
     Only callers with a permission may control models: a page in a browser of the machine can reach
     a server that listens for this machine alone.
     """
     if "connect" not in settings.http_protocols:
         return
-    for own in own_methods(application, settings):
+    for own in methods:
         if has_callers or own.method.operation not in CONTROL_METHODS:
             yield own
 

@@ -7,7 +7,7 @@ from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.language_detection import DetectionRequest
 from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed_fields
-from attendant_server.http.calls import Call
+from attendant_server.http.exchanges import Call
 from attendant_server.http.libretranslate.messages import (
     DetectedLanguage,
     DetectRequest,

@@ -12,7 +12,7 @@ from attendant_server.application.translation import TranslationRequest
 from attendant_server.application.translation_options import DEFAULT_OPTIONS, TranslationOptions
 from attendant_server.errors import InvalidRequest, LanguageUnknown
 from attendant_server.field_names import renamed
-from attendant_server.http.calls import Call
+from attendant_server.http.exchanges import Call
 from attendant_server.http.libretranslate.languages import LanguagesHandler
 from attendant_server.http.libretranslate.messages import (
     AUTO,

@@ -19,11 +19,10 @@ from attendant_server.application.operations import begin_operation
 from attendant_server.application.sampling import SamplingOptions
 from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed
-from attendant_server.http.calls import Call
-from attendant_server.http.json_routes import Events
+from attendant_server.http.exchanges import Call
+from attendant_server.http.json_routes import DONE, Events
 from attendant_server.http.openai.embeddings import Usage
 
-DONE = "[DONE]"
 NAMES = {
     "prompts": "prompt",
     "options.max_output_tokens": "max_tokens",

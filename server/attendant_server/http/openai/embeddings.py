@@ -12,7 +12,7 @@ from attendant_server.application.application import Application
 from attendant_server.application.embedding import EmbeddingRequest
 from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed
-from attendant_server.http.calls import Call
+from attendant_server.http.exchanges import Call
 from attendant_server.http.number_lists import VALUES_WRITTEN_FOR_ONE, number_list
 
 NO_TOKENS = (

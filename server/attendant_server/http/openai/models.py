@@ -6,7 +6,7 @@ import msgspec
 
 from attendant_server.application.application import Application
 from attendant_server.application.models import ListedModel
-from attendant_server.http.calls import Call
+from attendant_server.http.exchanges import Call
 
 OWNER = "attendant"
 

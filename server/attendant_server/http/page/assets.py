@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from importlib.resources import files
 
 from attendant_server.errors import AttendantError
 from attendant_server.foreign_methods import HTTP
-from attendant_server.http.calls import NOT_MODIFIED, Call, Response
+from attendant_server.http.exchanges import Call, Response
 from attendant_server.http.statuses import Failure
 from attendant_server.records import Method
 
@@ -65,7 +66,7 @@ class Asset:
         """The file, or that the caller has it already."""
         headers = [(b"etag", self.etag.encode()), *HEADERS]
         if self.etag in _etags(call.headers.get("if-none-match", "")):
-            return Response(b"", self.content_type, NOT_MODIFIED, headers)
+            return Response(b"", self.content_type, HTTPStatus.NOT_MODIFIED, headers)
         return Response(self.content, self.content_type, headers=headers)
 
     def failed(self, failure: Failure) -> Response:

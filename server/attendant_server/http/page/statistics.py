@@ -9,7 +9,7 @@ from attendant_server.application.application import Application
 from attendant_server.application.model_statistics import ModelFigures, ModelLoad
 from attendant_server.application.models import ListedModel
 from attendant_server.foreign_methods import PAGE
-from attendant_server.http.calls import Call
+from attendant_server.http.exchanges import Call
 from attendant_server.http.json_routes import JsonRoute
 from attendant_server.http.tei.messages import TEI_DIALECT
 from attendant_server.records import Method

@@ -10,7 +10,7 @@ from attendant_server.application.sparse_embedding import SparseEmbeddingRequest
 from attendant_server.application.token_embedding import TokenEmbeddingRequest
 from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed_fields
-from attendant_server.http.calls import Call
+from attendant_server.http.exchanges import Call
 from attendant_server.http.number_lists import VALUES_WRITTEN_FOR_ONE, number_list
 from attendant_server.http.tei.messages import EmbedAllRequest, EmbedRequest, SparseValue
 from attendant_server.tei_requests import INPUTS, embedding_request

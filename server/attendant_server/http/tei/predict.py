@@ -10,7 +10,7 @@ from attendant_server.application.classification import ClassificationRequest, C
 from attendant_server.application.reranking import RerankingRequest
 from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed_fields
-from attendant_server.http.calls import Call
+from attendant_server.http.exchanges import Call
 from attendant_server.http.tei.embed import raise_fault
 from attendant_server.http.tei.messages import Prediction, PredictRequest, Rank, RerankRequest
 from attendant_server.tei_requests import INPUTS, checked_pair

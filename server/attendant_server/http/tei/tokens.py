@@ -10,7 +10,7 @@ from attendant_server.application.models import TokenizationRequest
 from attendant_server.application.offset_units import OffsetUnit
 from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed_fields
-from attendant_server.http.calls import Call
+from attendant_server.http.exchanges import Call
 from attendant_server.http.tei.embed import raise_fault, texts_of
 from attendant_server.http.tei.messages import DecodeRequest, Info, Token, TokenizeRequest
 from attendant_server.settings import Settings

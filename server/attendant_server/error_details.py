@@ -1,4 +1,4 @@
-"""Errors as google.rpc.Status, with what a program can read of them."""
+"""Errors as google.rpc.Status, with what a program can read of them, for gRPC and Connect."""
 
 from google.protobuf import duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
