@@ -222,7 +222,8 @@ class CallRunner:
     async def _send_whole(self, call: Call, answer: Response, send: Send) -> None:
         body = answer.body
         headers = list(answer.headers)
-        if answer.status != HTTPStatus.NOT_MODIFIED:  # there, it would be the length of what is not sent
+        # Where nothing has changed, it would be the length of what is not sent.
+        if answer.status != HTTPStatus.NOT_MODIFIED:
             headers.append((b"content-length", str(len(body)).encode()))
         await self._begin_answer(call, answer.content_type, answer.status, headers, send)
         for start in range(0, max(1, len(body)), PART_BYTES):
