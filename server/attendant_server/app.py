@@ -85,7 +85,13 @@ class Server:
             settings,
             self._catalog,
             self._loader,
-            ModelSeries(self._metrics, STATUS_NAMES, settings.max_queued_texts, self._is_serving),
+            ModelSeries(
+                self._metrics,
+                STATUS_NAMES,
+                settings.max_queued_texts,
+                self._is_serving,
+                self._statistics,
+            ),
             self._report_health,
         )
         self._admission = CallAdmission(

@@ -13,6 +13,7 @@ TEI = "tei.v1."
 HTTP = "http"
 """The service of HTTP whose methods are health checks and descriptions of the server."""
 OPENAI, LIBRETRANSLATE, TEI_HTTP = "http.openai", "http.libretranslate", "http.tei"
+PAGE = "http.page"
 """Services of HTTP."""
 
 ANY_CALLER = ""
@@ -91,5 +92,6 @@ OPERATIONS: Mapping[str, Mapping[str, str]] = {
         "Decode": "Tokenize",
         "Info": "GetModel",
     },
+    PAGE: {"Statistics": "ListModels"},
 }
 """The method of attendant.v1 for each method, by service."""

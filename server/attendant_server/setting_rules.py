@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from attendant_server.settings import Settings
 
 PROTOCOLS = ("attendant", "kserve", "tei")
-HTTP_PROTOCOLS = ("openai", "libretranslate", "tei", "connect")
+HTTP_PROTOCOLS = ("openai", "libretranslate", "tei", "connect", "page")
 SYMMETRIC_ALGORITHMS = ("HS256", "HS384", "HS512")
 ASYMMETRIC_ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -47,6 +47,8 @@ def contradictions(settings: "Settings") -> Iterator[str]:
         yield f"protocols: must be among {', '.join(PROTOCOLS)}, at least one"
     if set(settings.http_protocols) - set(HTTP_PROTOCOLS):
         yield f"http_protocols: must be among {', '.join(HTTP_PROTOCOLS)}"
+    if "page" in settings.http_protocols and "connect" not in settings.http_protocols:
+        yield "http_protocols: page needs connect"
     for origin in settings.http_allowed_origins:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             yield (

@@ -144,9 +144,10 @@ class Settings:
         -1, "Port of HTTP; 0 for any free one, -1 for no HTTP at all", min=-1, max=65535
     )
     http_protocols: tuple[str, ...] = _setting(
-        ("openai", "libretranslate", "tei", "connect"),
+        ("openai", "libretranslate", "tei", "connect", "page"),
         "Protocols of the port of HTTP, separated by commas: `openai`, `libretranslate`, `tei`;"
-        " `connect`, which is Connect and gRPC-Web",
+        " `connect`, which is Connect and gRPC-Web; `page`, the web page at `/`, which needs"
+        " `connect`",
     )
     http_allowed_origins: tuple[str, ...] = _setting(
         (),

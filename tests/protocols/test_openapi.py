@@ -27,7 +27,7 @@ def test_schemathesis_finds_nothing(running):
 def test_the_document_names_every_route_and_its_errors(http):
     document = json.loads(http.get("/openapi.json").content)
     assert document["openapi"] == "3.1.0"
-    assert len(document["paths"]) == 17
+    assert len(document["paths"]) == 18
     for path in document["paths"].values():
         for operation in path.values():
             assert {"200", "503"} <= set(operation["responses"])

@@ -38,6 +38,16 @@ class ModelFigures:
         self.durations[name] = (number + 1, nanoseconds + max(0, round(seconds * 1e9)))
 
 
+@dataclass(frozen=True, slots=True)
+class ModelLoad:
+    """What a model has to do at the moment."""
+
+    num_queued_texts: int = 0
+    """Texts that wait, over all workers."""
+    num_active_texts: int = 0
+    """Sentences that are being decoded, or texts in a batch."""
+
+
 class ModelStatistics:
     """Counts what models do, as an observer of calls and of the engine."""
 
@@ -45,12 +55,26 @@ class ModelStatistics:
         """``catch_up`` lets the observers of calls see all that have ended."""
         self._catch_up = catch_up
         self._figures: defaultdict[str, ModelFigures] = defaultdict(ModelFigures)
+        self._loads: dict[str, Callable[[], ModelLoad]] = {}
         self._counting = threading.Lock()  # workers report their batches at the same time
 
     def read(self) -> Mapping[str, ModelFigures]:
         """The figures so far, by the keys of models; zeros for those that did nothing."""
         self._catch_up()
         return self._figures
+
+    def watch(self, model: str, read: Callable[[], ModelLoad]) -> None:
+        """Let ``read`` tell the load of a model, by its key, until `forget`."""
+        self._loads[model] = read
+
+    def forget(self, model: str) -> None:
+        """Tell the load of a model no more."""
+        self._loads.pop(model, None)
+
+    def load(self, model: str) -> ModelLoad:
+        """The load of a model at the moment; zeros while it is loading."""
+        read = self._loads.get(model)
+        return ModelLoad() if read is None else read()
 
     def on_call_started(self, record: CallRecord) -> None:
         """A call has started."""

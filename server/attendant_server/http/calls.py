@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Any
 
 from attendant_server import records
@@ -220,7 +221,10 @@ class CallRunner:
 
     async def _send_whole(self, call: Call, answer: Response, send: Send) -> None:
         body = answer.body
-        headers = [(b"content-length", str(len(body)).encode()), *answer.headers]
+        headers = list(answer.headers)
+        # Where nothing has changed, it would be the length of what is not sent.
+        if answer.status != HTTPStatus.NOT_MODIFIED:
+            headers.append((b"content-length", str(len(body)).encode()))
         await self._begin_answer(call, answer.content_type, answer.status, headers, send)
         for start in range(0, max(1, len(body)), PART_BYTES):
             part, end = body[start : start + PART_BYTES], start + PART_BYTES

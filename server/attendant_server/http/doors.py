@@ -20,6 +20,8 @@ from attendant_server.http.json_routes import JsonRoute
 from attendant_server.http.libretranslate.routes import libretranslate_routes
 from attendant_server.http.openai.routes import openai_routes
 from attendant_server.http.openapi import document_route
+from attendant_server.http.page.assets import assets
+from attendant_server.http.page.statistics import statistics_route
 from attendant_server.http.probes import health_route
 from attendant_server.http.server import App, HttpServer
 from attendant_server.http.tei.routes import tei_routes
@@ -73,6 +75,7 @@ class HttpDoor:
         routes = list(_json_routes(application, is_serving, settings))
         has_keys = security.authenticator is not None
         self._json_routes = [*routes, document_route(routes, has_keys)]
+        self._assets = list(assets()) if "page" in settings.http_protocols else []
         has_callers = has_keys or security.needs_certificates
         methods = list(served_methods(own_methods, has_callers, settings))
         self._connect = ConnectEndpoint(
@@ -99,7 +102,8 @@ class HttpDoor:
     @property
     def methods(self) -> list[Method]:
         """The methods of all routes."""
-        return [route.method for route in self._json_routes] + self._connect.methods
+        found = [route.method for route in self._json_routes] + self._connect.methods
+        return found + [asset.method for asset in self._assets[:1]]
 
     def start(self) -> tuple[int, str]:
         """Listen and serve; returns the port and the address. Raises OSError."""
@@ -119,6 +123,9 @@ class HttpDoor:
         for route in self._json_routes:
             endpoint: Any = Endpoint(self._runner, route)
             yield StarletteRoute(route.path, endpoint, methods=[route.verb])
+        for asset in self._assets:
+            endpoint = Endpoint(self._runner, asset)
+            yield StarletteRoute(asset.path, endpoint, methods=["GET"])
         connect: Any = self._connect
         yield StarletteRoute(PATH, connect, methods=["POST"])
 
@@ -132,6 +139,8 @@ def _json_routes(
         yield from libretranslate_routes(application, settings)
     if "tei" in settings.http_protocols:
         yield from tei_routes(application, settings)
+    if "page" in settings.http_protocols:
+        yield statistics_route(application)
     yield health_route(is_serving)
 
 

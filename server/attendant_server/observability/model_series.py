@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from attendant_server.application.descriptions import ModelDescription
+from attendant_server.application.model_statistics import ModelStatistics
 from attendant_server.engine.scheduler import Scheduler
 from attendant_server.observability.metrics import Metrics
-from attendant_server.observability.scheduler_gauges import watch_schedulers
+from attendant_server.observability.scheduler_gauges import load_of, watch_schedulers
 
 
 class ModelSeries:
@@ -18,10 +19,12 @@ class ModelSeries:
         status_names: Sequence[str],
         max_queued_texts: int,
         is_serving: Callable[[ModelDescription], bool],
+        statistics: ModelStatistics,
     ) -> None:
-        """``is_serving`` says whether a model can be called."""
+        """``is_serving`` says whether a model can be called; ``statistics`` show loads, too."""
         self._metrics, self._status_names = metrics, status_names
         self._max_queued_texts, self._is_serving = max_queued_texts, is_serving
+        self._statistics = statistics
         self.on_refused = metrics.on_refused
         """Receives the reason of each refusal."""
         self.on_change = metrics.on_model_change
@@ -41,7 +44,9 @@ class ModelSeries:
     def watch(self, model: str, schedulers: Sequence[Scheduler], max_cache_bytes: int) -> None:
         """Show the state of a loaded model; ``max_cache_bytes`` is the limit of its caches."""
         watch_schedulers(self._metrics, model, schedulers, max_cache_bytes)
+        self._statistics.watch(model, lambda: load_of(schedulers))
 
     def remove(self, model: str) -> None:
         """End the series of a model. Its calls have ended."""
         self._metrics.remove_model(model)
+        self._statistics.forget(model)

@@ -1,7 +1,8 @@
-"""The gauges of a model's schedulers, over all workers."""
+"""What a model's schedulers show of their state, over all workers."""
 
 from collections.abc import Sequence
 
+from attendant_server.application.model_statistics import ModelLoad
 from attendant_server.engine.models import CacheFigures
 from attendant_server.engine.scheduler import Scheduler
 from attendant_server.engine.translation_scheduler import TranslationScheduler
@@ -29,6 +30,15 @@ def watch_schedulers(
         },
     )
     metrics.watch_caches(model, lambda: _total([each.pool.figures for each in own]))
+
+
+def load_of(schedulers: Sequence[Scheduler]) -> ModelLoad:
+    """What the schedulers of a model have to do."""
+    active = (
+        each.num_active_sentences if isinstance(each, TranslationScheduler) else each.num_active
+        for each in schedulers
+    )
+    return ModelLoad(schedulers[0].num_waiting, sum(active))
 
 
 def _total(figures: Sequence[CacheFigures]) -> CacheFigures:
