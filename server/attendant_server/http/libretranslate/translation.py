@@ -88,7 +88,7 @@ class TranslationHandler:
         tags = sorted(tag for tag, targets in sources.items() if target in targets)
         if not tags:
             known = ", ".join(sorted(set().union(*sources.values()))) or "none"
-            raise LanguageUnknown("target", f"must be one of {known}, not {target!r}", target)
+            raise LanguageUnknown("target", f"must be one of {known}", target)
         found = await self._languages.detected(texts, [*tags, target], 1)
         return [each[0] if each else DetectedLanguage(0.0, tags[0]) for each in found]
 
