@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from attendant_server.application.application import Application
+from attendant_server.application.language_tags import check_tag
 from attendant_server.application.markup_translation import Markup
 from attendant_server.application.translation import TranslationRequest
 from attendant_server.application.translation_options import DEFAULT_OPTIONS, TranslationOptions
@@ -84,11 +85,12 @@ class TranslationHandler:
 
         A text without letters, which is the same in all languages, is one in the first of them.
         """
+        check_tag("target", target)
         sources = self._languages.targets_of_sources()
         tags = sorted(tag for tag, targets in sources.items() if target in targets)
         if not tags:
             known = ", ".join(sorted(set().union(*sources.values()))) or "none"
-            raise LanguageUnknown("target", f"must be one of {known}", target)
+            raise LanguageUnknown("target", f"must be one of {known}, not {target!r}", target)
         found = await self._languages.detected(texts, [*tags, target], 1)
         return [each[0] if each else DetectedLanguage(0.0, tags[0]) for each in found]
 
