@@ -69,6 +69,7 @@ def test_languages_and_settings_are_shown_and_languages_are_detected(http):
         (asked("a", source="fr"), 404, "model: no translation model for source_language fr"),
         (asked("a", target="not a tag"), 400, "target: "),
         (asked("a", source="auto", target="xx"), 400, "target: must be one of de, not 'xx'"),
+        (asked("a", source="auto", target="x\ny"), 400, "target: must be a language tag"),
         (asked("a", alternatives=8), 400, "alternatives: at most 7, got 8"),
         (asked("a", alternatives=-1), 400, "alternatives: expected int >= 0"),
         (asked("a", format="pdf"), 400, "format: has an unknown value or field"),
@@ -86,3 +87,7 @@ def test_unknown_fields_and_other_types_of_content(http):
     answer = http.post("/translate", b"q=a", content_type="text/plain")
     assert (answer.status, list(answer.json)) == (415, ["error"])
     assert http.post_form("/translate", [("q", "a")] * 1025).status == 400
+    answer = http.post_form("/translate", {"q": "a" * 262_144})
+    assert (answer.status, answer.json["error"][:33]) == (413, "body: a form has at most 262144 b")
+    answer = http.post("/translate", asked("a"), content_encoding="gzip")
+    assert (answer.status, answer.json["error"]) == (415, "content-encoding: must be identity")

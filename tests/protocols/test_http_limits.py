@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 
 import grpc
@@ -70,9 +71,10 @@ def test_paths_and_verbs_that_there_are_not(small):
 def test_a_large_body_is_refused_before_it_is_read(connect):
     connection = connect()
     connection.sendall(head("/v1/embeddings", 4097, "expect: 100-continue"))
-    answer = connection.recv(65536)
+    answer = received(connection)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"body: at most 4096 bytes" in answer
+    assert b"connection: close" in answer  # whether the body follows, nobody can tell
 
 
 def test_a_large_body_without_its_length_is_refused(connect):
@@ -138,6 +140,43 @@ def test_requests_in_a_row_are_answered_in_their_order(connect):
     )
     answers = received(connection)
     assert answers.index(b"HTTP/1.1 200 ") < answers.index(b"HTTP/1.1 404 ")
+
+
+CHUNKS = b"%x\r\n%b\r\n0\r\n" % (len(EMBED), EMBED)
+UPGRADE = "connection: upgrade, http2-settings\r\nupgrade: h2c"
+CHUNKED = head("/v1/embeddings", 0, "transfer-encoding: chunked", UPGRADE).replace(
+    b"content-length: 0\r\n", b""
+)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [head("/v1/embeddings", len(EMBED), UPGRADE) + EMBED],
+        [head("/v1/embeddings", len(EMBED), UPGRADE), EMBED[:5], EMBED[5:]],
+        [CHUNKED + CHUNKS + b"\r\n"],
+    ],
+    ids=["together", "in parts", "in chunks"],
+)
+def test_an_offer_of_another_protocol_is_ignored(connect, parts):
+    connection = connect()
+    for part in parts:
+        connection.sendall(part)
+        time.sleep(0.01)
+    connection.sendall(b"GET /none HTTP/1.1\r\nhost: a\r\n\r\n")
+    answers = received(connection)
+    assert answers.index(b"HTTP/1.1 200 ") < answers.index(b"HTTP/1.1 404 ")
+
+
+def test_trailers_are_no_headers(connect):
+    connection = connect()
+    sent = (
+        CHUNKED.replace(UPGRADE.encode() + b"\r\n", b"") + CHUNKS + b"x-request-id: forged\r\n\r\n"
+    )
+    connection.sendall(sent)
+    answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"forged" not in answer
 
 
 def test_a_further_connection_ends_the_one_that_is_idle_for_longest(connect):

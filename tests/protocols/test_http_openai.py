@@ -113,6 +113,8 @@ def test_a_stream_adds_up_to_the_whole_and_ends_with_usage(http):
         ("embeddings", {"input": []}, 400, "input", "expected array of length >= 1"),
         ("embeddings", {"input": ["a", ""]}, 400, "input[1]", "expected str of length >= 1"),
         ("embeddings", {"input": [1, 2]}, 400, "input", "must be a text or a list of texts"),
+        ("completions", {"prompt": "a", "temperature": 1e-320}, 400, "temperature", "must be more"),
+        ("completions", {"prompt": "a", "stream_options": {"x": 1}}, 400, "stream_options.x", "is"),
         ("embeddings", {"input": [[1, 2]]}, 400, "input", "must be a text or a list of texts"),
         ("embeddings", {"input": ["the"] * 257}, 400, "input", "at most 256, got 257"),
         ("embeddings", {"input": ["the", "!?"]}, 400, "input[1]", "has nothing that"),

@@ -105,6 +105,8 @@ def test_info_and_health_describe_the_server(http):
         ("embed", {"inputs": "the", "prompt_name": "none"}, 413, "validation", "prompt_name: "),
         ("embed_all", {"inputs": "the", "prompt_name": "x"}, 422, "validation", "prompt_name: "),
         ("predict", {"inputs": TEXTS}, 413, "validation", "inputs: must be 2 texts, got 3"),
+        ("decode", {"ids": [[]] * 4096}, 422, "validation", "body: at most 4096 lists"),
+        ("predict", {"inputs": [["a", "b", "c"]]}, 422, "validation", "body: expected array"),
         ("predict", {"inputs": [["a"], ["a", "b"]]}, 413, "validation", "inputs: must be a text"),
         ("rerank", {"query": "a", "texts": []}, 422, "validation", "texts: expected"),
         ("rerank", {"query": "a", "texts": ["b"]}, 404, "not_found", "model: no embedding model"),

@@ -1,6 +1,7 @@
 """The options of sampling: checks, defaults, and the seed of each search."""
 
 import secrets
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,8 @@ class SamplingOptions:
 def checked_sampling(options: SamplingOptions) -> Sampling:
     """The options with all defaults filled in; raises InvalidRequest."""
     temperature = 1.0 if options.temperature is None else options.temperature
-    if not 0 < temperature <= MAX_TEMPERATURE:
+    # The threads of the engine take subnormal numbers for 0, and could not divide by them.
+    if not sys.float_info.min <= temperature <= MAX_TEMPERATURE:
         raise _invalid("temperature", f"must be more than 0 and at most {MAX_TEMPERATURE:g}")
     top_k = DEFAULT_TOP_K if options.top_k is None else options.top_k
     check_range("options.sampling.top_k", top_k, 1, MAX_TOP_K)

@@ -6,7 +6,7 @@ What the interceptors of gRPC do, in the same order and with the same parts of t
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -77,7 +77,8 @@ class CallRunner:
             call.record.code = "CANCELLED"
             call.connection.abort()
         except asyncio.CancelledError:
-            await self._end_cancelled(route, call, send)
+            with suppress(CallerGone, asyncio.CancelledError):  # the client does not read
+                await self._end_cancelled(route, call, send)
         finally:
             call.connection.call = None
             del self._calls[task]

@@ -6,10 +6,11 @@ the client does not read.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -61,6 +62,10 @@ class Connection(HttpToolsProtocol):
         self._close_timer: asyncio.TimerHandle | None = None
         self._is_head = False
         """Whether the head of a request arrives."""
+        self._is_restarting = False
+        """Whether a new parser reads the head that makes it read the body of an earlier head."""
+        self._is_kept_by_body = False
+        """Whether the connection stays open if the client sends the body that it announced."""
         self._num_head_bytes = self._num_counted = self._num_dropped_bytes = 0
         self.idle_since: float | None = self._opened
         """When the last call ended; None while there is one."""
@@ -92,38 +97,71 @@ class Connection(HttpToolsProtocol):
             return
         if self._is_head:
             self._num_head_bytes += len(data)
-        super().data_received(data)
+        self._parse(data)
         if self._is_head and not self.transport.is_closing():
             if self._num_head_bytes > self._limits.max_head_bytes:
                 self.send_400_response("")
             elif self._head_timer is None:
                 self._head_timer = self.loop.call_later(self._limits.head_seconds, self.abort)
 
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as error:
+            # Only HTTP/1.1 is spoken here, so an offer of another protocol is ignored. The parser
+            # takes what follows the head for that protocol, so a new parser reads it.
+            self._restart(data[error.args[0] :])
+        except HttpParserError:
+            self.send_400_response("")
+
+    def _restart(self, rest: bytes) -> None:
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        if head := _head_of_body(self.headers):
+            self._is_restarting = True
+            self.parser.feed_data(head)
+            self._is_restarting = False
+        if rest:
+            self._parse(rest)
+
     def on_message_begin(self) -> None:
         """A request begins. Raises TooLarge, which ends the connection."""
+        if self._is_restarting:
+            return
         if len(self.pipeline) >= MAX_PIPELINED:
             raise TooLarge
         self._is_head, self._num_head_bytes, self._num_counted = True, 0, 0
+        self._is_kept_by_body = False
         super().on_message_begin()
         cast(dict[str, Any], self.scope)[CONNECTION] = self
 
     def on_url(self, url: bytes) -> None:
         """A part of the target has come."""
+        if self._is_restarting:
+            return
         self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header or a trailer has come."""
+        """A header has come, or a trailer, which counts but has no effect."""
+        if self._is_restarting:
+            return
         self._count(len(name) + len(value) + HEADER_BYTES)
-        super().on_header(name, value)
+        if self._is_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head of a request has come."""
+        if self._is_restarting:
+            return
         self._is_head, self.idle_since = False, None
         self._end_timers()
         super().on_headers_complete()
         if time.monotonic() - self._opened > self._limits.age_seconds:
             self.cycle.keep_alive = False
+        if self.cycle.waiting_for_100_continue and self.cycle.keep_alive:
+            # After an answer without its body, nobody could tell whether a body follows.
+            self._is_kept_by_body, self.cycle.keep_alive = True, False
 
     def on_body(self, body: bytes) -> None:
         """A part of a body has come; what nobody reads any more has a limit, too."""
@@ -132,7 +170,18 @@ class Connection(HttpToolsProtocol):
             if self._num_dropped_bytes > self._limits.max_body_bytes:
                 self.abort()
         else:
+            self._end_expectation(self._is_kept_by_body)
             super().on_body(body)
+
+    def _end_expectation(self, is_kept: bool) -> None:
+        self._is_kept_by_body = False
+        if is_kept:
+            self.cycle.keep_alive = True
+
+    def on_message_complete(self) -> None:
+        """A request has come, but for the body that an offer of another protocol hides."""
+        if not (self.parser.should_upgrade() and _head_of_body(self.headers)):
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """An answer has been written, as far as the client reads it."""
@@ -143,6 +192,11 @@ class Connection(HttpToolsProtocol):
             self.idle_since = time.monotonic()
         self._end_timers()
         super().on_response_complete()
+
+    def shutdown(self) -> None:
+        """Take no further calls."""
+        self._end_expectation(is_kept=False)
+        super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
         """The connection was idle for too long."""
@@ -183,6 +237,15 @@ class Connection(HttpToolsProtocol):
 
     def _unset_keepalive_if_required(self) -> None:
         """Nothing: uvicorn would end the timer of an idle connection at any byte."""
+
+
+def _head_of_body(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """A request with only the headers that say where a body ends; empty if there is none."""
+    ends = [each for each in headers if each[0] in (b"content-length", b"transfer-encoding")]
+    if not ends or ends == [(b"content-length", b"0")]:
+        return b""
+    lines = [b"POST / HTTP/1.1", *(name + b": " + value for name, value in ends)]
+    return b"\r\n".join([*lines, b"", b""])
 
 
 def _names(certificate: Any) -> list[str]:

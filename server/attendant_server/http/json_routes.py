@@ -11,13 +11,22 @@ import msgspec
 
 from attendant_server.errors import InvalidRequest
 from attendant_server.http.exchanges import Call, Response, Stream
-from attendant_server.http.statuses import Failure, Malformed, Statuses, WrongContentType
+from attendant_server.http.statuses import (
+    Failure,
+    Malformed,
+    RequestTooLarge,
+    Statuses,
+    WrongContentType,
+)
 from attendant_server.records import Method
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+JSON_NAME = "JSON"
 DONE = "[DONE]"
 """The last event of a stream."""
 MAX_FORM_FIELDS = 1024
+MAX_FORM_BYTES = 256 * 1024
+"""Reading a form of this size takes about 30 ms, and JSON of it less than one."""
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([\w.-]{1,64})`", re.ASCII)
 _SHOWN = re.compile(r"(Expected |Object missing required field |JSON is malformed|Input data was )")
@@ -61,6 +70,12 @@ class JsonRoute:
     takes_forms: bool = False
     key_field: str = ""
     """The field of the body that may have the credential."""
+    max_lists: int | None = None
+    """The most lists in a body, of a route whose model is a list of lists.
+
+    Python's garbage collector looks at each list several times while they are made, and the event
+    loop waits.
+    """
     event: Any = None
     """The model of a server-sent event, of a route that can answer in pieces."""
     codes: tuple[str, ...] = ()
@@ -107,6 +122,12 @@ class JsonRoute:
     def _read(self, call: Call, body: bytes) -> Any:
         """The model in a body; raises InvalidRequest, which repeats no text of the caller."""
         kind = call.content_type
+        if call.headers.get("content-encoding", "identity").lower() != "identity":
+            raise WrongContentType("content-encoding", "must be identity")
+        if self.max_lists is not None and body.count(b"[") > self.max_lists:
+            raise Malformed("body", f"at most {self.max_lists} lists")
+        if kind == FORM and len(body) > MAX_FORM_BYTES:
+            raise RequestTooLarge("body", f"a form has at most {MAX_FORM_BYTES} bytes; use {JSON}")
         try:
             if kind == JSON:
                 return self._decoder.decode(body)
@@ -120,16 +141,27 @@ class JsonRoute:
         raise WrongContentType("content-type", f"must be {known}")
 
 
+class Ids(msgspec.Struct, array_like=True, gc=False):
+    """A list in the place of a text, of which nothing is kept but that it is there.
+
+    It is read only to say what is wrong with it. Millions of Python's lists would be looked at by
+    the garbage collector several times while they are made.
+    """
+
+
 def _bad(message: str) -> InvalidRequest:
     """The fault of a body, from the message of msgspec."""
     path = _PATH.search(message)
     name = (path.group(1) if path else "") or "body"
     problem = message[: path.start()] if path else message
     if unknown := _UNKNOWN_FIELD.match(problem):
-        return Malformed(unknown.group(1), "is unknown here")
+        within = f"{path.group(1)}." if path and path.group(1) else ""
+        return Malformed(within + unknown.group(1), "is unknown here")
     if not _SHOWN.match(problem):
         problem = "has an unknown value or field"  # the message repeats it
-    return Malformed(name, problem[:1].lower() + problem[1:].replace("`", ""))
+    if not problem.startswith(JSON_NAME):
+        problem = problem[:1].lower() + problem[1:]
+    return Malformed(name, problem.replace("`", ""))
 
 
 def _form(body: bytes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from attendant_server.application.application import Application
+from attendant_server.application.language_tags import check_tag
 from attendant_server.application.markup_translation import Markup
 from attendant_server.application.translation import TranslationRequest
 from attendant_server.application.translation_options import DEFAULT_OPTIONS, TranslationOptions
@@ -84,6 +85,7 @@ class TranslationHandler:
 
         A text without letters, which is the same in all languages, is one in the first of them.
         """
+        check_tag("target", target)
         sources = self._languages.targets_of_sources()
         tags = sorted(tag for tag, targets in sources.items() if target in targets)
         if not tags:

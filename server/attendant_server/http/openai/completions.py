@@ -20,7 +20,7 @@ from attendant_server.application.sampling import SamplingOptions
 from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed
 from attendant_server.http.exchanges import Call
-from attendant_server.http.json_routes import DONE, Events
+from attendant_server.http.json_routes import DONE, Events, Ids
 from attendant_server.http.openai.embeddings import Usage
 
 NAMES = {
@@ -50,7 +50,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
     model: str = ""
     """``name`` or ``name/version``; empty for the default model."""
-    prompt: str | Annotated[list[str | int | list[int]], msgspec.Meta(min_length=1)]
+    prompt: str | Annotated[list[str | int | Ids], msgspec.Meta(min_length=1)]
     """A text, or a list of texts."""
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = DEFAULT_MAX_TOKENS
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = 1.0

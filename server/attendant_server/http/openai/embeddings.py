@@ -13,6 +13,7 @@ from attendant_server.application.embedding import EmbeddingRequest
 from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed
 from attendant_server.http.exchanges import Call
+from attendant_server.http.json_routes import Ids
 from attendant_server.http.number_lists import VALUES_WRITTEN_FOR_ONE, number_list
 
 NO_TOKENS = (
@@ -25,7 +26,7 @@ NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Texts to embed."""
 
-    input: NonEmpty | Annotated[list[NonEmpty | int | list[int]], msgspec.Meta(min_length=1)]
+    input: NonEmpty | Annotated[list[NonEmpty | int | Ids], msgspec.Meta(min_length=1)]
     """A text, or a list of texts."""
     model: str = ""
     """``name`` or ``name/version``; empty for the default model."""

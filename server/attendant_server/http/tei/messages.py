@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from attendant_server import tei_requests
-from attendant_server.http.json_routes import Dialect
+from attendant_server.http.json_routes import Dialect, Ids
 from attendant_server.http.statuses import Failure, Malformed, Statuses
 
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
-Texts = NonEmpty | Annotated[list[NonEmpty | int | list[int]], msgspec.Meta(min_length=1)]
+Texts = NonEmpty | Annotated[list[NonEmpty | int | Ids], msgspec.Meta(min_length=1)]
 """A text, or a list of texts. Lists of token ids are refused."""
 Direction = Literal["Left", "left", "Right", "right"]
 TokenId = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
@@ -46,16 +46,17 @@ class EmbedAllRequest(TruncatedRequest, kw_only=True):
     """Not supported here."""
 
 
+class OneOrTwo(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """One or two texts."""
+
+    first: NonEmpty
+    second: NonEmpty | msgspec.UnsetType = msgspec.UNSET
+
+
 class PredictRequest(TruncatedRequest, kw_only=True):
     """A text, a pair of texts, or a list of lists of one or two texts."""
 
-    inputs: (
-        NonEmpty
-        | Annotated[
-            list[NonEmpty | Annotated[list[NonEmpty], msgspec.Meta(min_length=1, max_length=2)]],
-            msgspec.Meta(min_length=1),
-        ]
-    )
+    inputs: NonEmpty | Annotated[list[NonEmpty | OneOrTwo], msgspec.Meta(min_length=1)]
     raw_scores: bool = False
 
 

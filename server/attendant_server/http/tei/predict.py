@@ -82,10 +82,12 @@ def _read(inputs: Any) -> tuple[Sequence[str], Sequence[str], bool]:
             return inputs, [], False
         first, second = checked_pair(inputs)
         return [first], [second], False
-    if any(isinstance(each, str) for each in inputs) or len({len(each) for each in inputs}) > 1:
+    if any(isinstance(each, str) for each in inputs):
         raise InvalidRequest("inputs", MIXED)
-    firsts = [each[0] for each in inputs]
-    return firsts, [each[1] for each in inputs if len(each) > 1], True
+    seconds = [each.second for each in inputs if each.second is not msgspec.UNSET]
+    if len(seconds) not in (0, len(inputs)):
+        raise InvalidRequest("inputs", MIXED)
+    return [each.first for each in inputs], seconds, True
 
 
 def _predictions(found: ClassifiedText | InvalidRequest) -> list[Prediction]:

@@ -57,12 +57,18 @@ def tei_routes(application: Application, settings: Settings) -> Iterator[JsonRou
         ),
         ("/decode", messages.DecodeRequest, list[str], tokens.decode, "Decode tokens"),
     ):
-        yield _route(path, "POST", summary, response, handle, request)
+        yield _route(path, "POST", summary, response, handle, request, settings.max_texts)
     yield _route("/info", "GET", "Describe the model", messages.Info, tokens.info)
 
 
 def _route(
-    path: str, verb: str, summary: str, response: Any, handle: Any, request: Any = None
+    path: str,
+    verb: str,
+    summary: str,
+    response: Any,
+    handle: Any,
+    request: Any = None,
+    max_texts: int = 0,
 ) -> JsonRoute:
     name = "".join(map(str.capitalize, path[1:].split("_")))
     return JsonRoute(
@@ -74,4 +80,5 @@ def _route(
         request=request,
         response=response,
         handle=handle,
+        max_lists=16 * max_texts if request is messages.DecodeRequest else None,
     )

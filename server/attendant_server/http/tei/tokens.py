@@ -1,7 +1,10 @@
 """Tokens of texts, texts of tokens, and the description of the model."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from attendant_server import __version__
 from attendant_server.application.application import Application
@@ -24,7 +27,7 @@ class TokensHandler:
         self._models, self._jobs = application.models, application.jobs
         self._settings = settings
 
-    async def tokenize(self, request: TokenizeRequest, call: Call) -> list[list[Token]]:
+    async def tokenize(self, request: TokenizeRequest, call: Call) -> bytes:
         """The tokens of each text."""
         texts, names = texts_of(request.inputs)
         key = self._models.find(call.model, ModelKind.EMBEDDING).key
@@ -33,12 +36,16 @@ class TokensHandler:
             raise_fault(answer.texts)
         unit, special = OffsetUnit.UTF8_BYTES, request.add_special_tokens
 
-        def response() -> list[list[Token]]:
-            return [
-                [Token(*each) for each in simple_tokens(text, found, unit, special)]
+        def response() -> bytes:
+            # One by one, since the event loop waits while the encoder runs.
+            parts = [
+                msgspec.json.encode(
+                    [Token(*each) for each in simple_tokens(text, found, unit, special)]
+                )
                 for text, found in zip(texts, answer.texts, strict=True)
                 if not isinstance(found, InvalidRequest)
             ]
+            return b"[" + b",".join(parts) + b"]"
 
         return await self._jobs.run_for(answer.size, response)
 
@@ -51,7 +58,11 @@ class TokensHandler:
             raise InvalidRequest("ids", "must be token ids, or lists of token ids")
         self._models.limits.check_count("ids", len(ids))
         skips = request.skip_special_tokens
-        return [await self._models.decode(call.model, each, skips) for each in ids]
+        found = []
+        for each in ids:
+            found.append(await self._models.decode(call.model, each, skips))
+            await asyncio.sleep(0)  # short lists are decoded at once; others run in between
+        return found
 
     async def info(self, request: None, call: Call) -> Info:
         """The model that the call gets, and the limits."""
