@@ -39,6 +39,7 @@ def small(loop, settings):
             max_receive_seconds=0.3,
             max_connection_idle_seconds=0.3,
             max_http_connections=4,
+            max_beam_size=2,
             http_protocols=("openai", "libretranslate"),
         ),
     ) as server:
@@ -83,6 +84,12 @@ def test_a_large_body_without_its_length_is_refused(connect):
         b"transfer-encoding: chunked\r\n\r\n" + chunks
     )
     assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_the_limit_of_beams_bounds_the_search_for_alternatives(small):
+    body = {"q": "The old cat.", "source": "en", "target": "de", "alternatives": 1}
+    with HttpClient(small.server.http_port) as http:
+        assert len(http.post("/translate", body).json["alternatives"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 MAX_EXAMPLES = 4
 
 
-def test_schemathesis_finds_nothing(running):
+def test_schemathesis_finds_nothing(running, tmp_path):
     url = f"http://127.0.0.1:{running.server.http_port}"
     ended = subprocess.run(
         [
@@ -16,6 +16,7 @@ def test_schemathesis_finds_nothing(running):
             *("--max-examples", str(MAX_EXAMPLES), "--exclude-checks", "positive_data_acceptance"),
             *("--generation-database", "none", "--no-color"),
         ],
+        cwd=tmp_path,  # where it writes a cache
         capture_output=True,
         text=True,
         timeout=300,
