@@ -248,7 +248,7 @@ class Settings:
     )
     handshake_seconds: float = _setting(
         5.0,
-        "Time for the handshakes of TLS and HTTP/2 of a new connection, and for the headers of HTTP",
+        "Time for the handshakes of TLS and HTTP/2 of a new connection, and for a head of HTTP",
         min=0.1,
         max=600,
     )

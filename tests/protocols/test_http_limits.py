@@ -128,13 +128,12 @@ def test_an_idle_connection_is_closed(connect):
     assert received(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_flood_of_requests_on_a_connection_ends_it(small, connect):
+def test_a_flood_of_requests_on_a_connection_ends_it(connect):
     connection = connect()
-    with small.held_engine():
-        connection.sendall(request("/translate", TRANSLATE) * 2)
-        small.wait_for_queued(1)
-        connection.sendall(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n" * 64)
-        assert b"200 OK" not in received(connection)
+    flood = b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n" * 64
+    # At once, because the server reads no further while requests wait.
+    connection.sendall(request("/translate", TRANSLATE) + flood)
+    assert received(connection) == b""
 
 
 def test_requests_in_a_row_are_answered_in_their_order(connect):
