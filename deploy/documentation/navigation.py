@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 SECTIONS = {
     "Use": ("command", "other-languages", "protocols", "models", "training", "benchmarks"),
-    "Operate": ("operations", "security", "gpu-trial"),
+    "Operate": ("operations", "deployment", "security", "gpu-trial"),
 }
-"""The pages of docs/ by section; further ones are in the last section."""
+"""The pages of docs/ by section; further ones are under "Project"."""
 DECISIONS = "docs/decisions/"
 
 

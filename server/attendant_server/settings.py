@@ -254,7 +254,10 @@ class Settings:
         256, "Concurrent calls on one connection; clients hold further calls back", min=1, max=65536
     )
     handshake_seconds: float = _setting(
-        5.0, "Time for the handshakes of TLS and HTTP/2 of a new connection", min=0.1, max=600
+        5.0,
+        "Time for the handshakes of TLS and HTTP/2 of a new connection, and for a head of HTTP",
+        min=0.1,
+        max=600,
     )
     max_connection_idle_seconds: float = _setting(
         300.0, "Time after which a connection without calls is closed", min=0.1, max=86400

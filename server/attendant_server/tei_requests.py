@@ -78,8 +78,8 @@ def simple_tokens(
             yield SimpleToken(token.id, token.text, True)
 
 
-def checked_pair(texts: Sequence[str], field: str = "inputs") -> Sequence[str]:
+def checked_pair(texts: Sequence[str]) -> Sequence[str]:
     """The two texts of a pair; raises InvalidRequest for another number of texts."""
     if len(texts) != 2:
-        raise InvalidRequest(field, f"must be 2 texts, got {len(texts)}")
+        raise InvalidRequest("inputs", f"must be 2 texts, got {len(texts)}")
     return texts

@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.parser import HeaderParser
 from pathlib import Path
+from urllib.request import urlopen
 from zipfile import ZipFile
 
 CLIENT = {"attendant-client": "completion,plot"}
-SERVER = {"attendant-server": "cpu,detection,tracing,completion", **CLIENT}
+SERVER = {"attendant-server": "cpu,detection,http,tracing,completion", **CLIENT}
 EXPORTER = {"attendant-export": "cpu,completion", **CLIENT}
 ENGLISH, GERMAN = "Where is the nearest train station?", "Wo ist der nächste Bahnhof?"
 
@@ -83,15 +84,15 @@ def requirements(wheel: Path, extras: list[str]) -> Iterator[str]:
 
 
 @contextmanager
-def running(environment: Environment, bundles: Path) -> Iterator[str]:
-    """A server of the bundles on a free port; gives its address."""
-    flags = ["--bundles", str(bundles), "--host", "127.0.0.1", "--port", "0"]
+def running(environment: Environment, bundles: Path) -> Iterator[tuple[str, str]]:
+    """A server of the bundles on free ports; gives its addresses of gRPC and of HTTP."""
+    flags = ["--bundles", str(bundles), "--host", "127.0.0.1", "--port", "0", "--http-port", "0"]
     command = environment.command("attendant-server", *flags, "--metrics-port", "-1")
     with subprocess.Popen(command, cwd=bundles.root, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            words = process.stdout.readline().split()
-            yield f"127.0.0.1:{words[5].rstrip(':')}"
+            grpc, http = re.findall(r" on port (\d+)", process.stdout.readline())
+            yield f"127.0.0.1:{grpc}", f"127.0.0.1:{http}"
             process.terminate()
             check(process.wait(60) == 0, "the server does not stop cleanly")
         finally:
@@ -122,16 +123,18 @@ def try_client_alone(environment: Environment, address: str) -> None:
 def try_server(environment: Environment, client: Environment, bundles: Path) -> None:
     """Serve the built-in bundles, and call every one of them."""
     check(not is_importable(environment, "torch"), "the server's environment has PyTorch")
-    with running(environment, bundles) as address:
+    with running(environment, bundles) as (address, http):
         try_client_alone(client, address)
+        with urlopen(f"http://{http}/v1/models") as answer:
+            check(b'"bert-en-de"' in answer.read(), "the list of models over HTTP lacks one")
         for call in (
             ["translate", "--from", "auto:de,en", "--to", "fr", "The dog is barking."],
             ["similarity", "The dog is barking.", "Der Hund bellt."],
             ["fill", "Thank [MASK] very much."],
             ["models"],
         ):
-            answer = client.run("attendant", "--target", address, *call)
-            check(bool(answer.strip()), f"attendant {call[0]} answers nothing")
+            printed = client.run("attendant", "--target", address, *call)
+            check(bool(printed.strip()), f"attendant {call[0]} answers nothing")
 
 
 def try_commands(environment: Environment, *names: str) -> None:

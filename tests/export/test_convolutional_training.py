@@ -26,19 +26,21 @@ def network(folder, options: str):
 
 
 def test_a_convolutional_model_with_experts_is_trained_and_goes_on(tmp_path):
-    options = "--encoder slicenet --decoder slicenet --num-experts 3 --max-steps "
+    options = (
+        "--encoder slicenet --decoder slicenet --num-decoder-layers 2 --num-experts 3 --max-steps "
+    )
     run = train(tmp_path, options + "1")
     before = (run / "last" / "weights.safetensors").read_bytes()
     train(tmp_path, options + "2")
     assert (run / "last" / "weights.safetensors").read_bytes() != before
     groups = read_config(run).architecture.decoder.groups
     sizes = [[step.kernel_size for step in group.convolution.steps] for group in groups]
-    assert sizes == [[3, 3], [15, 15], [3, 3], [15, 15]]
-    assert [group.HasField("alignment_attention") for group in groups] == [False, True] * 2
+    assert sizes == [[3, 3], [15, 15]]
+    assert [group.HasField("alignment_attention") for group in groups] == [False, True]
     function = groups[1].alignment_attention.function
     assert function == ALIGNMENT_FUNCTION_SCALED_DOT
     experts = [group.mixture_of_experts.num_experts for group in groups]
-    assert (experts, groups[1].mixture_of_experts.num_selected) == ([0, 3, 0, 3], 2)
+    assert (experts, groups[1].mixture_of_experts.num_selected) == ([0, 3], 2)
     recipe = json.loads((run / "run.json").read_text())["recipe"]
     kind = "SliceNet of 3 experts, 2 for each token, with pre-norm"
     assert recipe.startswith(f"Encoder: {kind}; decoder: {kind} with scaled-dot attention, ")
@@ -50,6 +52,7 @@ def test_the_decoder_of_a_bytenet_reads_its_encoder_by_position(tmp_path):
     assert dilations == [1, 2, 4, 8, 16, 1]
     assert [group.unfolding.length_factor for group in found.decoder.groups] == [2, 0, 0, 0, 0, 0]
     assert found.source_embeddings.positions.kind == POSITION_KIND_UNSPECIFIED
+    assert len(network(tmp_path, "--decoder slicenet").decoder.groups) == 4
     mixed = network(tmp_path, "--decoder bytenet")
     assert mixed.decoder.groups[0].unfolding.length_factor == 1
     assert mixed.source_embeddings.positions.kind != POSITION_KIND_UNSPECIFIED

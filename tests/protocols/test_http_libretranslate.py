@@ -46,8 +46,10 @@ def test_a_detected_language_is_told_and_a_text_in_the_target_language_stays(run
     assert [each["language"] for each in detected] == ["en", "de", "en", "en"]
     assert detected[2]["confidence"] == 0
     assert detected[0]["confidence"] > 50
-    one = http.post("/translate", asked(GERMAN, source="auto")).json
-    assert (one["translatedText"], one["detectedLanguage"]["language"]) == (GERMAN, "de")
+    for target in ("de", "de-AT"):
+        one = http.post("/translate", asked([GERMAN, TEXTS[1]], source="auto", target=target)).json
+        assert one["translatedText"] == [GERMAN, own[1]]
+        assert [each["language"] for each in one["detectedLanguage"]] == [target, "en"]
 
 
 def test_languages_and_settings_are_shown_and_languages_are_detected(http):
@@ -70,6 +72,7 @@ def test_languages_and_settings_are_shown_and_languages_are_detected(http):
         (asked("a", target="not a tag"), 400, "target: "),
         (asked("a", source="auto", target="xx"), 400, "target: must be one of de, not 'xx'"),
         (asked("a", source="auto", target="x\ny"), 400, "target: must be a language tag"),
+        (asked("a", source="auto", target="a secret"), 400, "target: must be a language tag"),
         (asked("a", alternatives=8), 400, "alternatives: at most 7, got 8"),
         (asked("a", alternatives=-1), 400, "alternatives: expected int >= 0"),
         (asked("a", format="pdf"), 400, "format: has an unknown value or field"),

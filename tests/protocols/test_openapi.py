@@ -16,10 +16,10 @@ def test_schemathesis_finds_nothing(running, tmp_path):
             *("--max-examples", str(MAX_EXAMPLES), "--exclude-checks", "positive_data_acceptance"),
             *("--generation-database", "none", "--no-color"),
         ],
+        cwd=tmp_path,  # where it writes a cache
         capture_output=True,
         text=True,
         timeout=300,
-        cwd=tmp_path,  # where it keeps a cache
         check=False,
     )
     assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]

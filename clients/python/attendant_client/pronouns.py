@@ -136,16 +136,15 @@ def by_attention(
         found = client.attention(schema.text, model=model)
         if found.encoder is None:
             raise SchemaError("the encoder of this model has no self-attention")
-        queries = _tokens_of(found.source_tokens, (schema.start, schema.end))
-        weights = found.encoder[:, :, queries].mean(axis=2)  # (layers, heads, keys)
-        yield maximum_attention(
-            np.stack(
-                [weights[:, :, _tokens_of(found.source_tokens, span)].max(axis=2) for span in spans]
-            )
+        queries, *keys = (
+            _tokens_of(found.source_tokens, span, schema.line)
+            for span in ((schema.start, schema.end), *spans)
         )
+        weights = found.encoder[:, :, queries].mean(axis=2)  # (layers, heads, keys)
+        yield maximum_attention(np.stack([weights[:, :, each].max(axis=2) for each in keys]))
 
 
-def _tokens_of(tokens: Sequence[Token], span: tuple[int, int]) -> list[int]:
+def _tokens_of(tokens: Sequence[Token], span: tuple[int, int], line: int) -> list[int]:
     start, end = span
     found = [
         place
@@ -153,7 +152,7 @@ def _tokens_of(tokens: Sequence[Token], span: tuple[int, int]) -> list[int]:
         if not token.special and token.start < end and token.end > start
     ]
     if not found:
-        raise SchemaError("the model has no token for a candidate or the pronoun")
+        raise SchemaError(f"line {line}: the model has no token for a candidate or the pronoun")
     return found
 
 

@@ -130,12 +130,10 @@ class StepKernels:
     def tokens(self, layer: int, part: Convolution, number: int, x: str) -> str:
         """`Kernels`. Layers and steps run in order."""
         g, step = self._g, part.steps[number]
-        width, first = (
-            step_widths(part, self._d_model)[number][0],
-            self._firsts[layer, number],
-        )
+        width, first = step_widths(part, self._d_model)[number][0], self._firsts[layer, number]
         last = first + reach(step) * width
-        self._after += [self._columns(first + width, last)] if reach(step) > 1 else []
+        if reach(step) > 1:
+            self._after.append(self._columns(first + width, last))
         self._after.append(g.fp32(x))
         distance = (step.dilation or 1) * width
         if distance == width:
@@ -152,9 +150,3 @@ class StepKernels:
     def _columns(self, first: int, last: int) -> str:
         g = self._g
         return g.op("Slice", self._state, g.integers(first), g.integers(last), g.integers(1))
-
-
-def state_width(architecture: Architecture) -> int:
-    """The number of values that a row keeps for all convolutions of the decoder."""
-    parts = convolutions(architecture.decoder)
-    return sum(sum(state_widths(part, architecture.d_model)) for _, part in parts)

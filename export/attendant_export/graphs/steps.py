@@ -14,7 +14,7 @@ from attendant_export.graphs.attention import (
     inner_width,
     relative_bias_of_past,
 )
-from attendant_export.graphs.convolution import StepKernels, state_width
+from attendant_export.graphs.convolution import StepKernels
 from attendant_export.graphs.embeddings import target_embeddings
 from attendant_export.graphs.layers import WIDTH_UNIT, Layers
 from attendant_export.graphs.repetition import give_penalized_candidates
@@ -26,6 +26,7 @@ from attendant_export.graphs.translation import (
     listed_target_scores,
     target_scores,
 )
+from attendant_export.models.convolution import state_width
 from attendant_export.models.stack import each_layer
 
 NUM_GREEDY_TOKENS = 2

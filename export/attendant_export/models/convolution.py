@@ -130,10 +130,15 @@ def convolutions(stack: Stack) -> Iterator[tuple[int, architecture_pb2.Convoluti
             yield number, group.convolution
 
 
+def state_width(architecture: Architecture) -> int:
+    """The number of values that a row keeps for all convolutions of the decoder."""
+    parts = convolutions(architecture.decoder)
+    return sum(sum(state_widths(part, architecture.d_model)) for _, part in parts)
+
+
 def check_decoder_convolutions(architecture: Architecture) -> None:
     """Raise ValueError for convolutions that a decoder cannot have."""
-    parts = convolutions(architecture.decoder)
-    number = sum(sum(state_widths(part, architecture.d_model)) for _, part in parts)
+    number = state_width(architecture)
     if number > MAX_DIMENSION:
         raise ValueError(
             f"Architecture.decoder: its convolutions keep {number:,} values of earlier tokens, "

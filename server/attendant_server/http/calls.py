@@ -148,34 +148,33 @@ class CallRunner:
         answer = await route.answer(call, body)
         if isinstance(answer, Response):
             return answer
-        async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var]
-            piece = await anext(pieces)
-            await self._begin_answer(call, answer.content_type, 200, answer.headers, send)
-            call.stream = answer
-            await self._send_part(call, piece, True, send)
+        async with aclosing(answer.pieces) as pieces:
             async for piece in pieces:
+                if call.stream is None:
+                    await self._begin_answer(call, answer.content_type, 200, answer.headers, send)
+                    call.stream = answer
                 await self._send_part(call, piece, True, send)
         await self._send_part(call, b"", False, send)
         return None
 
     async def _body(self, route: Route, call: Call, receive: Receive) -> bytes:
         """The body of the request of an authenticated caller who may call the method."""
-        if self._authenticator is None and not self._needs_certificates:
+        is_open = self._authenticator is None and not self._needs_certificates
+        if is_open or route.method.service == HTTP:
             return await self._received(call, receive)
-        if route.method.service == HTTP:
-            return await self._received(call, receive)
-        operation, record = route.method.operation, call.record
         if not route.has_key or self._authenticator is None or AUTHORIZATION in call.headers:
-            record.caller = await self._caller(call)
-            if operation:
-                begin_operation(operation)
+            self._identify(route, call, await self._caller(call))
             return await self._received(call, receive)
         body = await self._received(call, receive, is_stranger=True)
         key = route.key(call, body)
-        record.caller = await self._authenticator.caller([SCHEME + key] if key else [])
-        if operation:
-            begin_operation(operation)
+        self._identify(route, call, await self._authenticator.caller([SCHEME + key] if key else []))
         return body
+
+    def _identify(self, route: Route, call: Call, caller: Identity) -> None:
+        """Note the caller; raises PermissionDenied if it may not call the method."""
+        call.record.caller = caller
+        if operation := route.method.operation:
+            begin_operation(operation)
 
     async def _caller(self, call: Call) -> Identity:
         if self._authenticator is None:

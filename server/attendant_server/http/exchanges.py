@@ -1,6 +1,6 @@
 """A call of HTTP: its request, its answer, and the route that answers it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ class Response:
 class Stream:
     """An answer in pieces. An error before the first piece is the status of the answer."""
 
-    pieces: AsyncIterator[bytes]
+    pieces: AsyncGenerator[bytes]
     failed: Callable[[Failure], bytes]
     """The last piece, for an error after the first one."""
     content_type: bytes = EVENTS

@@ -1,7 +1,7 @@
 """Routes whose requests and answers are JSON of typed models."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -78,8 +78,6 @@ class JsonRoute:
     """
     event: Any = None
     """The model of a server-sent event, of a route that can answer in pieces."""
-    codes: tuple[str, ...] = ()
-    """Codes of errors besides those of every route with a model."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Descriptions of the parameters in the path."""
 
@@ -180,7 +178,7 @@ def _form(body: bytes) -> dict[str, Any]:
     return found
 
 
-async def _events(events: Events) -> AsyncIterator[bytes]:
+async def _events(events: Events) -> AsyncGenerator[bytes]:
     async for message in events.messages:
         yield _event(_encoder.encode(message))
     if events.end:

@@ -15,10 +15,11 @@ from attendant_server.http.statuses import STATUSES, STATUSES_OF_CLASSES
 from attendant_server.records import Method
 
 OPENAPI = "3.1.0"
+LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 SCHEMAS = "#/components/schemas/{name}"
 KEY = "bearer"
 CODES_OF_CALLS = (
-    *("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "CANCELLED"),
+    *("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"),
     *("UNIMPLEMENTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"),
 )
 """Codes with which every call of a model may fail."""
@@ -71,9 +72,6 @@ def document(routes: Sequence[JsonRoute], has_keys: bool) -> dict[str, Any]:
     return found
 
 
-LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
-
-
 def _types(route: JsonRoute) -> Iterator[Any]:
     for each in (route.request, route.response, route.event, route.dialect.error_type):
         if each is not None:
@@ -98,16 +96,7 @@ def _operation(route: JsonRoute, schemas: dict[int, Any], has_keys: bool) -> dic
         schema = {"schema": schemas[id(route.request)]}
         operation["requestBody"] = {"required": True, "content": dict.fromkeys(types, schema)}
     if route.parameters:
-        operation["parameters"] = [
-            {
-                "name": name,
-                "in": "path",
-                "required": True,
-                "description": text,
-                "schema": {"type": "string", "minLength": 1},
-            }
-            for name, text in route.parameters.items()
-        ]
+        operation["parameters"] = [_parameter(*each) for each in route.parameters.items()]
     error = {JSON: {"schema": schemas[id(route.dialect.error_type)]}}
     for status in sorted(set(_statuses(route, has_keys))):
         text = DESCRIPTIONS.get(status, "The call has failed")
@@ -115,6 +104,13 @@ def _operation(route: JsonRoute, schemas: dict[int, Any], has_keys: bool) -> dic
     if has_keys:
         operation["security"] = [{KEY: []}] if _needs_key(route) else []
     return operation
+
+
+def _parameter(name: str, text: str) -> dict[str, Any]:
+    """A parameter in the path."""
+    schema = {"type": "string", "minLength": 1}
+    shown = {"name": name, "in": "path", "required": True}
+    return {**shown, "description": text, "schema": schema}
 
 
 def _event_schema(kinds: Sequence[Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The HTTP server: its socket, its connections, their end.
 
 uvicorn's protocol reads and writes HTTP. Its server is not used: it has no limit of connections
-that are in their handshake, one certificate for ever, and signals and a loop of its own.
+that are in their handshake, one certificate forever, and signals and a loop of its own.
 """
 
 import asyncio

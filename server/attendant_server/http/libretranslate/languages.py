@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from attendant_server.application.application import Application
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.language_detection import DetectionRequest
-from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed_fields
 from attendant_server.http.exchanges import Call
 from attendant_server.http.libretranslate.messages import (
@@ -16,6 +15,7 @@ from attendant_server.http.libretranslate.messages import (
     LanguageChoice,
     LanguageChoices,
 )
+from attendant_server.http.texts import whole
 from attendant_server.settings import Settings
 
 
@@ -42,11 +42,12 @@ class LanguagesHandler:
         """The settings of a page."""
         found = await self.languages(None, call)
         source, target = (found[0].code, found[0].targets[0]) if found else ("", "")
-        has_keys = bool(self._settings.api_keys)
+        settings = self._settings
+        has_keys = bool(settings.api_keys or settings.jwt_keys or settings.jwt_secret)
         choices = LanguageChoices(LanguageChoice(source, source), LanguageChoice(target, target))
         return FrontendSettings(
             apiKeys=has_keys,
-            charLimit=self._settings.max_text_characters,
+            charLimit=settings.max_text_characters,
             keyRequired=has_keys,
             language=choices,
         )
@@ -75,15 +76,8 @@ class LanguagesHandler:
         """
         with renamed_fields({"texts": "q", "texts[0]": "q", "languages": "source"}):
             answer = await self._detector.detect(DetectionRequest(texts, languages, max_results))
-            for each in answer.texts:
-                if isinstance(each, InvalidRequest):
-                    raise each
+            results = whole(answer.texts)
         return [
-            [
-                DetectedLanguage(round(100 * found.probability, 1), found.language)
-                for found in each
-                if not isinstance(each, InvalidRequest)
-            ]
-            for each in answer.texts
-            if not isinstance(each, InvalidRequest)
+            [DetectedLanguage(round(100 * found.probability, 1), found.language) for found in each]
+            for each in results
         ]

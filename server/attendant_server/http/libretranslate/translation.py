@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from attendant_server.application.application import Application
-from attendant_server.application.language_tags import check_tag
+from attendant_server.application.language_tags import check_tag, longest_match
 from attendant_server.application.markup_translation import Markup
 from attendant_server.application.translation import TranslationRequest
 from attendant_server.application.translation_options import DEFAULT_OPTIONS, TranslationOptions
@@ -31,6 +31,8 @@ NAMES = {
     "options.num_hypotheses": "alternatives",
 }
 """The fields of LibreTranslate for those of the application."""
+MIN_BEAM_SIZE = 4
+"""Width of a search for alternatives, unless more are asked for or the limit is lower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +74,44 @@ class TranslationHandler:
 
     def _check(self, request: TranslateRequest, num_texts: int) -> None:
         limits = self._models.limits
-        try:
-            limits.check_count("q", num_texts)
-        except InvalidRequest as error:
-            raise renamed(error, NAMES) from None
+        limits.check_count("q", num_texts)
         if request.alternatives >= limits.max_beam_size:
             problem = f"at most {limits.max_beam_size - 1}, got {request.alternatives}"
             raise InvalidRequest("alternatives", problem)
 
     async def _detect(self, texts: Sequence[str], target: str) -> list[DetectedLanguage]:
-        """The language of each text, among those that can be translated into the target.
+        """The language of each text: the target, or one that can be translated into it.
 
-        A text without letters, which is the same in all languages, is one in the first of them.
+        A text without letters, which is the same in all languages, is one in the first of the
+        latter. The detector may know "pt" where the request or a model has "pt-BR".
         """
+        sources = self._sources(target)
+        found = await self._languages.detected(texts, [target, *sources], 1)
+
+        def own(language: str) -> str:
+            known = {language.lower(): language}
+            return next(each for each in [target, *sources] if longest_match(known, each))
+
+        return [
+            DetectedLanguage(each[0].confidence, own(each[0].language))
+            if each
+            else DetectedLanguage(0.0, sources[0])
+            for each in found
+        ]
+
+    def _sources(self, target: str) -> list[str]:
+        """The tags of the languages that can be translated into a language, at least one."""
         check_tag("target", target)
-        sources = self._languages.targets_of_sources()
-        tags = sorted(tag for tag, targets in sources.items() if target in targets)
-        if not tags:
-            known = ", ".join(sorted(set().union(*sources.values()))) or "none"
+        languages = self._languages.targets_of_sources()
+        found = sorted(
+            source
+            for source, targets in languages.items()
+            if longest_match({each.lower(): each for each in targets}, target)
+        )
+        if not found:
+            known = ", ".join(sorted(set().union(*languages.values()))) or "none"
             raise LanguageUnknown("target", f"must be one of {known}, not {target!r}", target)
-        found = await self._languages.detected(texts, [*tags, target], 1)
-        return [each[0] if each else DetectedLanguage(0.0, tags[0]) for each in found]
+        return found
 
     async def _translate(
         self, request: TranslateRequest, call: Call, texts: Sequence[str], part: _Part
@@ -107,7 +126,7 @@ class TranslationHandler:
                 TranslationRequest(
                     texts=own,
                     model=call.model,
-                    options=_options(request.alternatives),
+                    options=self._options(request.alternatives),
                     source_language=part.source,
                     target_language=request.target,
                 ),
@@ -124,16 +143,12 @@ class TranslationHandler:
             raise renamed(error, NAMES | one) from None
         return found
 
-
-def _options(num_alternatives: int) -> TranslationOptions:
-    if not num_alternatives:
-        return DEFAULT_OPTIONS
-    width = num_alternatives + 1
-    return TranslationOptions(beam_size=max(width, MIN_BEAM_SIZE), num_hypotheses=width)
-
-
-MIN_BEAM_SIZE = 4
-"""Width of a search for alternatives, unless more are asked for."""
+    def _options(self, num_alternatives: int) -> TranslationOptions:
+        if not num_alternatives:
+            return DEFAULT_OPTIONS
+        number = num_alternatives + 1
+        width = min(max(number, MIN_BEAM_SIZE), self._models.limits.max_beam_size)
+        return TranslationOptions(beam_size=width, num_hypotheses=number)
 
 
 def _response(

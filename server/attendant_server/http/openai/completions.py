@@ -1,7 +1,7 @@
 """Completions in the form of OpenAI."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ import msgspec
 from attendant_server.application.application import Application
 from attendant_server.application.generation import (
     GeneratedText,
+    Generation,
     GenerationAnswer,
     GenerationPiece,
     GenerationRequest,
@@ -18,10 +19,11 @@ from attendant_server.application.generation_options import GenerationOptions
 from attendant_server.application.operations import begin_operation
 from attendant_server.application.sampling import SamplingOptions
 from attendant_server.errors import InvalidRequest
-from attendant_server.field_names import renamed
+from attendant_server.field_names import renamed, renamed_fields
 from attendant_server.http.exchanges import Call
 from attendant_server.http.json_routes import DONE, Events, Ids
 from attendant_server.http.openai.embeddings import Usage
+from attendant_server.http.texts import texts_of, whole
 
 NAMES = {
     "prompts": "prompt",
@@ -120,17 +122,15 @@ class CompletionsHandler:
         if request.stream:
             _check_stream(request, asked)
             return Events(self._pieces(request, asked, call), DONE)
-        names = ONE_PROMPT if isinstance(request.prompt, str) else NAMES
-        try:
+        with renamed_fields(ONE_PROMPT if isinstance(request.prompt, str) else NAMES):
             answer = await self._generator.generate(asked, None)
-            for each in answer.generations:
-                if isinstance(each, InvalidRequest):
-                    raise each
-        except InvalidRequest as error:
-            raise renamed(error, names) from None
-        return await self._jobs.run_for(
-            answer.size, lambda: msgspec.json.encode(_completion(request, asked, answer, call))
-        )
+            generations = whole(answer.generations)
+
+        def response() -> bytes:
+            choices = _choices(asked.prompts if request.echo else None, generations)
+            return msgspec.json.encode(_of(call, answer.model, choices, _usage(answer)))
+
+        return await self._jobs.run_for(answer.size, response)
 
     async def _pieces(
         self, request: CompletionRequest, asked: GenerationRequest, call: Call
@@ -150,10 +150,7 @@ class CompletionsHandler:
 
 def _asked(request: CompletionRequest, call: Call) -> GenerationRequest:
     """The request to the application; raises InvalidRequest."""
-    given = request.prompt
-    prompts = [given] if isinstance(given, str) else given
-    if not all(isinstance(each, str) for each in prompts):
-        raise InvalidRequest("prompt", NO_TOKENS)
+    prompts, _ = texts_of(request.prompt, "prompt", NO_TOKENS)
     number = 1 if request.n is None else request.n
     if request.best_of not in (None, number):
         raise InvalidRequest("best_of", f"must be n, which is {number}, got {request.best_of}")
@@ -165,7 +162,7 @@ def _asked(request: CompletionRequest, call: Call) -> GenerationRequest:
     )
     stop = request.stop or []
     return GenerationRequest(
-        prompts=[str(each) for each in prompts],
+        prompts=prompts,
         model=request.model or call.model,
         options=GenerationOptions(
             beam_size=1,
@@ -188,16 +185,14 @@ def _check_stream(request: CompletionRequest, asked: GenerationRequest) -> None:
         raise InvalidRequest("logprobs", "is for whole answers only, not with stream")
 
 
-def _completion(
-    request: CompletionRequest, asked: GenerationRequest, answer: GenerationAnswer, call: Call
-) -> Completion:
+def _choices(prompts: Sequence[str] | None, generations: Sequence[Generation]) -> list[Choice]:
+    """The continuations of all prompts, after ``prompts`` if they are given."""
     choices: list[Choice] = []
-    for prompt, generation in zip(asked.prompts, answer.generations, strict=True):
-        assert not isinstance(generation, InvalidRequest)
+    for number, generation in enumerate(generations):
+        beginning = "" if prompts is None else prompts[number]
         for found in generation.hypotheses:
-            text = prompt + found.text if request.echo else found.text
-            choices.append(_choice(len(choices), text, found))
-    return _of(call, answer.model, choices, _usage(answer))
+            choices.append(_choice(len(choices), beginning + found.text, found))
+    return choices
 
 
 def _choice(index: int, text: str, found: GeneratedText) -> Choice:
@@ -213,8 +208,7 @@ def _piece(call: Call, piece: GenerationPiece, beginning: str) -> Completion:
     answer = piece.answer
     choice = Choice(index=0, text=beginning + piece.delta)
     if answer is not None:
-        [generation] = answer.generations
-        assert not isinstance(generation, InvalidRequest)
+        [generation] = whole(answer.generations)
         choice.finish_reason = _reason(generation.hypotheses[0])
     return _of(call, call.record.model, [choice], None)
 

@@ -1,7 +1,6 @@
 """Embeddings in the form of OpenAI."""
 
 import base64
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,11 +9,11 @@ from numpy.typing import NDArray
 
 from attendant_server.application.application import Application
 from attendant_server.application.embedding import EmbeddingRequest
-from attendant_server.errors import InvalidRequest
-from attendant_server.field_names import renamed
+from attendant_server.field_names import renamed_fields
 from attendant_server.http.exchanges import Call
 from attendant_server.http.json_routes import Ids
 from attendant_server.http.number_lists import VALUES_WRITTEN_FOR_ONE, number_list
+from attendant_server.http.texts import texts_of, whole
 
 NO_TOKENS = (
     "must be a text or a list of texts: token ids are those of another tokenizer (with LangChain, "
@@ -72,8 +71,8 @@ class EmbeddingsHandler:
 
     async def __call__(self, request: EmbeddingsRequest, call: Call) -> bytes:
         """One vector for each text. A bad text fails the call."""
-        texts, names = _texts(request.input)
-        try:
+        texts, names = texts_of(request.input, "input", NO_TOKENS)
+        with renamed_fields(names):
             answer = await self._embedder.embed(
                 EmbeddingRequest(
                     texts=texts,
@@ -83,26 +82,13 @@ class EmbeddingsHandler:
                 ),
                 None,
             )
-            for each in answer.texts:
-                if isinstance(each, InvalidRequest):
-                    raise each
-        except InvalidRequest as error:
-            raise renamed(error, names) from None
+            whole(answer.texts)
         numbers = answer.vectors.numbers
 
         def response() -> bytes:
             return _encoded(numbers, request.encoding_format, answer.model, answer.num_input_tokens)
 
         return await self._jobs.run_for(numbers.size // VALUES_WRITTEN_FOR_ONE, response)
-
-
-def _texts(given: Any) -> tuple[Sequence[str], dict[str, str]]:
-    """The texts, and the names of their fields; raises InvalidRequest for token ids."""
-    if isinstance(given, str):
-        return [given], {"texts": "input", "texts[0]": "input"}
-    if not all(isinstance(each, str) for each in given):
-        raise InvalidRequest("input", NO_TOKENS)
-    return given, {"texts": "input"}
 
 
 def _encoded(numbers: NDArray[Any], encoding_format: str, model: str, num_tokens: int) -> bytes:

@@ -12,6 +12,7 @@ NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 Texts = NonEmpty | Annotated[list[NonEmpty | int | Ids], msgspec.Meta(min_length=1)]
 """A text, or a list of texts. Lists of token ids are refused."""
 Direction = Literal["Left", "left", "Right", "right"]
+NO_TOKENS = "must be a text or a list of texts, not token ids"
 TokenId = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
 

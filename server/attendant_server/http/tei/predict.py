@@ -11,8 +11,8 @@ from attendant_server.application.reranking import RerankingRequest
 from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed_fields
 from attendant_server.http.exchanges import Call
-from attendant_server.http.tei.embed import raise_fault
 from attendant_server.http.tei.messages import Prediction, PredictRequest, Rank, RerankRequest
+from attendant_server.http.texts import whole
 from attendant_server.tei_requests import INPUTS, checked_pair
 
 BATCH = {"texts": "inputs", "text_pairs": "inputs"}
@@ -40,10 +40,10 @@ class PredictHandler:
                 ),
                 None,
             )
-            raise_fault(answer.texts)
+            results = whole(answer.texts)
 
         def response() -> bytes:
-            found = [_predictions(each) for each in answer.texts]
+            found = [_predictions(each) for each in results]
             return msgspec.json.encode(found if is_batch else found[0])
 
         return await self._jobs.run_for(answer.size, response)
@@ -90,8 +90,7 @@ def _read(inputs: Any) -> tuple[Sequence[str], Sequence[str], bool]:
     return [each.first for each in inputs], seconds, True
 
 
-def _predictions(found: ClassifiedText | InvalidRequest) -> list[Prediction]:
-    assert isinstance(found, ClassifiedText)
+def _predictions(found: ClassifiedText) -> list[Prediction]:
     return [
         Prediction(score, label) for label, score in zip(found.labels, found.scores, strict=True)
     ]

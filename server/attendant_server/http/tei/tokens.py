@@ -14,8 +14,14 @@ from attendant_server.application.offset_units import OffsetUnit
 from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed_fields
 from attendant_server.http.exchanges import Call
-from attendant_server.http.tei.embed import raise_fault, texts_of
-from attendant_server.http.tei.messages import DecodeRequest, Info, Token, TokenizeRequest
+from attendant_server.http.tei.messages import (
+    NO_TOKENS,
+    DecodeRequest,
+    Info,
+    Token,
+    TokenizeRequest,
+)
+from attendant_server.http.texts import texts_of, whole
 from attendant_server.settings import Settings
 from attendant_server.tei_requests import DTYPES, EMBEDDING, model_type, simple_tokens
 
@@ -29,11 +35,11 @@ class TokensHandler:
 
     async def tokenize(self, request: TokenizeRequest, call: Call) -> bytes:
         """The tokens of each text."""
-        texts, names = texts_of(request.inputs)
+        texts, names = texts_of(request.inputs, "inputs", NO_TOKENS)
         key = self._models.find(call.model, ModelKind.EMBEDDING).key
         with renamed_fields(names):
             answer = await self._models.tokenize(TokenizationRequest(texts, key))
-            raise_fault(answer.texts)
+            results = whole(answer.texts)
         unit, special = OffsetUnit.UTF8_BYTES, request.add_special_tokens
 
         def response() -> bytes:
@@ -42,8 +48,7 @@ class TokensHandler:
                 msgspec.json.encode(
                     [Token(*each) for each in simple_tokens(text, found, unit, special)]
                 )
-                for text, found in zip(texts, answer.texts, strict=True)
-                if not isinstance(found, InvalidRequest)
+                for text, found in zip(texts, results, strict=True)
             ]
             return b"[" + b",".join(parts) + b"]"
 
