@@ -91,7 +91,7 @@ def opened(path: Path) -> Iterator[BufferedIOBase]:
         return
     try:
         with gzip.open(path, "rb") as packed:
-            yield packed  # type: ignore[misc]  # a GzipFile, since the mode is binary
+            yield packed
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: the gzip file is damaged: {error}") from error
 

@@ -114,16 +114,20 @@ class SideBySide(Generic[Item, Result]):
             try:
                 item = next(self._items)
             except StopIteration:
-                return self._end()
-            except BaseException as error:  # the caller gets it after the results
-                self._num_read += 1
-                self._put(self._num_read - 1, _Outcome(None, None, error, 0))
+                self._end()
                 return None
-            with self._changed:
-                weight = self._weight_of(item)
-                self._weight += weight
-                self._num_read += 1
-                return self._num_read - 1, item, weight
+            except BaseException as error:  # the caller gets it after the results
+                self._put(self._count(0), _Outcome(None, None, error, 0))
+                return None
+            weight = self._weight_of(item)
+            return self._count(weight), item, weight
+
+    def _count(self, weight: int) -> int:
+        """Count an item that was read; returns its index."""
+        with self._changed:
+            self._weight += weight
+            self._num_read += 1
+            return self._num_read - 1
 
     @property
     def _has_room(self) -> bool:
