@@ -2,10 +2,10 @@
 
     python -m bench.serving.bulk_job --data-dir DATA_DIR --num-lines 200000 --kills 5
 
-Translates numbered sentences of Tatoeba with a tiny model by `attendant translate --json`, over two
-servers. First without a disturbance, for the rate. Then the command is killed (SIGKILL) at random
-moments and continued with `--resume`, while one server is killed and started again. Each line of
-JSON has its number and text, which are compared with the input, and its translation, which is
+Embeds numbered sentences of Tatoeba with tiny static embeddings by `attendant embed --json`, over
+two servers. First without a disturbance, for the rate. Then the command is killed (SIGKILL) at
+random moments and continued with `--resume`, while one server is killed and started again. Each
+line of JSON has its number and text, which are compared with the input, and its vector, which is
 compared with that of the first run. Exits with 1 if a line was lost, came twice, stands at a wrong
 place or failed.
 """
@@ -24,15 +24,17 @@ from contextlib import ExitStack
 from itertools import cycle, islice
 from pathlib import Path
 
+from attendant_export.bundle.importing import ImportOptions, import_bundle
+
 from bench.arguments import bench_parser
 from bench.reporting import report, table
 from bench.servers import free_ports
-from tests.support.bundles import make_translation_bundle
 from tests.support.load import read_on
 from tests.support.processes import port_of, server_process
+from tests.support.static_checkpoints import word_piece, write_model2vec
 
 SENTENCES = "tatoeba/tatoeba.en-de.train.tsv.gz"
-MAX_OUTPUT_TOKENS = 8
+MAX_TOKENS = 256
 
 
 class Servers:
@@ -70,32 +72,24 @@ def sentences(path: Path, num_lines: int) -> Iterator[str]:
 def command(servers: Servers, source: Path, output: Path) -> list[str]:
     """The command of the job."""
     files = f"--target={servers.target}", f"--input={source}", f"--output={output}"
-    search = "--beam=1", f"--max-output-tokens={MAX_OUTPUT_TOKENS}"
-    return [sys.executable, "-m", "attendant_client", "translate", *files, *search, "--json"]
+    return [sys.executable, "-m", "attendant_client", "embed", *files, "--json"]
 
 
-def killed_run(
-    servers: Servers, argv: Sequence[str], usual_seconds: float, kills: int, chance: random.Random
-) -> list[float]:
-    """Run the command to its end, with kills at random moments; returns when it was killed.
+def killed_run(servers: Servers, argv: Sequence[str], sizes: Sequence[float], output: Path) -> None:
+    """Run the command to its end, with a kill soon after the output has each of these sizes.
 
     The server is killed in the middle one of the runs.
     """
-    moments: list[float] = []
-    longest = usual_seconds / (kills + 1)
-    for number in range(kills):
+    for number, size in enumerate(sizes):
         with subprocess.Popen([*argv, "--resume"]) as process:
-            moments.append(chance.uniform(0.3, 1.7) * longest)
-            if number == kills // 2:
-                time.sleep(moments[-1] / 2)
+            while not output.exists() or output.stat().st_size < size:
+                if process.poll() is not None:
+                    raise SystemExit(f"the command ended before kill {number + 1}")
+                time.sleep(random.uniform(0.0, 0.5))
+            if number == len(sizes) // 2:
                 servers.kill_one(rest_seconds=1.0)
-                moments[-1] /= 2
-            time.sleep(moments[-1])
-            if process.poll() is not None:
-                raise SystemExit(f"the command ended before kill {number + 1}")
             process.send_signal(signal.SIGKILL)
     subprocess.run([*argv, "--resume"], check=True)
-    return moments
 
 
 def judged(source: Path, undisturbed: Path, output: Path) -> dict[str, int]:
@@ -118,13 +112,14 @@ def judged(source: Path, undisturbed: Path, output: Path) -> dict[str, int]:
         "out of order": sum(a >= b for a, b in zip(found, found[1:], strict=False)),
         "with another text": wrong,
         "failed": failed,
-        "translated otherwise": different,
+        "with another vector": different,
     }
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Measure, and return a row of the table."""
-    bundle = make_translation_bundle(folder)
+    write_model2vec(folder / "tiny-static", word_piece(), max_length=MAX_TOKENS)
+    bundle = import_bundle(folder / "tiny-static", folder / "bundles", ImportOptions())
     source = folder / "lines.txt"
     texts = sentences(arguments.data_dir / SENTENCES, arguments.num_lines)
     source.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
@@ -137,11 +132,13 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         print(f"undisturbed: {arguments.num_lines / seconds:,.0f} lines/s", flush=True)
         argv = command(servers, source, outputs[1])
         chance = random.Random(arguments.seed)
+        shares = sorted(chance.uniform(0.0, 0.9) for _ in range(arguments.kills))
+        size = outputs[0].stat().st_size
         started = time.monotonic()
-        moments = killed_run(servers, argv, seconds, arguments.kills, chance)
+        killed_run(servers, argv, [share * size for share in shares], outputs[1])
         killed_seconds = time.monotonic() - started
     return judged(source, *outputs) | {
-        "kills": len(moments),
+        "kills": arguments.kills,
         "lines/s undisturbed": arguments.num_lines / seconds,
         "lines/s with kills": arguments.num_lines / killed_seconds,
     }
@@ -162,7 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         row = run(arguments, Path(folder))
     report("bulk-job", row, table([row]))
-    faults = ("lost", "twice", "out of order", "with another text", "failed")
+    faults = ("lost", "twice", "out of order", "with another text", "with another vector", "failed")
     sys.exit(any(row[name] for name in faults))
 
 
