@@ -1,6 +1,7 @@
 """Jobs of `attendant` with files: folders, several calls at a time, and continued jobs."""
 
 import gzip
+import io
 import json
 import threading
 
@@ -285,36 +286,23 @@ def test_a_failure_comes_after_the_results_before_it(fails):
         next(results)
 
 
-class Terminal:
-    def __init__(self, is_terminal):
-        self.written, self.is_terminal = [], is_terminal
-
-    def isatty(self):
-        return self.is_terminal
-
-    def write(self, text):
-        self.written.append(text)
-
-    def flush(self):
-        pass
-
-
 def test_a_log_gets_a_line_of_progress_now_and_then():
     now = [0.0]
-    log = Terminal(is_terminal=False)
+    log = io.StringIO()
     progress = Progress(log, 1000, 21_000, clock=lambda: now[0])
     for _ in range(100):
         now[0] += 1
         progress.advance(10)
     progress.finish()
-    assert log.written[0] == "attendant: 1,300 of 21,000 lines, 10.0 lines/s, 33 min left\n"
-    assert len(log.written) == 4
-    assert log.written[-1].startswith("attendant: 2,000 of 21,000 lines")
+    lines = log.getvalue().splitlines()
+    assert lines[0] == "attendant: 1,300 of 21,000 lines, 10.0 lines/s, 33 min left"
+    assert len(lines) == 4
+    assert lines[-1].startswith("attendant: 2,000 of 21,000 lines")
 
 
 def test_a_short_job_writes_no_progress_into_a_log():
-    log = Terminal(is_terminal=False)
+    log = io.StringIO()
     progress = Progress(log, 0, 10, clock=lambda: 0.0)
     progress.advance(10)
     progress.finish()
-    assert log.written == []
+    assert log.getvalue() == ""
