@@ -1,6 +1,7 @@
 """A scripted server and clients connected to it."""
 
 import asyncio
+import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from attendant_client import AsyncClient, Client, RetryPolicy
+from attendant_client.__main__ import main
 
 from tests.client.blocking import Blocking
 from tests.client.script import Script
@@ -63,3 +65,18 @@ def connect(
 @pytest.fixture
 def client(connect: Callable[..., Any]) -> Any:
     return connect()
+
+
+@pytest.fixture
+def attendant(
+    address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Run the command against the server; return exit code, output and errors."""
+
+    def run(*arguments: str, stdin: bytes = b"") -> Any:
+        monkeypatch.setenv("ATTENDANT_TARGET", address)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code = main(list(arguments))
+        return code, *capsys.readouterr()
+
+    return run

@@ -330,7 +330,7 @@ def test_what_fails_is_said_in_one_line(attendant, arguments, stdin, complaint):
         ["translate", "a", "--resume", "--output", "x"],
         ["translate", "--stream", "--output", "x"],
         ["tokenize", "--output", "x.npy"],
-        ["embed", "--resume", "--output", "x.npy"],
+        ["translate", "--resume", "--input", "x"],
         ["score", "a"],
         ["score", "a", "b", "c"],
         ["classify", "--pairs", "a", "b", "c"],

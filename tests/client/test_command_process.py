@@ -114,3 +114,21 @@ def test_a_killed_run_is_resumed_without_losing_or_repeating_a_line(address, tmp
     assert 5 <= num_lines < 400
     assert run(address, f"translate {' '.join(flags)} --resume").returncode == 0
     assert output.read_text().split("\n") == [*map(str.upper, texts), ""]
+
+
+def test_ctrl_c_in_a_job_is_quiet_and_keeps_what_is_done(address, script, tmp_path):
+    source, output = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_text("a\nb\nslow\n" + "c\n" * 9)
+    flags = [f"--input={source}", f"--output={output}", "--batch-size=1"]
+    with start(address, "translate", *flags) as process:
+        while not output.exists() or output.read_text().count("\n") < 2:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == (b"", b"")
+    assert process.returncode == 130
+    assert output.read_text() == "A\nB\n"
+    source.write_text(source.read_text().replace("slow", "quick"))
+    assert (
+        b"the input has changed: in.txt"
+        in run(address, f"translate {' '.join(flags)} --resume").stderr
+    )

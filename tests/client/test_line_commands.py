@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 from attendant.v1 import text_pb2
-from attendant_client.__main__ import main
 from google.rpc import code_pb2
 
 from tests.client.script import Fault
@@ -40,19 +39,6 @@ KEYS = {
     "detect": ["text", "languages"],
     "tokenize": ["text", "tokens"],
 }
-
-
-@pytest.fixture
-def attendant(address, capsys, monkeypatch):
-    """Run the command against the server; return exit code, output and errors."""
-
-    def run(*arguments, stdin=b""):
-        monkeypatch.setenv("ATTENDANT_TARGET", address)
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        code = main(list(arguments))
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -141,17 +127,6 @@ def test_a_file_is_written_and_never_overwritten(attendant, tmp_path):
     assert output.read_text() == "A\n\nB\n"
 
 
-@pytest.mark.parametrize("written", ["", "A", "A\n", "A\nB", "A\nB\nC\n", "A\nB\nC\nD\nE\n"])
-def test_an_interrupted_run_goes_on_after_the_last_whole_line(attendant, tmp_path, script, written):
-    output = tmp_path / "out.txt"
-    output.write_text(written)
-    command = ["translate", "--batch-size", "2", "--output", str(output), "--resume"]
-    assert attendant(*command, stdin=b"a\nb\nc\nd\ne\n") == (0, "", "")
-    assert output.read_text() == "A\nB\nC\nD\nE\n"
-    sent = [text for request in script.requests for text in request.texts]
-    assert sent == list("abcde")[written.count("\n") :]
-
-
 def test_a_run_that_fails_can_be_resumed(attendant, tmp_path, script):
     output = tmp_path / "out.jsonl"
     command = ["embed", "--json", "--batch-size", "1", "--output", str(output), "--resume"]
@@ -161,18 +136,7 @@ def test_a_run_that_fails_can_be_resumed(attendant, tmp_path, script):
     script.change, script.faults = None, []
     assert attendant(*command, stdin=b"a\nb\nc")[0] == 0
     assert [json.loads(line)["line"] for line in output.read_text().splitlines()] == [1, 2, 3]
-
-
-def test_an_output_that_does_not_fit_is_not_continued(attendant, tmp_path):
-    output = tmp_path / "out.txt"
-    output.write_text("A\nB\nC\n")
-    command = ["translate", "--output", str(output), "--resume"]
-    code, _, err = attendant(*command, stdin=b"a\n")
-    assert (code, err) == (1, "attendant: the output has 3 lines, but the input only 1\n")
-    code, _, err = attendant(*command, "--json", stdin=b"a\nb\nc\nd\n")
-    assert code == 1
-    assert "cannot be continued: line 3 is not that of" in err
-    assert output.read_text() == "A\nB\nC\n"
+    assert [request.texts for request in script.requests] == [["a"], ["b"], ["c"]]
 
 
 def test_a_file_of_numpy_has_a_row_for_each_line(attendant, tmp_path):

@@ -74,7 +74,9 @@ def test_every_visible_name_is_exported():
     of_command = {"__main__", "arguments", "argument_checks", "commands", "connection_flags"}
     of_command |= {"line_commands", "line_output", "model_page", "printing", "text_commands"}
     of_command |= {"input_lines", "search_flags", "attention_command", "attention_maps"}
-    of_command |= {"generation_command", "pronouns", "pronouns_command"}
+    of_command |= {"generation_command", "bulk_lines", "file_flags", "growing_files"}
+    of_command |= {"input_files", "job_record", "jobs", "progress", "side_by_side"}
+    of_command |= {"pronouns", "pronouns_command"}
     of_command |= {"attention_text", "attention_html", "attention_image", "flag_types"}
     assert visible - MODULES - of_command == set(PUBLIC_NAMES)
 

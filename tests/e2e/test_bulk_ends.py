@@ -15,6 +15,7 @@ from attendant.v1 import model_control_pb2_grpc
 from attendant.v1.model_control_pb2 import UnloadModelRequest
 from attendant.v1.translation_pb2 import TranslateOptions
 from attendant_client import AsyncClient, Client, UnavailableError
+from attendant_client.__main__ import main
 from attendant_server.app import Server
 from attendant_server.settings import Settings
 
@@ -259,6 +260,28 @@ def test_an_asyncio_call_goes_on_while_servers_stop_one_after_the_other(bundles:
                         pass
 
     asyncio.run(through_stops())
+
+
+def test_a_job_of_the_command_goes_on_at_the_other_server(
+    loop: LoopThread, settings: Callable[..., Any], start: Callable[..., Running], tmp_path: Path
+):
+    source, output, codes = tmp_path / "in.txt", tmp_path / "out.txt", []
+    texts = [text for _, text in TEXTS[:1200]]
+    source.write_text("\n".join(texts))
+    second = start()
+    with stoppable_server(loop, settings()) as first:
+        target = f"127.0.0.1:{first.server.port},127.0.0.1:{second.server.port}"
+        flags = [f"--target={target}", f"--input={source}", f"--output={output}"]
+        command = ["translate", *flags, "--batch-size=32"]
+        job = threading.Thread(target=lambda: codes.append(main(command)))
+        job.start()
+        calls = {"grpc_method": "BulkTranslate"}
+        wait_until(lambda: first.metric("grpc_server_started_total", **calls) > 3)
+        loop.run(first.server.stop())
+        job.join()
+    assert codes == [0]
+    translations = dict(zip(texts, (text for _, text in expected(target)), strict=False))
+    assert output.read_text().splitlines() == [translations[text] for text in texts]
 
 
 def test_an_idle_input_keeps_no_call_and_is_taken_up_again(

@@ -55,6 +55,7 @@ def _discard_output() -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     is_health = arguments.command == "health"
+    arguments.call_timeout = arguments.timeout  # Bulk calls have no limit by default.
     if arguments.timeout is None:
         arguments.timeout = HEALTH_TIMEOUT_SECONDS if is_health else DEFAULT_TIMEOUT_SECONDS
     # A health check reports the present state, so it is not retried.

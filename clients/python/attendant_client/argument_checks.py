@@ -3,6 +3,7 @@
 import argparse
 
 from attendant_client import attention_command, generation_command, text_commands
+from attendant_client.file_flags import check_file_flags
 from attendant_client.search_flags import check_search_flags
 
 Parser = argparse.ArgumentParser
@@ -20,7 +21,7 @@ def check_together(parser: Parser, arguments: argparse.Namespace) -> None:
     if arguments.command == "attention":
         attention_command.check_attention_flags(parser, arguments)
     if "input" in arguments:
-        _check_files(parser, arguments)
+        check_file_flags(parser, arguments)
     if arguments.command in ("translate", "generate"):
         check_search_flags(parser, arguments)
     if arguments.command == "generate":
@@ -32,15 +33,3 @@ def check_together(parser: Parser, arguments: argparse.Namespace) -> None:
                 "--stream does not work with --json, --scores, --output, --markup, --num-hypotheses"
             )
         arguments.run = text_commands.stream
-
-
-def _check_files(parser: Parser, arguments: argparse.Namespace) -> None:
-    is_numpy = (arguments.output or "").endswith(".npy")
-    if arguments.texts and arguments.input is not None:
-        parser.error("texts and --input do not work together")
-    if arguments.resume and (arguments.texts or arguments.output is None or is_numpy):
-        parser.error("--resume takes --output, lines as input, and no .npy file")
-    if is_numpy and getattr(arguments, "data_type", "") in ("int8", "uint8"):
-        parser.error("a .npy file has no scales: --json has those of int8 and uint8")
-    if is_numpy and (arguments.command != "embed" or arguments.json):
-        parser.error("only embed writes .npy files, and without --json")

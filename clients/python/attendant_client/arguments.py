@@ -18,6 +18,7 @@ from attendant_client import (
 )
 from attendant_client.client import Client
 from attendant_client.connection import DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
+from attendant_client.file_flags import add_file_flags
 from attendant_client.flag_types import count, seconds
 from attendant_client.glossary_flags import add_glossary_flags
 from attendant_client.language_flags import add_control_flags, add_language_flags
@@ -25,7 +26,6 @@ from attendant_client.options import DataType, OffsetUnit, Pooling
 from attendant_client.search_flags import add_search_flags, add_translation_flags
 
 HEALTH_TIMEOUT_SECONDS = 3.0
-BATCH_SIZE = 32
 FORMATS = {"protocol": "attendant.v1"}
 PACKAGES = ("attendant-protos", "grpcio", "protobuf", "numpy")
 """What `--version` tells the versions of."""
@@ -285,25 +285,7 @@ def _add_texts(
     has_model: bool = True,
 ) -> None:
     parser.add_argument("texts", nargs="*", metavar="TEXT", help=about)
-    parser.add_argument("--input", metavar="FILE", help="read the lines of this file")
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help="write to this new file and show the progress; embed writes FILE.npy for NumPy",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue an interrupted run with the same input: as many lines as the output has "
-        "are left out",
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=count,
-        default=BATCH_SIZE,
-        metavar="N",
-        help=f"texts in one call; default {BATCH_SIZE}",
-    )
+    add_file_flags(parser)
     if has_model:
         _add_model(parser)
 

@@ -8,7 +8,7 @@ from typing import Any
 from attendant_client.client import Client
 from attendant_client.errors import InvalidRequestError, TextError
 from attendant_client.generation_results import Generation
-from attendant_client.input_lines import Line, opened_lines
+from attendant_client.input_lines import Line, files_of, read_lines
 from attendant_client.line_commands import LineCommand, hypotheses_line, one_line
 from attendant_client.line_output import complain
 from attendant_client.search_flags import runs, search_options
@@ -45,15 +45,14 @@ def check_generation_flags(parser: argparse.ArgumentParser, arguments: argparse.
 def stream(client: Client, arguments: argparse.Namespace) -> int:
     """Print continuations one after another, each while it is decoded."""
     name, all_good = ("prompt" if arguments.texts else "line"), True
-    with opened_lines(arguments, 1, 0) as lines:
-        for line in lines:
-            fault = line.fault
-            if not (fault or line.is_blank):
-                fault = _stream_line(client, line, arguments)
-            print(flush=True)
-            if fault:
-                complain(f"{name} {line.number}: {fault}")
-            all_good &= not fault
+    for line in read_lines(arguments, 1, files_of(arguments)):
+        fault = line.fault
+        if not (fault or line.is_blank):
+            fault = _stream_line(client, line, arguments)
+        print(flush=True)
+        if fault:
+            complain(f"{name} {line.number}: {fault}")
+        all_good &= not fault
     return 0 if all_good else 1
 
 

@@ -6,23 +6,33 @@ depend on success; `docs/command.md` lists them.
 """
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from attendant_client.bulk_lines import (
+    BULK_BATCH_SIZE,
+    MAX_WAITING_CHARACTERS,
+    in_bulk,
+    parallel,
+)
 from attendant_client.client import Client
 from attendant_client.errors import TextError
+from attendant_client.file_flags import BATCH_SIZE
 from attendant_client.generation_results import GeneratedText
-from attendant_client.input_lines import Line, batches, num_lines, opened_lines
-from attendant_client.line_output import OutputFile, Progress, StandardOutput, complain
+from attendant_client.growing_files import VECTORS
+from attendant_client.input_files import FileContent, InputFile, content_of
+from attendant_client.input_lines import Line, batches, files_of, read_lines
+from attendant_client.jobs import job_of
+from attendant_client.line_output import JobOutput, StandardOutput, complain
 from attendant_client.printing import json_text
+from attendant_client.progress import Progress
 from attendant_client.results import Hypothesis
+from attendant_client.side_by_side import SideBySide
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +56,59 @@ class LineCommand:
 
     def __call__(self, client: Client, arguments: argparse.Namespace) -> int:
         """Answer all lines; return the exit code."""
-        if str(arguments.output or "").endswith(".npy"):
-            return _save(self, client, arguments)
-        with closing(_opened_output(arguments)) as output:
-            all_good = True
-            for answers in self._answered(client, arguments, output.num_lines):
-                all_good &= all(answer.fault == "" for answer in answers)
-                output.write([self._shown(answer, arguments) for answer in answers])
-        return 0 if all_good else 1
+        files = files_of(arguments)
+        contents = [content_of(file.path) for file in files]
+        with closing(_opened_output(arguments, files, contents)) as output:
+            num_faults = output.done.num_faults
+            if not output.done.is_complete:
+                progress = _progress(arguments, output, contents)
+                lines = read_lines(arguments, len(self.columns(arguments)), files, output.begin)
+                for answers in self._answered(client, arguments, lines):
+                    self._complain(answers, arguments, files, progress)
+                    faults = sum(answer.fault != "" for answer in answers)
+                    num_faults += faults
+                    shown = [(each.line.file, self._shown(each, arguments)) for each in answers]
+                    output.write(shown, faults)
+                    progress.advance(len(answers))
+                _check_unchanged(output, contents)
+                output.finish()
+                progress.finish()
+        return 1 if num_faults else 0
 
     def _answered(
-        self, client: Client, arguments: argparse.Namespace, skip: int
+        self, client: Client, arguments: argparse.Namespace, lines: Iterator[Line]
     ) -> Iterator[list["_Answer"]]:
-        """The answers of all lines after the first `skip`, in batches; faults are printed."""
-        name = "text" if arguments.texts else "line"
-        total = None if arguments.input is None else num_lines(arguments.input)
-        progress = Progress(sys.stderr if arguments.output else None, skip, total)
-        with opened_lines(arguments, len(self.columns(arguments)), skip) as lines:
-            for batch in batches(lines, batch_size(arguments)):
-                answers = self._answers(client, arguments, batch)
-                for answer in answers:
-                    if answer.fault:
-                        progress.clear()
-                        complain(f"{name} {answer.line.number}: {answer.fault}")
-                yield answers
-                progress.advance(len(batch))
-        progress.finish()
+        """The answers of lines, in batches; those of files by several calls at a time."""
+        parts = batches(lines, batch_size(arguments))
+        if arguments.input is None:
+            # One thread must not wait for the standard input while another one ends the process.
+            for part in parts:
+                yield self._answers(client, arguments, part)
+            return
+        found = SideBySide(
+            parts,
+            lambda part: self._answers(client, arguments, part),
+            parallel(arguments),
+            interrupt=client.close,
+            weight=lambda part: sum(line.num_characters for line in part),
+            max_weight=MAX_WAITING_CHARACTERS,
+        )
+        for _, answers in found:
+            yield answers
+
+    def _complain(
+        self,
+        answers: Sequence["_Answer"],
+        arguments: argparse.Namespace,
+        files: Sequence[InputFile],
+        progress: Progress,
+    ) -> None:
+        for answer in answers:
+            if answer.fault:
+                place = f"{'text' if arguments.texts else 'line'} {answer.line.number}"
+                name = files[answer.line.file].name if files else ""
+                progress.clear()
+                complain(f"{name + ', ' if name else ''}{place}: {answer.fault}")
 
     def _answers(
         self, client: Client, arguments: argparse.Namespace, batch: Sequence[Line]
@@ -85,8 +122,10 @@ class LineCommand:
             for line in batch
         ]
 
-    def _shown(self, answer: "_Answer", arguments: argparse.Namespace) -> str:
+    def _shown(self, answer: "_Answer", arguments: argparse.Namespace) -> Any:
         is_good = answer.result is not None and answer.error is None
+        if str(arguments.output or "").endswith(VECTORS):
+            return answer.result.vector if is_good else None
         if not arguments.json:
             return self.text(answer.result, arguments) if is_good else ""
         keys = self.keys + self.further_keys(arguments)
@@ -115,8 +154,9 @@ class _Answer:
 def batch_size(arguments: argparse.Namespace) -> int:
     """Lines of one call: one if somebody types them, so that each is answered at once."""
     reads_terminal = not arguments.texts and arguments.input is None
-    is_typed = reads_terminal and sys.stdin is not None and sys.stdin.isatty()
-    return 1 if is_typed else int(arguments.batch_size)
+    if reads_terminal and sys.stdin is not None and sys.stdin.isatty():
+        return 1
+    return arguments.batch_size or (BULK_BATCH_SIZE if in_bulk(arguments) else BATCH_SIZE)
 
 
 def hypotheses_line(
@@ -137,26 +177,38 @@ def one_line(text: str) -> str:
     return re.sub(r"[\r\n]+", " ", text)
 
 
-def _opened_output(arguments: argparse.Namespace) -> StandardOutput | OutputFile:
+def _opened_output(
+    arguments: argparse.Namespace,
+    files: Sequence[InputFile],
+    contents: Sequence[FileContent | None],
+) -> StandardOutput | JobOutput:
     if arguments.output is None:
         return StandardOutput()
-    return OutputFile(arguments.output, arguments.resume, arguments.json)
+    job = job_of(arguments, files, contents)
+    return JobOutput(Path(arguments.output), files, job, arguments.resume)
 
 
-def _save(command: LineCommand, client: Client, arguments: argparse.Namespace) -> int:
-    """Write the vectors of all lines to a file of NumPy; rows without a vector are NaN."""
-    if os.path.exists(arguments.output):
-        raise ValueError(f"{arguments.output} exists; remove it first")
-    answers = [each for batch in command._answered(client, arguments, 0) for each in batch]
-    vectors = {each.line.number: each.result.vector for each in answers if each.result is not None}
-    if not vectors:
-        raise ValueError("there is no text to embed")
-    longest = max(vectors.values(), key=len)
-    nothing = np.nan if longest.dtype.kind == "f" else 0
-    rows = np.full((len(answers), len(longest)), nothing, longest.dtype)
-    for number, vector in vectors.items():
-        rows[number - 1] = vector if len(vector) else nothing
-    with open(f"{arguments.output}.part", "wb") as file:
-        np.save(file, rows)
-    os.replace(f"{arguments.output}.part", arguments.output)
-    return 1 if any(answer.fault for answer in answers) else 0
+def _progress(
+    arguments: argparse.Namespace,
+    output: StandardOutput | JobOutput,
+    contents: Sequence[FileContent | None],
+) -> Progress:
+    stream = sys.stderr if arguments.output else None
+    return Progress(stream, output.done.num_all_lines, _num_lines(contents))
+
+
+def _num_lines(contents: Sequence[FileContent | None]) -> int | None:
+    """Lines of all files; None if nobody knows."""
+    known = [content.num_lines for content in contents if content is not None]
+    return sum(known) if known and len(known) == len(contents) else None
+
+
+def _check_unchanged(
+    output: StandardOutput | JobOutput, contents: Sequence[FileContent | None]
+) -> None:
+    """Raise ValueError if there were other lines than at the start."""
+    num_lines = _num_lines(contents)
+    if isinstance(output, JobOutput) and num_lines not in (None, output.num_all_lines):
+        raise ValueError(
+            f"the input has changed: it had {num_lines} lines, and then {output.num_all_lines}"
+        )

@@ -1,18 +1,23 @@
-"""Where the lines of the `attendant` command go: standard output or a file, with progress.
+"""Where the lines of the `attendant` command go: standard output, or files that can be continued.
 
 Faults go to the standard error.
 """
 
-import json
-import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
 
-from attendant_client.input_lines import CHUNK_BYTES
+from attendant_client.growing_files import LinesFile, growing_file
+from attendant_client.input_files import InputFile
+from attendant_client.input_lines import Place
+from attendant_client.job_record import Done, JobRecord, sync
 
-REFRESH_SECONDS = 0.2
+COMMIT_SECONDS = 2.0
+"""How much work a kill may lose, besides what is on its way to the servers and back."""
 
 
 def complain(message: str) -> None:
@@ -24,116 +29,143 @@ def complain(message: str) -> None:
 class StandardOutput:
     """Lines on the standard output."""
 
-    num_lines = 0
+    done = Done()
+    begin = Place()
 
     def __init__(self) -> None:
         """Raises ValueError if the standard output is closed."""
         if sys.stdout is None:
             raise ValueError("the standard output is closed")
 
-    def write(self, lines: Sequence[str]) -> None:
+    def write(self, values: Sequence[tuple[int, Any]], num_faults: int) -> None:
         """Write lines."""
-        print("\n".join(lines), flush=True)
+        print("\n".join(line for _, line in values), flush=True)
+
+    def finish(self) -> None:
+        """Nothing is left to be done."""
 
     def close(self) -> None:
         """Nothing is left to be done."""
 
 
-class OutputFile:
-    """Lines in a file. An interrupted run leaves whole lines and at most a part of the last one."""
+class JobOutput:
+    """The file of a job, or the files of a folder, each beside the input file of its name.
 
-    def __init__(self, path: str, resume: bool, is_json: bool) -> None:
-        """Open a new file or, with `resume`, go on after the last whole line of an existing one.
+    Lines are given to the operating system at once. Every `COMMIT_SECONDS`, and at the end, they
+    are written to the disk, and then the record. So after a kill or a loss of power, everything up
+    to the record is there, and what is behind it is done again.
+    """
 
-        Raises ValueError for an existing file without `resume`, and for JSON that is not the
-        output of this command.
+    def __init__(
+        self,
+        path: Path,
+        files: Sequence[InputFile],
+        job: Mapping[str, Any],
+        resume: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin the job or, with `resume`, go on where an earlier one with the same `job` ended.
+
+        `files` are those of the input; there are none for another input. Raises ValueError for an
+        existing output without `resume`, one without a record, and one of another job.
         """
-        if not resume and os.path.exists(path):
+        self._root, self._names = path, [file.name for file in files] or [""]
+        exists = self._exists()
+        if exists and not resume:
             raise ValueError(f"{path} exists; continue it with --resume, or remove it")
-        self._file = open(path, "a+b")  # noqa: SIM115
-        self.num_lines = 0
-        """Lines that were there already."""
+        self._record = JobRecord(path)
+        self._file: LinesFile | None = None
+        self._index = -1
+        self._clock = clock
+        self._is_whole = False
+        """Whether the files have what `_new` says, and not a part of a line more."""
         try:
-            self.num_lines, end = self._whole_lines()
-            if is_json and self.num_lines:
-                self._check_json(path)
-            self._file.truncate(end)
+            self.done = self._record.resume(job) if exists else self._record.begin(job)
+            if not self.done.is_complete:
+                self._open(self.done.file, self.done.num_bytes)
         except BaseException:
             self.close()
             raise
+        self._new = replace(self.done)
+        """As far as lines were written, which may not be on the disk yet."""
+        self._committed, self._is_whole = clock(), True
 
-    def write(self, lines: Sequence[str]) -> None:
-        """Write lines, so that the operating system has them."""
-        self._file.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
-        self._file.flush()
+    @property
+    def num_all_lines(self) -> int:
+        """Lines of all files that were written so far."""
+        return self._new.num_all_lines
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    @property
+    def begin(self) -> Place:
+        """Where the input goes on."""
+        return Place(self.done.file, self.done.num_lines)
 
-    def _whole_lines(self) -> tuple[int, int]:
-        """Number of whole lines, and the position of their end."""
-        self._file.seek(0)
-        num_lines = position = end = 0
-        while chunk := self._file.read(CHUNK_BYTES):
-            num_lines += chunk.count(b"\n")
-            if b"\n" in chunk:
-                end = position + chunk.rindex(b"\n") + 1
-            position += len(chunk)
-        return num_lines, end
-
-    def _check_json(self, path: str) -> None:
-        self._file.seek(0)
-        for number, line in enumerate(self._file, 1):
-            if number == self.num_lines and _line_number(line) != number:
-                problem = f"line {number} is not that of a run with --json"
-                raise ValueError(f"{path} cannot be continued: {problem}")
-
-
-def _line_number(line: bytes) -> Any:
-    """The number in a line of JSON; None for other lines."""
-    try:
-        return json.loads(line)["line"]
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-class Progress:
-    """Shows the number of lines and the rate on a terminal; on anything else, nothing."""
-
-    def __init__(self, stream: TextIO | None, num_done: int, num_lines: int | None) -> None:
-        """Begin with `num_done` lines of `num_lines`, None if nobody knows how many there are."""
-        self._stream = stream if stream is not None and stream.isatty() else None
-        self._num_done, self._num_lines = num_done, num_lines
-        self._num_before, self._began, self._shown = num_done, time.monotonic(), 0.0
-
-    def advance(self, num_lines: int) -> None:
-        """Note that lines are done."""
-        self._num_done += num_lines
-        if self._stream and time.monotonic() - self._shown >= REFRESH_SECONDS:
-            self._shown = time.monotonic()
-            self._stream.write(f"\r\x1b[K{self.text()}")
-            self._stream.flush()
-
-    def clear(self) -> None:
-        """Make room for another line."""
-        if self._stream:
-            self._stream.write("\r\x1b[K")
+    def write(self, values: Sequence[tuple[int, Any]], num_faults: int) -> None:
+        """Write lines or vectors, each after the index of its file; so many of them are faults."""
+        self._is_whole = False
+        for index, group in groupby(values, key=lambda value: value[0]):
+            self._advance(index)
+            assert self._file is not None
+            content = [value for _, value in group]
+            self._file.write(content)
+            self._new.num_lines += len(content)
+            self._new.num_all_lines += len(content)
+        self._new.num_faults += num_faults
+        self._is_whole = True
+        if self._clock() - self._committed >= COMMIT_SECONDS:
+            self._commit()
 
     def finish(self) -> None:
-        """Leave the last state on the terminal."""
-        if self._stream:
-            self._stream.write(f"\r\x1b[K{self.text()}\n")
+        """Note that all lines were written."""
+        if self.done.is_complete:
+            return
+        self._is_whole = False
+        self._advance(len(self._names) - 1)
+        assert self._file is not None
+        self._file.finish()
+        self._new.is_complete = self._is_whole = True
+        self._commit()
 
-    def text(self) -> str:
-        """The state in one line."""
-        rate = (self._num_done - self._num_before) / max(1e-3, time.monotonic() - self._began)
-        if self._num_lines is None:
-            return f"{self._num_done:,} lines, {rate:,.1f} lines/s"
-        share = self._num_done / max(1, self._num_lines)
-        bar = ("#" * int(30 * share)).ljust(30)
-        left = (self._num_lines - self._num_done) / rate if rate else 0.0
-        return (
-            f"[{bar}] {self._num_done:,} of {self._num_lines:,} lines, {rate:,.1f} lines/s, "
-            f"{left:,.0f} s left"
-        )
+    def close(self) -> None:
+        """Write everything to the disk, and let other processes go on."""
+        try:
+            if self._file is not None and self._is_whole:
+                self._commit()
+        finally:
+            if self._file is not None:
+                self._file.close()
+            self._file = None
+            self._record.close()
+
+    def _exists(self) -> bool:
+        if self._root.is_dir():
+            return any(self._root.iterdir())
+        return self._root.exists()
+
+    def _commit(self) -> None:
+        assert self._file is not None
+        num_bytes = self._file.sync()
+        if num_bytes is not None:
+            self._new.num_bytes = num_bytes
+            if self._new != self.done:
+                self._record.note(self._new)
+            self.done = replace(self._new)
+        self._committed = self._clock()
+
+    def _advance(self, index: int) -> None:
+        """Go on to a file; those before it have all their lines."""
+        while self._index < index:
+            assert self._file is not None
+            self._file.finish()
+            self._file.sync()
+            self._file.close()
+            self._open(self._index + 1, 0)
+            self._new.file, self._new.num_lines, self._new.num_bytes = self._index, 0, 0
+
+    def _open(self, index: int, num_bytes: int) -> None:
+        path = self._root / self._names[index] if self._names[index] else self._root
+        missing = [each for each in path.parents if not each.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file, self._index = growing_file(path, num_bytes), index
+        for folder in {path.parent, *(each.parent for each in missing)}:
+            sync(folder)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from attendant_client.bulk_lines import in_bulk, results_of
 from attendant_client.client import Client
 from attendant_client.detection_results import DetectedLanguages
 from attendant_client.embedding_results import (
@@ -14,7 +15,7 @@ from attendant_client.embedding_results import (
     SparseEmbedding,
 )
 from attendant_client.errors import InvalidRequestError, NotFoundError, TextError
-from attendant_client.input_lines import Line, opened_lines
+from attendant_client.input_lines import Line, files_of, read_lines
 from attendant_client.line_commands import LineCommand, hypotheses_line, one_line
 from attendant_client.line_languages import (
     Untranslated,
@@ -31,15 +32,14 @@ from attendant_client.search_flags import runs, search_options
 def stream(client: Client, arguments: argparse.Namespace) -> int:
     """Print translations one after another, each while it is decoded."""
     name, all_good = ("text" if arguments.texts else "line"), True
-    with opened_lines(arguments, 1, 0) as lines:
-        for line in lines:
-            fault = line.fault
-            if not (fault or line.is_blank):
-                fault = _stream_line(client, line, arguments)
-            print(flush=True)
-            if fault:
-                complain(f"{name} {line.number}: {fault}")
-            all_good &= not fault
+    for line in read_lines(arguments, 1, files_of(arguments)):
+        fault = line.fault
+        if not (fault or line.is_blank):
+            fault = _stream_line(client, line, arguments)
+        print(flush=True)
+        if fault:
+            complain(f"{name} {line.number}: {fault}")
+        all_good &= not fault
     return 0 if all_good else 1
 
 
@@ -88,12 +88,21 @@ def _translate_lines(
 def _translate_run(
     client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
 ) -> Sequence[Translation]:
+    options = _translate_options(arguments, lines[0]) | {"markup": arguments.markup}
+    if in_bulk(arguments):
+        del options["target_prefix_bias"]
+        limit = arguments.call_timeout
+        call = client.bulk_translate(_texts(lines), timeout_seconds=limit, **options)
+        return results_of(lines, call, lambda line: _translate_alone(client, arguments, line))
     prefix = arguments.target_prefix
     prefixes = None if prefix is None else [prefix] * len(lines)
-    options = _translate_options(arguments, lines[0])
-    return client.translate(
-        _texts(lines), target_prefix=prefixes, markup=arguments.markup, **options
-    )
+    return client.translate(_texts(lines), target_prefix=prefixes, **options)
+
+
+def _translate_alone(client: Client, arguments: argparse.Namespace, line: Line) -> Translation:
+    options = _translate_options(arguments, line) | {"markup": arguments.markup}
+    [result] = client.translate(_texts([line]), **options)
+    return result
 
 
 def _texts(lines: Sequence[Line]) -> list[str]:
@@ -163,17 +172,21 @@ def _detect(
 def _embed(
     client: Client, arguments: argparse.Namespace, lines: Sequence[Line]
 ) -> Sequence[Embedding]:
-    return client.embed(
-        _texts(lines),
-        pooling=arguments.pooling,
-        normalize=arguments.normalize,
-        dimensions=arguments.dimensions,
-        force_dimensions=arguments.force_dimensions,
-        prompt_name=arguments.prompt_name,
-        prompt=arguments.prompt,
-        data_type=arguments.data_type,
+    options = {
+        "pooling": arguments.pooling,
+        "normalize": arguments.normalize,
+        "dimensions": arguments.dimensions,
+        "force_dimensions": arguments.force_dimensions,
+        "prompt_name": arguments.prompt_name,
+        "prompt": arguments.prompt,
+        "data_type": arguments.data_type,
         **_common(arguments),
-    )
+    }
+    if not in_bulk(arguments):
+        return client.embed(_texts(lines), **options)
+    limit = arguments.call_timeout
+    call = client.bulk_embed(_texts(lines), timeout_seconds=limit, **options)
+    return results_of(lines, call, lambda line: client.embed(_texts([line]), **options)[0])
 
 
 def _fill(
