@@ -306,7 +306,10 @@ def test_a_server_that_is_too_slow_is_one_line_on_the_standard_error(attendant, 
         ),
     ],
 )
-def test_what_fails_is_said_in_one_line(attendant, arguments, stdin, complaint):
+def test_what_fails_is_said_in_one_line(
+    attendant, arguments, stdin, complaint, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     assert attendant(*arguments, stdin=stdin) == (1, "", complaint)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -106,7 +106,7 @@ class ConnectRoute:
         """The answer to a call that has failed before its answer has begun."""
         return self.dialect.failed(failure)
 
-    async def _pieces(self, context: CallContext, body: bytes) -> AsyncIterator[bytes]:
+    async def _pieces(self, context: CallContext, body: bytes) -> AsyncGenerator[bytes, None]:
         async with _limited(context):
             request = await self._request(body)
         async with aclosing(self.own.function(request, context)) as messages:
