@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from attendant.v1.translation_pb2 import TranslateRequest
 from attendant_server.app import Server
 from attendant_server.bundles import BundleError
 from attendant_server.remote import downloads
+from attendant_server.settings import Settings
 
 from tests.support.application import TINY_BUNDLES
-from tests.support.serving import Running, failure_of, wait_until
+from tests.support.serving import LoopThread, Running, failure_of, running_server, wait_until
 from tests.support.stores import BundleStore, bundle_store
 
 KEY = "tiny-en-de/1"
@@ -33,13 +35,30 @@ def store(tmp_path: Path) -> Iterator[BundleStore]:
         yield running
 
 
+def settings_of(store: BundleStore, **values: Any) -> Settings:
+    """Settings for a server on the store, with one cache for all of a test."""
+    defaults: dict[str, Any] = {
+        "bundles": store.url,
+        "bundles_cache_dir": str(store.root.parent / "cache"),
+        "host": "127.0.0.1",
+        "port": 0,
+        "metrics_host": "127.0.0.1",
+        "metrics_port": 0,
+        "lame_duck_seconds": 0.0,
+        "num_threads": 1,
+        "precision": "fp32",
+        "try_bundles": "never",
+    }
+    return Settings(**(defaults | values))
+
+
 @pytest.fixture
-def serve(
-    start: Callable[..., Running], store: BundleStore, tmp_path: Path
-) -> Callable[..., Running]:
-    """Starts servers on the store that share a cache."""
-    cache = str(tmp_path / "cache")
-    return lambda **values: start(**{"bundles": store.url, "bundles_cache_dir": cache} | values)
+def serve(loop: LoopThread, store: BundleStore) -> Iterator[Callable[..., Running]]:
+    """Starts servers on the store, which share a cache."""
+    with ExitStack() as stack:
+        yield lambda **values: stack.enter_context(
+            running_server(loop, settings_of(store, **values))
+        )
 
 
 def translation(server: Running, model: str = "") -> str:
@@ -54,10 +73,10 @@ def add_version(store: BundleStore, version: str) -> None:
     folder.rename(store.root / "tiny-en-de" / version)
 
 
-def test_a_server_translates_with_a_bundle_whose_download_was_cut(serve, start, store):
+def test_a_server_translates_with_a_bundle_whose_download_was_cut(serve, store):
     store.faults[WEIGHTS] = [("cut", 50_000)]
     server = serve()
-    assert translation(server) == translation(start(bundles=TINY_BUNDLES))
+    assert translation(server) == translation(serve(bundles=TINY_BUNDLES, models=(KEY,)))
     assert server.metric("attendant_bundle_downloads_total", result="completed") == 1
     assert server.metric("attendant_bundle_downloads_total", result="interrupted") == 1
     size = server.metric("attendant_bundles_cache_bytes")
@@ -98,13 +117,11 @@ def test_models_of_a_url_are_loaded_on_request_and_faults_name_no_path(serve, st
     assert str(tmp_path) not in details
 
 
-def test_a_changed_bundle_of_the_same_version_is_refused_while_the_old_one_serves(
-    serve, store, settings, tmp_path
-):
+def test_a_changed_bundle_of_the_same_version_is_refused_while_the_old_one_serves(serve, store):
     server = serve(watch_bundles_seconds=0.02)
     path = store.root / KEY / "manifest.json"
     path.write_text(path.read_text().replace('"license": "', '"license": "X'))
     wait_until(lambda: server.metric("attendant_model_changes_total", result="failed") > 0)
     assert translation(server)
     with pytest.raises(BundleError, match="has changed since the version was downloaded"):
-        Server(settings(bundles=store.url, bundles_cache_dir=str(tmp_path / "cache")))
+        Server(settings_of(store))

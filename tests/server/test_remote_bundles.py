@@ -250,7 +250,7 @@ def test_versions_that_no_server_serves_make_room(reader, store):
     add_versions(store, "2", "3")
     other = reader()
     one, two, three = other.read()
-    small = reader(max_bundles_cache_bytes=int(2.9 * one.num_loaded_bytes))
+    small = reader(max_bundles_cache_bytes=max(2**20, int(2.9 * one.num_loaded_bytes)))
     small.read()
     fetched = [small.source.fetch(bundle).directory for bundle in (one, two)]
     other.source.fetch(one)
