@@ -63,7 +63,7 @@ def serve(loop: LoopThread, store: BundleStore) -> Iterator[Callable[..., Runnin
 
 def translation(server: Running, model: str = "") -> str:
     answer: Any = server.translation.Translate(TranslateRequest(model=model, texts=["The dog."]))
-    return str(answer.results[0].hypotheses[0].text)
+    return str(answer.translations[0].hypotheses[0].text)
 
 
 def add_version(store: BundleStore, version: str) -> None:
@@ -108,7 +108,7 @@ def test_models_of_a_url_are_loaded_on_request_and_faults_name_no_path(serve, st
     store.faults["tiny-en-de/2/weights.fp32.bin"] = ["wrong", "wrong"]
     details = failure_of(control.LoadModel, request).details()
     assert "tiny-en-de/2/weights.fp32.bin: does not have the size and SHA-256" in details
-    assert control.LoadModel(request).model == "tiny-en-de/2"
+    assert control.LoadModel(request).model.version == "2"
     [weights] = (tmp_path / "cache").glob("*/fp32/tiny-en-de/2/weights.fp32.bin")
     assert control.UnloadModel(UnloadModelRequest(model="tiny-en-de/2")).model
     weights.write_bytes(bytes(weights.stat().st_size))
