@@ -57,7 +57,7 @@ def new_bundle_source(settings: "Settings", metrics: "Metrics") -> BundleSource:
         ) from error
     except ValueError as error:
         raise StartError(f"bundles: {error}") from error
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # such as a user without a home
         raise StartError(f"bundles_cache_dir: {error}") from error
     metrics.watch_bundles_cache(lambda: remote.num_cache_bytes, max_bytes)
     return remote

@@ -291,7 +291,7 @@ def test_redirects_stay_on_https(source, target, is_refused):
 def test_redirects_are_followed_and_never_shown(reader, store):
     away = f"http://127.0.0.1:{store.port}/all/{KEY}/nothing?X-Amz-Signature=secret"
     store.faults[WEIGHTS] = [(301, away)]
-    with pytest.raises(BundleError) as failure:
+    with pytest.raises(BundleError, match=f"{WEIGHTS}: does not exist") as failure:
         reader().fetch()
     assert "secret" not in str(failure.value)
     assert not failure.value.__cause__ or "secret" not in str(failure.value.__cause__)
