@@ -377,7 +377,7 @@ $(VENV_AUDIT)/.installed: Makefile
 $(VENV)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
-		$(ORIGINALS) -e protos -e 'server[$(DEVICE),completion,detection,http,tracing]' \
+		$(ORIGINALS) -e protos -e 'server[$(DEVICE),completion,detection,http,remote,tracing]' \
 		-e 'export[$(DEVICE),completion,import,tensorboard,verify]' \
 		-e clients/python -e 'clients/python[completion,examples,plot]'
 	touch $@

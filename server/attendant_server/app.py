@@ -26,7 +26,7 @@ from attendant_server.drain import CallTracker
 from attendant_server.engine.engine import Engine
 from attendant_server.engine.reports import Observers
 from attendant_server.extras import StartError as StartError
-from attendant_server.extras import new_http_door, new_tracer
+from attendant_server.extras import new_bundle_source, new_http_door, new_tracer
 from attendant_server.folder_watch import watch_folder
 from attendant_server.grpc.own_methods import own_methods
 from attendant_server.grpc.protocols import WHOLE_SERVER, health_names, serving_names
@@ -75,12 +75,13 @@ class Server:
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Read the manifests of the bundles; raises BundleError."""
+        """Read the manifests of the bundles; raises BundleError, or StartError without an extra."""
         self._settings = settings
         self._metrics = Metrics() if settings.metrics_port >= 0 else NoMetrics()
         self._catalog = Catalog(self._metrics.on_refused, settings.default_models)
         self._statistics = ModelStatistics(lambda: self._call_reporter.catch_up())
-        self._loader = ModelLoader(settings, Observers(self._metrics, self._statistics))
+        source = new_bundle_source(settings, self._metrics)
+        self._loader = ModelLoader(settings, Observers(self._metrics, self._statistics), source)
         self.lifecycle = ModelLifecycle(
             settings,
             self._catalog,
@@ -125,7 +126,7 @@ class Server:
             Path(settings.glossaries) if settings.glossaries else None,
         )
         self._health = HealthService(list(health_names(settings.protocols)))
-        self._closers: list[Callable[[], None]] = []
+        self._closers: list[Callable[[], None]] = [source.close]
         self.supervisor = EngineSupervisor(
             self._loader,
             self.lifecycle,
@@ -198,7 +199,8 @@ class Server:
         """Load all models, start the engine and report SERVING. Raises BundleError."""
         await self.supervisor.start()
         if period := self._settings.watch_bundles_seconds:
-            watching = watch_folder(self._settings.bundles, period, self.lifecycle.refresh)
+            source = self._loader.source
+            watching = watch_folder(source.root, period, self.lifecycle.refresh, source.update)
             self._watch = asyncio.ensure_future(watching)
         logger.info(
             "event=serving address=%s http_address=%s metrics_address=%s models=%s",

@@ -62,6 +62,8 @@ class Bundle:
     precision: str
     copies: Path | None = None
     """Folder with checked copies of the files, see `checked_copy`."""
+    has_loaded_files_only: bool = False
+    """Whether listed files that no server reads may be missing, as in a cache of downloads."""
 
     @cached_property
     def key(self) -> str:
@@ -123,27 +125,29 @@ class Bundle:
     @property
     def num_loaded_bytes(self) -> int:
         """Bytes of the files that a server reads."""
-        loaded = self._loaded_files()
-        return sum(file.size_bytes for file in self.manifest.files if file.path in loaded)
+        return sum(file.size_bytes for file in self.loaded_files())
 
-    def _loaded_files(self) -> set[str]:
-        """The paths of the files that a server reads."""
+    def loaded_files(self) -> list[bundle_pb2.BundleFile]:
+        """The files that a server reads."""
         manifest, graphs = self.manifest, [graph.path for graph in self.all_graphs]
         tokenizers = manifest.source_tokenizer, manifest.target_tokenizer
         others = manifest.reference_outputs, *map(glossary_path, manifest.glossaries)
-        return {*graphs, *self.graphs.weights, *tokenizers, *others}
+        loaded = {*graphs, *self.graphs.weights, *tokenizers, *others}
+        return [file for file in manifest.files if file.path in loaded]
 
     def check_files(self, copies: Path | None = None) -> None:
-        """Check the size and SHA-256 of every listed file, and refuse unlisted files.
+        """Check the size and SHA-256 of every file that must be there, and refuse unlisted files.
 
         The files that a server loads are copied to the folder ``copies``, from the bytes that are
         hashed. Raises BundleError.
         """
-        loaded = self._loaded_files() if copies is not None else ()
-        for file in self.manifest.files:
-            copy = copies / file.path if copies is not None and file.path in loaded else None
+        loaded = self.loaded_files()
+        copied = {file.path for file in loaded} if copies is not None else ()
+        files = loaded if self.has_loaded_files_only else self.manifest.files
+        for file in files:
+            copy = copies / file.path if copies is not None and file.path in copied else None
             _check_file(self.directory, file, copy)
-        listed = {file.path for file in self.manifest.files}
+        listed = {file.path for file in files}
         _check_nothing_else(self.directory, {MANIFEST_NAME, SIGNATURE_NAME, *listed})
 
 

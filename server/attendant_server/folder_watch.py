@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attendant_manifest.rules import MANIFEST_NAME
 
+from attendant_server.bundles import BundleError
 from attendant_server.system.blocking_work import run_blocking
 
 Fingerprint = frozenset[tuple[str, int, int, int]]
@@ -17,21 +18,25 @@ logger = logging.getLogger(__name__)
 
 
 async def watch_folder(
-    root: Path, period_seconds: float, on_change: Callable[[], Awaitable[bool]]
+    root: Path,
+    period_seconds: float,
+    on_change: Callable[[], Awaitable[bool]],
+    update: Callable[[], int] = int,
 ) -> None:
     """Await ``on_change`` at first and after each change of files in a folder, until cancelled.
 
     A change is reported once the files have stayed the same for a period: a bundle that is being
     copied is not read. ``on_change`` returns whether it has looked at the folder; otherwise it is
-    awaited again after a period.
+    awaited again after a period. Each look begins with ``update``; if it returns another number,
+    this is a change as well.
     """
-    seen: Fingerprint | None = None  # The folder may have changed since it was read.
-    before: Fingerprint | None = None
+    seen: tuple[int, Fingerprint] | None = None  # The folder may have changed since it was read.
+    before: tuple[int, Fingerprint] | None = None
     while True:
         await asyncio.sleep(period_seconds)
         try:
-            found = await run_blocking(_fingerprint, root)
-        except (OSError, RuntimeError) as error:  # such as too many open files
+            found = await run_blocking(lambda: (update(), _fingerprint(root)))
+        except (BundleError, OSError, RuntimeError) as error:  # such as too many open files
             logger.error("event=bundles_not_watched %s", type(error).__name__)
             continue
         if found != seen and found == before and await on_change():

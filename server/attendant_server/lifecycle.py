@@ -71,10 +71,10 @@ class ModelLifecycle:
         self.engine: Engine | None = None
         """Runs the models; None until the first ones are loaded."""
         on_bad = self._report_bad if self._skips_bad else None
-        bundles = read_bundles(settings, settings.models, on_bad)
+        bundles = read_bundles(settings, settings.models, on_bad, loader.source)
         self._served = {bundle.key: bundle for bundle in bundles}
         on_bad_choice = self._report_bad_choice if self._skips_bad else None
-        chosen = read_default_versions(settings.bundles, self._served, on_bad_choice)
+        chosen = read_default_versions(loader.source.root, self._served, on_bad_choice)
         catalog.choose_defaults(chosen)
         for bundle in bundles:
             self._announce(describe_model(bundle))
@@ -199,7 +199,7 @@ class ModelLifecycle:
             for bundle in bundles:
                 with suppress(BundleError):  # it is logged; the others may still be good
                     await self._serve(bundle)
-            root, served = self._settings.bundles, self._served
+            root, served = self._loader.source.root, self._served
             self._catalog.choose_defaults(await run_blocking(read_default_versions, root, served))
             kept = {bundle.key for bundle in bundles} | set(faults)
             for key in [key for key in served if key not in kept]:
@@ -217,7 +217,7 @@ class ModelLifecycle:
             faults[key] = without_paths(error, directory, key)
             self._report_bad(directory, error)
 
-        return await run_blocking(read_bundles, self._settings, (), note)
+        return await run_blocking(read_bundles, self._settings, (), note, self._loader.source)
 
     def _is_wanted(self, key: str) -> bool:
         return self._requested.get(key, is_wanted(key, self._settings.models))
@@ -267,6 +267,7 @@ class ModelLifecycle:
         old = self._catalog.ready(key)
         del self._served[key], self._max_cache_bytes[key]
         self._catalog.withdraw(key)
+        self._loader.source.release(key)
         await self._on_change()
         if old is not None:
             self._retire(old, is_replaced=False)
@@ -315,6 +316,7 @@ class ModelLifecycle:
         self._served.pop(key, None)
         self._max_cache_bytes.pop(key, None)
         self._catalog.withdraw(key)
+        self._loader.source.release(key)
         self._series.remove(key)
 
     def _enter(self, model: LoadedModel, description: ModelDescription) -> ServedModel:

@@ -15,6 +15,7 @@ from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.glossaries import Glossary
 from attendant_server.application.validation import RequestLimits
 from attendant_server.bundle_glossaries import read_glossaries
+from attendant_server.bundle_sources import BundleSource, LocalBundles
 from attendant_server.bundle_tokenizers import check_room, check_special_tokens, read_tokenizer
 from attendant_server.bundle_trial import try_bundle
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
@@ -80,19 +81,24 @@ def read_bundles(
     settings: Settings,
     wanted: Sequence[str],
     on_bad: Callable[[Path, BundleError], None] | None = None,
+    source: BundleSource | None = None,
 ) -> list[Bundle]:
     """Read the manifests of the bundles ``wanted``, or of all of the folder; raises BundleError.
 
-    With ``on_bad``, a bundle with a bad manifest is passed to it, and left out.
+    With ``on_bad``, a bundle with a bad manifest is passed to it, and left out. So is a bundle that
+    the ``source``, by default the folder of the settings, cannot get now.
     """
     try:
         keys = BundleKeys(Path(settings.bundle_keys)) if settings.bundle_keys else None
     except FileFault as error:
         raise BundleError(f"bundle_keys: {error}") from error
-    bundles = []
-    for directory in find_bundles(settings.bundles, wanted):
+    bundles, source = [], source or LocalBundles(Path(settings.bundles))
+    source.update()
+    for directory in find_bundles(source.root, wanted):
         try:
-            bundles.append(read_bundle(directory, settings.precision, settings.device, keys))
+            bundle = read_bundle(directory, settings.precision, settings.device, keys)
+            if source.check(bundle):
+                bundles.append(bundle)
         except BundleError as error:
             if on_bad is None:
                 raise
@@ -103,9 +109,16 @@ def read_bundles(
 class ModelLoader:
     """Loads the models of one server."""
 
-    def __init__(self, settings: Settings, observer: Observer) -> None:
-        """``observer`` receives the reports of all schedulers."""
+    def __init__(
+        self, settings: Settings, observer: Observer, source: BundleSource | None = None
+    ) -> None:
+        """``observer`` receives the reports of all schedulers.
+
+        ``source`` has the files of the bundles; by default, they are in their folders.
+        """
         self._settings, self._observer = settings, observer
+        self.source = source or LocalBundles(Path(settings.bundles))
+        """Where the bundles come from."""
         self.num_decoding = 1
         """Number of models that decode, which share the memory for caches."""
         self.clock = time.monotonic
@@ -131,15 +144,18 @@ class ModelLoader:
         ``while_serving``: other models are in use, which a bad bundle must not disturb.
         """
         tried = "always", *(["auto"] if while_serving else [])
-        copies = ""
+        copies, fetched = "", bundle
         try:
-            with bundle.checked_copy() as copy:
+            fetched = self.source.fetch(bundle)
+            with fetched.checked_copy() as copy:
                 copies = f"{copy.copies}/"
                 if self._settings.try_bundles in tried:
                     try_bundle(copy, self._settings)
                 return self.load_copy(copy)
         except Exception as error:  # ONNX Runtime has its own exception classes
             reason = reason_of(error).replace(copies, "")
+            if fetched.directory != bundle.directory:  # callers may know the key, and no path
+                reason = reason.replace(str(fetched.directory), bundle.key)
             if isinstance(error, BundleError):
                 raise BundleError(reason) from error
             logger.debug("event=load_failed bundle=%s", bundle.directory, exc_info=True)

@@ -60,6 +60,7 @@ def contradictions(settings: "Settings") -> Iterator[str]:
             yield f'pivots: must be pairs of models such as de-en+en-fr, got "{pivot}"'
     if settings.trace_endpoint and not settings.trace_endpoint.startswith(("http://", "https://")):
         yield "trace_endpoint: must begin with http:// or https://"
+    yield from _bundle_url_problems(settings)
     yield from _host_problems(settings)
     yield from _secret_file_problems(settings)
     yield from _tls_problems(settings)
@@ -79,6 +80,29 @@ def _limit_problems(settings: "Settings") -> Iterator[str]:
         yield "max_beam_size: must not be more than max_rows divided by num_workers"
     if settings.max_texts > settings.max_queued_texts:
         yield "max_texts: must not be more than max_queued_texts"
+
+
+def _bundle_url_problems(settings: "Settings") -> Iterator[str]:
+    """Never shows the URL, which may hold a secret."""
+    if not isinstance(settings.bundles, str):
+        return
+    try:
+        url = urlsplit(settings.bundles)
+        host = url.hostname or ""
+    except ValueError:
+        yield "bundles: is not a URL"
+        return
+    if not url.scheme or "://" not in settings.bundles or "::" in settings.bundles:
+        yield "bundles: must be a folder, or one URL such as https://host/folder"
+    if "@" in url.netloc or url.query or url.fragment:
+        yield "bundles: the URL must hold no user, password, query or fragment"
+    if ".." in url.path.split("/"):
+        yield "bundles: the URL must not hold .."
+    if url.scheme == "http" and not is_loopback(host) and not settings.bundle_keys:
+        yield (
+            "bundles: a URL must begin with https://, or with http:// on this machine or with "
+            "bundle_keys"
+        )
 
 
 def _host_problems(settings: "Settings") -> Iterator[str]:

@@ -121,6 +121,8 @@ def _is_place(setting: "Field[Any]") -> bool:
 def _reader(setting: "Field[Any]") -> Callable[[str], Any]:
     if isinstance(setting.default, tuple):
         return lambda text: tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(setting.default, Path):
+        return lambda text: text if "://" in text else Path(text)  # a path would lose a slash
     return type(setting.default)
 
 

@@ -33,7 +33,18 @@ def _setting(
 class Settings:
     """The settings of a server. Limits are inclusive."""
 
-    bundles: Path = _setting(Path("bundles"), "Folder of the bundles: `<name>/<version>/`")
+    bundles: Path | str = _setting(
+        Path("bundles"),
+        "Folder of the bundles, `<name>/<version>/`, or its URL: `https://`, `s3://` or another one"
+        " of fsspec",
+    )
+    bundles_cache_dir: str = _setting(
+        "",
+        "Folder for bundles from a URL; empty for `attendant/bundles` in the user's caches",
+    )
+    max_bundles_cache_bytes: int = _setting(
+        20 * 1024 * MIB, "Size of that folder; versions that are not served make room", min=MIB
+    )
     models: tuple[str, ...] = _setting(
         (), "Models to load, `name` or `name/version`, separated by commas; empty for all"
     )

@@ -205,6 +205,12 @@ class MetricDefinitions:
         self.model_changes = self._new(
             Counter, "attendant_model_changes_total", "Models loaded and unloaded", ("result",)
         )
+        self.bundle_downloads = self._new(
+            Counter, "attendant_bundle_downloads_total", "Downloads of bundles", ("result",)
+        )
+        self.downloaded_bytes = self._new(
+            Counter, "attendant_downloaded_bytes_total", "Bytes of bundles that were downloaded"
+        )
         self.engine_restarts = self._new(
             Counter, "attendant_engine_restarts_total", "Restarts of the engine after its death"
         )

@@ -29,6 +29,7 @@ METHODS = {
 }
 DECODING_KINDS = ("translation", "language_model")
 CHANGES = ("loaded", "failed", "unloaded")
+DOWNLOADS = ("completed", "interrupted", "failed")
 DECODING = ("Translate", "StreamTranslate", "BulkTranslate", "Generate", "StreamGenerate")
 WITHOUT_ENGINE = ("Tokenize",)
 OTHER = "other"
@@ -50,6 +51,8 @@ class Metrics:
             self._definitions.authentications.labels(result)
         for result in CHANGES:
             self._definitions.model_changes.labels(result)
+        for result in DOWNLOADS:
+            self._definitions.bundle_downloads.labels(result)
         for result in CONNECTION_RESULTS:
             self._definitions.metrics_connections.labels(result)
         self.add_callers((ANONYMOUS.name, OTHER))
@@ -90,6 +93,21 @@ class Metrics:
     def on_model_change(self, result: str) -> None:
         """A model was loaded or unloaded, or could not be loaded."""
         self._definitions.model_changes.labels(result).inc()
+
+    def on_bundle_download(self, result: str) -> None:
+        """A download of a bundle has ended, or is tried again. Any thread."""
+        self._definitions.bundle_downloads.labels(result).inc()
+
+    def on_downloaded_bytes(self, num_bytes: int) -> None:
+        """Bytes of bundles have arrived. Any thread."""
+        self._definitions.downloaded_bytes.inc(num_bytes)
+
+    def watch_bundles_cache(self, read: Callable[[], float], max_bytes: int) -> None:
+        """Add the gauges of the cache of bundles from a URL."""
+        text = "Size of the cache of bundles from a URL"
+        self._definitions.gauge("attendant_bundles_cache_bytes", text).set_function(read)
+        text = "Size that the cache of bundles may have"
+        self._definitions.gauge("attendant_max_bundles_cache_bytes", text).set(max_bytes)
 
     def add_callers(self, names: Iterable[str]) -> None:
         """Start the series of callers at zero. Any thread."""
