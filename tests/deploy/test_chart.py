@@ -43,6 +43,11 @@ CHOICES: dict[str, dict[str, Any]] = {
         "runtimeClassName": "nvidia",
         "priorityClassName": "high",
     },
+    "url": {
+        "bundles": {"url": "s3://bucket/models", "cacheSize": "30Gi", "credentials": "store"},
+        "http": {"enabled": True},
+        "settings": {"max_bundles_cache_bytes": 30000000000},
+    },
     "hpa": {"autoscaling": {"kind": "hpa"}},
     "gpu": {
         "image": {"tag": "0.1.0-gpu"},
@@ -137,15 +142,36 @@ def test_values_of_settings_become_the_text_that_the_server_reads():
     )
 
 
+def test_bundles_from_a_url_are_cached_on_a_volume_that_can_be_written():
+    found = variables(CHOICES["url"])
+    assert found["ATTENDANT_BUNDLES"] == "s3://bucket/models"
+    [container] = pod(CHOICES["url"])["containers"]
+    mounts = {each["mountPath"]: each for each in container["volumeMounts"]}
+    assert "readOnly" not in mounts[found["ATTENDANT_BUNDLES_CACHE_DIR"]]
+    assert container["envFrom"] == [{"secretRef": {"name": "store"}}]
+
+
+def test_the_port_of_http_is_open_in_services_and_for_callers():
+    for each in objects(CHOICES["url"]):
+        if each["kind"] == "Service":
+            assert {"name": "http", "port": 8080, "targetPort": "http"} in each["spec"]["ports"]
+        if each["kind"] == "NetworkPolicy":
+            assert {"protocol": "TCP", "port": "http"} in each["spec"]["ingress"][0]["ports"]
+    assert variables(CHOICES["url"])["ATTENDANT_HTTP_PORT"] == "8080"
+    assert "ATTENDANT_HTTP_PORT" not in variables({})
+
+
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
         ({"replica": 2}, "replica"),
         ({"settings": {"port": 1}}, "port"),
         ({"settings": {"ATTENDANT_PORT": 1}}, "ATTENDANT_PORT"),
+        ({"settings": {"http_port": 1}}, "http_port"),
         ({"drainSeconds": 30}, "at least settings.max_request_seconds"),
         ({"settings": {"max_request_seconds": 90}}, "at least settings.max_request_seconds"),
         ({"bundles": {"claim": "a", "image": "b"}}, "exclude each other"),
+        ({"bundles": {"claim": "a", "url": "https://b"}}, "exclude each other"),
         ({"autoscaling": {"kind": "cpu"}}, "autoscaling"),
     ],
 )

@@ -40,6 +40,13 @@ api_keys: /etc/attendant/api-keys/api-keys.toml
 {{- if .Values.bundleKeys.configMap }}
 bundle_keys: /etc/attendant/bundle-keys
 {{- end }}
+{{- if .Values.bundles.url }}
+bundles: {{ .Values.bundles.url | quote }}
+bundles_cache_dir: /var/cache/attendant
+{{- end }}
+{{- if .Values.http.enabled }}
+http_port: 8080
+{{- end }}
 {{- if .Values.glossaries.configMap }}
 glossaries: /etc/attendant/glossaries
 {{- end }}
