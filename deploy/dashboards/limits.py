@@ -118,8 +118,8 @@ def models_and_ports() -> list[Panel]:
         graph(
             "Downloads of bundles",
             "Bundles from a URL that were downloaded or have failed, looks at the URL included, "
-            "and interrupted requests, in the last 15 minutes. failed again and again: the log says "
-            "what the store answers. Empty without a URL.",
+            "and interrupted requests, in the last 15 minutes. failed again and again: the log "
+            "says what the store answers. Empty without a URL.",
             "none",
             Query(
                 f"sum by (result) (increase(attendant_bundle_downloads_total{{{SERVER}}}[15m]))",
