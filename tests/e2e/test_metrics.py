@@ -72,19 +72,23 @@ def other_kinds_of_calls() -> list[Callable[[Running], Any]]:
     ]
 
 
-OF_SOME_SERVERS = ("attendant_device_memory", "attendant_tls_certificate")
-"""Beginnings of the names of metrics that servers with a GPU or with TLS have."""
+OF_SOME_SERVERS = (
+    *("attendant_device_memory", "attendant_tls_certificate"),
+    *("attendant_bundles_cache", "attendant_max_bundles_cache"),
+)
+"""Beginnings of the names of metrics of servers with a GPU, with TLS or with bundles from a URL."""
 
 
 def test_the_tables_of_metrics_are_what_a_server_shows(start):
     special = {name for name in documented_metrics() if name.startswith(OF_SOME_SERVERS)}
-    assert len(special) == 3
+    assert len(special) == 5
     expected = {name: facts for name, facts in documented_metrics().items() if name not in special}
     assert shown(metrics_page(start().server)) == expected
 
 
-def test_the_tables_have_what_a_server_with_a_gpu_and_tls_shows_more():
+def test_the_tables_have_what_a_server_with_a_gpu_tls_and_a_url_shows_more():
     metrics = Metrics()
+    metrics.watch_bundles_cache(lambda: 1.0, 2)
     metrics.watch_device_memory(lambda: (1, 2))
     metrics.watch_certificate(lambda: 1.0)
     special = {m.name for m in metrics.registry.collect()} - {
