@@ -296,7 +296,7 @@ def test_axe_finds_nothing_in(open_page, view):
         summary.click()
     assert faults_of(page, "color-contrast") == []  # all that depends on the scheme
     page.emulate_media(color_scheme="dark")
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == DARK
+    page.wait_for_function(f"getComputedStyle(document.body).backgroundColor === '{DARK}'")
     assert faults_of(page) == []
 
 
