@@ -1,11 +1,8 @@
-"""Texts of requests and their results, for protocols that have no faults of single texts."""
+"""Texts of requests in protocols that also have token ids there."""
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from attendant_server.errors import InvalidRequest
-
-Result = TypeVar("Result")
 
 
 def texts_of(given: Any, field: str, problem: str) -> tuple[list[str], dict[str, str]]:
@@ -18,13 +15,3 @@ def texts_of(given: Any, field: str, problem: str) -> tuple[list[str], dict[str,
     if not all(isinstance(each, str) for each in given):
         raise InvalidRequest(field, problem)
     return given, {"texts": field}
-
-
-def whole(results: Sequence[Result | InvalidRequest]) -> list[Result]:
-    """The results of all texts; raises the fault of the first text that has one."""
-    found = []
-    for each in results:
-        if isinstance(each, InvalidRequest):
-            raise each
-        found.append(each)
-    return found

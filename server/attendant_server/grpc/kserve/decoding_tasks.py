@@ -23,6 +23,7 @@ from attendant_server.grpc.services.translation_requests import (
     stream_request,
     translation_request,
 )
+from attendant_server.text_faults import without_faults
 
 SCORE, FINISH_REASON = "SCORE", "FINISH_REASON"
 HIDDEN_OPTIONS = ("return_tokens", "first_index")
@@ -154,7 +155,8 @@ def _result(
     num_columns: int,
 ) -> TaskResult:
     """The outputs, with ``num_columns`` hypotheses for each text, "" for those that it lacks."""
-    rows = [_padded(result, num_columns) for result in results]
+    found: list[Translation | Generation] = without_faults(results)
+    rows = [_padded(result, num_columns) for result in found]
     hypotheses: list[Any] = list(chain.from_iterable(rows))
     is_scalar = num_columns == 1
     scores = np.array([-np.inf if h is None else h.score for h in hypotheses], np.float32)
@@ -172,11 +174,7 @@ def _result(
     )
 
 
-def _padded(
-    result: Translation | Generation | InvalidRequest, num_columns: int
-) -> list[Hypothesis | None]:
-    if isinstance(result, InvalidRequest):
-        raise result
+def _padded(result: Translation | Generation, num_columns: int) -> list[Hypothesis | None]:
     found: list[Hypothesis | None] = list(result.hypotheses[:num_columns])
     return found + [None] * (num_columns - len(found))
 

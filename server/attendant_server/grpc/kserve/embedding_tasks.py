@@ -18,6 +18,7 @@ from attendant_server.grpc.services.embedding_requests import (
     reranking_request,
     sparse_embedding_request,
 )
+from attendant_server.text_faults import without_faults
 
 TEXT_PAIR, QUERY = "TEXT_PAIR", "QUERY"
 EMBEDDING, SCALE, LABEL, SCORE = "EMBEDDING", "SCALE", "LABEL", "SCORE"
@@ -62,7 +63,7 @@ class EmbedTask(Task):
             raise InvalidRequest("chunking", "needs average_chunks, for one vector of each text")
         message.texts.extend(texts[TEXT])
         answer = await application.embedder.embed(embedding_request(message), seconds_left)
-        _raise_first(answer.texts)
+        without_faults(answer.texts)
         vectors = answer.vectors
         outputs = {
             EMBEDDING: OutputTensor(
@@ -105,7 +106,7 @@ class SparseTask(Task):
         message.texts.extend(texts[TEXT])
         request = sparse_embedding_request(message)
         answer = await application.sparse_embedder.embed(request, seconds_left)
-        vectors = _raise_first(answer.texts)
+        vectors = without_faults(answer.texts)
         num_columns = max(1, *(len(vector.weights) for vector in vectors))
         # Padding can be many times the tokens of the texts.
         num_bytes = 8 * num_columns * len(vectors)
@@ -154,7 +155,7 @@ class ClassifyTask(Task):
         message.text_pairs.extend(texts.get(TEXT_PAIR, ()))
         request = classification_request(message)
         answer = await application.classifier.classify(request, seconds_left)
-        found = _raise_first(answer.texts)
+        found = without_faults(answer.texts)
         num_columns = len(found[0].labels)
         scores = np.array([text.scores for text in found], np.float32).ravel()
         outputs = {
@@ -196,20 +197,13 @@ class RerankTask(Task):
         message.query = texts[QUERY][0]
         message.documents.extend(texts[TEXT])
         answer = await application.reranker.rerank(reranking_request(message), seconds_left)
-        _raise_first([fault for _, fault in answer.faults])
+        for _, fault in answer.faults:
+            raise fault
         scores = np.zeros(len(answer.documents), np.float32)
         for document in answer.documents:
             scores[document.index] = document.score
         outputs = {SCORE: OutputTensor(scores, is_scalar=True, datatype=FP32)}
         return _result(answer, outputs, answer.documents)
-
-
-def _raise_first(results: Sequence[Any]) -> Sequence[Any]:
-    """The results, or raise the first fault among them."""
-    for result in results:
-        if isinstance(result, InvalidRequest):
-            raise result
-    return results
 
 
 def _result(answer: Any, outputs: dict[str, OutputTensor], results: Sequence[Any]) -> TaskResult:

@@ -8,7 +8,6 @@ from attendant_vendored.tei import tei_pb2, tei_pb2_grpc
 from attendant_server.application.application import Application
 from attendant_server.application.sparse_embedding import SparseEmbeddingRequest, SparseVector
 from attendant_server.application.token_embedding import TokenEmbeddingRequest, TokenEmbeddings
-from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed_fields
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.services.messages import given
@@ -20,6 +19,7 @@ from attendant_server.grpc.tei.messages import (
     truncation,
 )
 from attendant_server.tei_requests import INPUTS, embedding_request
+from attendant_server.text_faults import without_faults
 
 
 class EmbedService(tei_pb2_grpc.EmbedServicer):
@@ -83,8 +83,7 @@ class EmbedService(tei_pb2_grpc.EmbedServicer):
                 ),
                 seconds_left,
             )
-            if isinstance(answer.texts[0], InvalidRequest):
-                raise answer.texts[0]
+            without_faults(answer.texts)
         return tei_pb2.EmbedResponse(
             embeddings=answer.vectors.numbers[0].tolist(),
             metadata=figures(answer, len(request.inputs)),
@@ -101,9 +100,7 @@ class EmbedService(tei_pb2_grpc.EmbedServicer):
                 ),
                 seconds_left,
             )
-            [vector] = answer.texts
-            if isinstance(vector, InvalidRequest):
-                raise vector
+            [vector] = without_faults(answer.texts)
 
         metadata = figures(answer, len(request.inputs))
 
@@ -129,9 +126,7 @@ class EmbedService(tei_pb2_grpc.EmbedServicer):
                 ),
                 seconds_left,
             )
-            [found] = answer.texts
-            if isinstance(found, InvalidRequest):
-                raise found
+            [found] = without_faults(answer.texts)
 
         metadata = figures(answer, len(request.inputs))
 

@@ -19,6 +19,7 @@ from attendant_server.grpc.tei.messages import (
     truncation,
 )
 from attendant_server.tei_requests import INPUTS, checked_pair
+from attendant_server.text_faults import without_faults
 
 COMMON_FIELDS = ("query", "truncate", "truncation_direction")
 """Fields of a stream of RerankStream that must be the same in all requests."""
@@ -84,9 +85,7 @@ class PredictService(tei_pb2_grpc.PredictServicer):
                 ),
                 seconds_left,
             )
-            [found] = answer.texts
-            if isinstance(found, InvalidRequest):
-                raise found
+            [found] = without_faults(answer.texts)
         return tei_pb2.PredictResponse(
             predictions=[
                 tei_pb2.Prediction(label=label, score=score)

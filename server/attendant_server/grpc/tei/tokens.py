@@ -10,7 +10,6 @@ from attendant_server.application.application import Application
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.models import TokenizationRequest
 from attendant_server.application.offset_units import OffsetUnit
-from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed_fields
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.tei.messages import (
@@ -20,6 +19,7 @@ from attendant_server.grpc.tei.messages import (
 )
 from attendant_server.settings import Settings
 from attendant_server.tei_requests import DTYPES, INPUTS, model_type, simple_tokens
+from attendant_server.text_faults import without_faults
 from attendant_server.tokenized_text import TokenizedText
 
 MODEL_TYPES = {
@@ -69,9 +69,7 @@ class TokenizeService(tei_pb2_grpc.TokenizeServicer):
         key = self._models.find(model, ModelKind.EMBEDDING).key
         with renamed_fields(INPUTS):
             answer = await self._models.tokenize(TokenizationRequest([request.inputs], key))
-            [found] = answer.texts
-            if isinstance(found, InvalidRequest):
-                raise found
+            [found] = without_faults(answer.texts)
         return await self._jobs.run_for(answer.size, lambda: _encode_response(request, found))
 
     async def _decode(

@@ -15,8 +15,8 @@ from attendant_server.http.libretranslate.messages import (
     LanguageChoice,
     LanguageChoices,
 )
-from attendant_server.http.texts import whole
 from attendant_server.settings import Settings
+from attendant_server.text_faults import without_faults
 
 
 class LanguagesHandler:
@@ -76,7 +76,7 @@ class LanguagesHandler:
         """
         with renamed_fields({"texts": "q", "texts[0]": "q", "languages": "source"}):
             answer = await self._detector.detect(DetectionRequest(texts, languages, max_results))
-            results = whole(answer.texts)
+            results = without_faults(answer.texts)
         return [
             [DetectedLanguage(round(100 * found.probability, 1), found.language) for found in each]
             for each in results

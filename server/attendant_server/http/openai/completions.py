@@ -23,7 +23,8 @@ from attendant_server.field_names import renamed, renamed_fields
 from attendant_server.http.exchanges import Call
 from attendant_server.http.json_routes import DONE, Events, Ids
 from attendant_server.http.openai.embeddings import Usage
-from attendant_server.http.texts import texts_of, whole
+from attendant_server.http.texts import texts_of
+from attendant_server.text_faults import without_faults
 
 NAMES = {
     "prompts": "prompt",
@@ -124,7 +125,7 @@ class CompletionsHandler:
             return Events(self._pieces(request, asked, call), DONE)
         with renamed_fields(ONE_PROMPT if isinstance(request.prompt, str) else NAMES):
             answer = await self._generator.generate(asked, None)
-            generations = whole(answer.generations)
+            generations = without_faults(answer.generations)
 
         def response() -> bytes:
             choices = _choices(asked.prompts if request.echo else None, generations)
@@ -208,7 +209,7 @@ def _piece(call: Call, piece: GenerationPiece, beginning: str) -> Completion:
     answer = piece.answer
     choice = Choice(index=0, text=beginning + piece.delta)
     if answer is not None:
-        [generation] = whole(answer.generations)
+        [generation] = without_faults(answer.generations)
         choice.finish_reason = _reason(generation.hypotheses[0])
     return _of(call, call.record.model, [choice], None)
 

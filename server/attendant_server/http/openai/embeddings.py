@@ -13,7 +13,8 @@ from attendant_server.field_names import renamed_fields
 from attendant_server.http.exchanges import Call
 from attendant_server.http.json_routes import Ids
 from attendant_server.http.number_lists import VALUES_WRITTEN_FOR_ONE, number_list
-from attendant_server.http.texts import texts_of, whole
+from attendant_server.http.texts import texts_of
+from attendant_server.text_faults import without_faults
 
 NO_TOKENS = (
     "must be a text or a list of texts: token ids are those of another tokenizer (with LangChain, "
@@ -82,7 +83,7 @@ class EmbeddingsHandler:
                 ),
                 None,
             )
-            whole(answer.texts)
+            without_faults(answer.texts)
         numbers = answer.vectors.numbers
 
         def response() -> bytes:

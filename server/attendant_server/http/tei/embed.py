@@ -14,8 +14,9 @@ from attendant_server.http.tei.messages import (
     EmbedRequest,
     SparseValue,
 )
-from attendant_server.http.texts import texts_of, whole
+from attendant_server.http.texts import texts_of
 from attendant_server.tei_requests import embedding_request
+from attendant_server.text_faults import without_faults
 
 
 class EmbedHandler:
@@ -42,7 +43,7 @@ class EmbedHandler:
                 ),
                 None,
             )
-            whole(answer.texts)
+            without_faults(answer.texts)
         numbers = answer.vectors.numbers
         return await self._jobs.run_for(
             numbers.size // VALUES_WRITTEN_FOR_ONE, lambda: bytes(number_list(numbers))
@@ -56,7 +57,7 @@ class EmbedHandler:
                 TokenEmbeddingRequest(texts=texts, model=call.model, truncation=request.truncation),
                 None,
             )
-            results = whole(answer.texts)
+            results = without_faults(answer.texts)
 
         def response() -> bytes:
             return msgspec.json.encode([number_list(each.vectors.numbers) for each in results])
@@ -73,7 +74,7 @@ class EmbedHandler:
                 ),
                 None,
             )
-            results = whole(answer.texts)
+            results = without_faults(answer.texts)
 
         def response() -> bytes:
             found = [

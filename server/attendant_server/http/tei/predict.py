@@ -12,8 +12,8 @@ from attendant_server.errors import InvalidRequest
 from attendant_server.field_names import renamed_fields
 from attendant_server.http.exchanges import Call
 from attendant_server.http.tei.messages import Prediction, PredictRequest, Rank, RerankRequest
-from attendant_server.http.texts import whole
 from attendant_server.tei_requests import INPUTS, checked_pair
+from attendant_server.text_faults import without_faults
 
 BATCH = {"texts": "inputs", "text_pairs": "inputs"}
 MIXED = "must be a text, a pair of texts, or a list of lists that are all texts or all pairs"
@@ -40,7 +40,7 @@ class PredictHandler:
                 ),
                 None,
             )
-            results = whole(answer.texts)
+            results = without_faults(answer.texts)
 
         def response() -> bytes:
             found = [_predictions(each) for each in results]

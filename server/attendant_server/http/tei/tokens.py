@@ -21,9 +21,10 @@ from attendant_server.http.tei.messages import (
     Token,
     TokenizeRequest,
 )
-from attendant_server.http.texts import texts_of, whole
+from attendant_server.http.texts import texts_of
 from attendant_server.settings import Settings
 from attendant_server.tei_requests import DTYPES, EMBEDDING, model_type, simple_tokens
+from attendant_server.text_faults import without_faults
 
 
 class TokensHandler:
@@ -39,7 +40,7 @@ class TokensHandler:
         key = self._models.find(call.model, ModelKind.EMBEDDING).key
         with renamed_fields(names):
             answer = await self._models.tokenize(TokenizationRequest(texts, key))
-            results = whole(answer.texts)
+            results = without_faults(answer.texts)
         unit, special = OffsetUnit.UTF8_BYTES, request.add_special_tokens
 
         def response() -> bytes:
