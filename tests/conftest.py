@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -27,94 +28,54 @@ def translation_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_translation_bundle(tmp_path_factory.mktemp("bundles"))
 
 
+def _tiny_bundle(factory: pytest.TempPathFactory, kind: str, **options: Any) -> Path:
+    """A bundle such as ``translation_bundle``, of a further kind of network."""
+    from tests.support import bundles
+
+    architecture = getattr(bundles, f"TINY_{kind.upper()}")
+    return bundles.make_translation_bundle(
+        factory.mktemp("bundles"),
+        f"tiny-{kind}",
+        architecture=architecture,
+        num_compared=NUM_COMPARED,
+        **options,
+    )
+
+
 @pytest.fixture(scope="session")
 def ssru_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle such as ``translation_bundle``, with an SSRU in every layer of the decoder."""
-    from tests.support.bundles import TINY_SSRU, make_translation_bundle
-
-    folder = tmp_path_factory.mktemp("bundles")
-    return make_translation_bundle(
-        folder, "tiny-ssru", architecture=TINY_SSRU, num_compared=NUM_COMPARED
-    )
+    return _tiny_bundle(tmp_path_factory, "ssru")
 
 
 @pytest.fixture(scope="session")
 def mixed_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose decoder has a layer with an SSRU after one with self-attention."""
-    from tests.support.bundles import TINY_MIXED, make_translation_bundle
-
-    folder = tmp_path_factory.mktemp("bundles")
-    precisions = ("fp32", "fp16")
-    return make_translation_bundle(
-        folder,
-        "tiny-mixed",
-        precisions=precisions,
-        architecture=TINY_MIXED,
-        num_compared=NUM_COMPARED,
-    )
+    return _tiny_bundle(tmp_path_factory, "mixed", precisions=("fp32", "fp16"))
 
 
 @pytest.fixture(scope="session")
 def lstm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle such as ``translation_bundle``, of LSTMs with additive attention."""
-    from tests.support.bundles import TINY_LSTM, make_translation_bundle
-
-    folder = tmp_path_factory.mktemp("bundles")
-    return make_translation_bundle(
-        folder,
-        "tiny-lstm",
-        precisions=("fp32",),
-        architecture=TINY_LSTM,
-        learning_rate=2e-2,
-        num_compared=NUM_COMPARED,
-    )
+    return _tiny_bundle(tmp_path_factory, "lstm", precisions=("fp32",), learning_rate=2e-2)
 
 
 @pytest.fixture(scope="session")
 def gru_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of GRUs without attention, whose decoder begins with the encoder's final state."""
-    from tests.support.bundles import TINY_GRU, make_translation_bundle
-
-    folder = tmp_path_factory.mktemp("bundles")
-    return make_translation_bundle(
-        folder,
-        "tiny-gru",
-        precisions=("fp32",),
-        architecture=TINY_GRU,
-        learning_rate=2e-2,
-        num_compared=NUM_COMPARED,
-    )
+    return _tiny_bundle(tmp_path_factory, "gru", precisions=("fp32",), learning_rate=2e-2)
 
 
 @pytest.fixture(scope="session")
 def bytenet_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of dilated convolutions, whose decoder reads the encoder's outputs by position."""
-    from tests.support.bundles import TINY_BYTENET, make_translation_bundle
-
-    folder = tmp_path_factory.mktemp("bundles")
-    return make_translation_bundle(
-        folder,
-        "tiny-bytenet",
-        precisions=("fp32",),
-        architecture=TINY_BYTENET,
-        learning_rate=2e-2,
-        num_compared=NUM_COMPARED,
-    )
+    return _tiny_bundle(tmp_path_factory, "bytenet", precisions=("fp32",), learning_rate=2e-2)
 
 
 @pytest.fixture(scope="session")
 def slicenet_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of separable convolutions with attention and mixtures of experts."""
-    from tests.support.bundles import TINY_SLICENET, make_translation_bundle
-
-    folder = tmp_path_factory.mktemp("bundles")
-    return make_translation_bundle(
-        folder,
-        "tiny-slicenet",
-        precisions=("fp32",),
-        architecture=TINY_SLICENET,
-        num_compared=NUM_COMPARED,
-    )
+    return _tiny_bundle(tmp_path_factory, "slicenet", precisions=("fp32",))
 
 
 @pytest.fixture(scope="session")
