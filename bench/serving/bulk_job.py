@@ -30,8 +30,7 @@ from attendant_export.bundle.importing import ImportOptions, import_bundle
 from bench.arguments import bench_parser
 from bench.reporting import report, table
 from bench.servers import free_ports
-from tests.support.load import read_on
-from tests.support.processes import port_of, server_process
+from tests.support.load import serving_process
 from tests.support.static_checkpoints import word_piece, write_model2vec
 
 SENTENCES = "tatoeba/tatoeba.en-de.train.tsv.gz"
@@ -50,11 +49,7 @@ class Servers:
         self.target = ",".join(f"127.0.0.1:{port}" for port in self._ports)
 
     def _start(self, port: int) -> "subprocess.Popen[str]":
-        flags = f"--port={port}", "--num-threads=1"
-        process = self._stack.enter_context(server_process(self._bundles, *flags))
-        port_of(process)
-        read_on(process)
-        return process
+        return serving_process(self._stack, self._bundles, f"--port={port}", "--num-threads=1")
 
     def kill_one(self, rest_seconds: float) -> None:
         """Kill the first server, and start it again after a while."""

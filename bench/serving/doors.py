@@ -24,7 +24,6 @@ from attendant.v1.embedding_pb2 import EmbedRequest
 from attendant.v1.translation_pb2 import TranslateRequest
 from google.protobuf.json_format import MessageToDict
 
-from bench.arguments import add_server_flags, bench_parser
 from bench.reporting import report
 from bench.servers import ONE_OF_EACH_KIND, free_port, open_channel, running_server
 from bench.serving.protocols import (
@@ -39,6 +38,7 @@ from bench.serving.protocols import (
     add,
     measure,
     results_as_json,
+    rounds_parser,
     table,
 )
 from bench.texts import sample_texts
@@ -209,11 +209,7 @@ def bytes_table(sizes: dict[str, dict[str, int]]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = bench_parser(__doc__)
-    parser.add_argument("--pairs", type=int, default=5, help="rounds of each protocol")
-    parser.add_argument("--seconds", type=float, default=3.0, help="duration of a round")
-    add_server_flags(parser)
-    return parser
+    return rounds_parser(__doc__)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ from bench.reporting import report, table
 from bench.servers import free_ports
 from bench.texts import sample_texts
 from tests.support.credentials import Authority
-from tests.support.load import read_on
-from tests.support.processes import port_of, server_process
+from tests.support.load import serving_process
 from tests.support.proxies import POOL, SERVER_NAME, Ports, envoy, haproxy, running_proxy
 
 NUM_SERVERS = 3
@@ -53,12 +52,8 @@ class Fleet:
     def _start(self, number: int) -> "subprocess.Popen[str]":
         ports = self.ports[number]
         numbers = ("--port", str(ports.calls), "--health-port", str(ports.health))
-        process = self._stack.enter_context(
-            server_process(Path("bundles"), f"--models={MODEL}", *numbers, *self._flags)
-        )
-        port_of(process)
-        read_on(process)
-        return process
+        flags = f"--models={MODEL}", *numbers, *self._flags
+        return serving_process(self._stack, Path("bundles"), *flags)
 
     async def restart(self, number: int, stop: signal.Signals = signal.SIGTERM) -> None:
         """End a server, and start it again."""

@@ -183,7 +183,12 @@ def table(results: dict[str, dict[str, Measured]]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = bench_parser(__doc__)
+    return rounds_parser(__doc__)
+
+
+def rounds_parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a bench that measures protocols in rounds."""
+    parser = bench_parser(description)
     parser.add_argument("--pairs", type=int, default=5, help="rounds of each protocol")
     parser.add_argument("--seconds", type=float, default=3.0, help="duration of a round")
     add_server_flags(parser)

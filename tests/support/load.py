@@ -5,10 +5,12 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 from attendant_client import AsyncClient, AttendantError
 
+from tests.support.processes import port_of, server_process
 from tests.support.serving import TIMEOUT_SECONDS
 
 TEXT = "The dog sees the king."
@@ -61,6 +63,14 @@ class Load:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while any(self.answers[kind] < enough[kind] for kind in enough):
                 await asyncio.sleep(0.01)
+
+
+def serving_process(stack: ExitStack, bundles: Path, *flags: str) -> "subprocess.Popen[str]":
+    """A server that serves, whose log is read; ``stack`` kills it in the end."""
+    process = stack.enter_context(server_process(bundles, *flags))
+    port_of(process)
+    read_on(process)
+    return process
 
 
 def read_on(process: "subprocess.Popen[str]") -> None:
