@@ -115,33 +115,7 @@ def models_and_ports() -> list[Panel]:
             ),
             soft_max=1,
         ),
-        graph(
-            "Downloads of bundles",
-            "Bundles from a URL that were downloaded or have failed, looks at the URL included, "
-            "and interrupted requests, in the last 15 minutes. failed again and again: the log "
-            "says what the store answers. Empty without a URL.",
-            "none",
-            Query(
-                f"sum by (result) (increase(attendant_bundle_downloads_total{{{SERVER}}}[15m]))",
-                "{{result}}",
-            ),
-            soft_max=1,
-        ),
-        graph(
-            "Bytes of bundles that arrive",
-            "Downloaded from the URL of the bundles. Little while a download goes on: the store or "
-            "the network is slow.",
-            "Bps",
-            rate("attendant_downloaded_bytes_total", SERVER, "instance"),
-        ),
-        graph(
-            "Share of the cache of bundles",
-            "Share of max_bundles_cache_bytes in use. At 100 %, versions that are not served make "
-            "room; what must be served and does not fit is not loaded.",
-            "percentunit",
-            _share("attendant_bundles_cache_bytes", "attendant_max_bundles_cache_bytes"),
-            soft_max=1,
-        ),
+        *_downloads(),
         graph(
             "Restarts of the engine",
             "Engines that were started in the last hour after one had died or hung. Its calls "
@@ -167,6 +141,39 @@ def models_and_ports() -> list[Panel]:
             "the port.",
             "cps",
             rate("attendant_metrics_connections_total", SERVER, "result"),
+            soft_max=1,
+        ),
+    ]
+
+
+def _downloads() -> list[Panel]:
+    """What a server with bundles from a URL does for them."""
+    return [
+        graph(
+            "Downloads of bundles",
+            "Bundles from a URL that were downloaded or have failed, looks at the URL included, "
+            "and interrupted requests, in the last 15 minutes. failed again and again: the log "
+            "says what the store answers. Empty without a URL.",
+            "none",
+            Query(
+                f"sum by (result) (increase(attendant_bundle_downloads_total{{{SERVER}}}[15m]))",
+                "{{result}}",
+            ),
+            soft_max=1,
+        ),
+        graph(
+            "Bytes of bundles that arrive",
+            "Downloaded from the URL of the bundles. Little while a download goes on: the store or "
+            "the network is slow.",
+            "Bps",
+            rate("attendant_downloaded_bytes_total", SERVER, "instance"),
+        ),
+        graph(
+            "Share of the cache of bundles",
+            "Share of max_bundles_cache_bytes in use. At 100 %, versions that are not served make "
+            "room; what must be served and does not fit is not loaded.",
+            "percentunit",
+            _share("attendant_bundles_cache_bytes", "attendant_max_bundles_cache_bytes"),
             soft_max=1,
         ),
     ]
