@@ -1,6 +1,6 @@
 """Files that grow while a job runs: lines, lines compressed by gzip, or rows of vectors.
 
-Each is opened at a size up to which it is good; what is behind is cut off.
+Each is opened with the size up to which it is valid, and truncated to that size.
 """
 
 import gzip

@@ -2,7 +2,7 @@
 
 The record is in a hidden folder beside the output. `job.json` has the input and the options and is
 written once; `done.json` has the place in the output and is replaced as a whole, after the output
-up to that place is on the disk. What is behind that place is cut off and done again.
+up to that place is on the disk. A resumed job truncates the output to that place and goes on.
 """
 
 import json

@@ -53,7 +53,7 @@ class JobOutput:
 
     Lines are given to the operating system at once. Every `COMMIT_SECONDS`, and at the end, they
     are written to the disk, and then the record. So after a kill or a loss of power, everything up
-    to the record is there, and what is behind it is done again.
+    to the record is there, and later lines are written again.
     """
 
     def __init__(
